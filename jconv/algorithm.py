@@ -1,0 +1,199 @@
+"""The record: what an algorithm is, and how any algorithm serves all three roles.
+
+An algorithm is a handful of plain functions.  Only `forward` is needed; whatever else is left out
+is derived here, from the two facts of `spec.py`: the gradients are convolutions, and a program that
+is linear in an argument can be run backwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jconv.spec import ConvSpec, Role
+
+Run = Callable[[jax.Array, jax.Array, ConvSpec], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gemm:
+    """`count` matrix products of (m, k) with (k, n)."""
+
+    count: int
+    m: int
+    n: int
+    k: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """One fused elementwise loop: `flops` operations over `bytes` of memory traffic."""
+
+    flops: float
+    bytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Fft:
+    """`count` real transforms over `length` points each (the product of all transformed axes)."""
+
+    count: int
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Native:
+    """One `lax.conv_general_dilated` of the given spec, as the platform's compiler runs it."""
+
+    spec: ConvSpec
+
+
+Step = Gemm | Loop | Fft | Native
+
+
+def nothing(spec: ConvSpec) -> None:
+    """Rejects no spec."""
+    return None
+
+
+def direct_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    """The steps assumed of an algorithm that states none: the direct sum as one plain loop."""
+    return (Loop(spec.flops, spec.bytes),)
+
+
+def no_workspace(spec: ConvSpec, role: Role) -> int:
+    """Bytes of temporaries of an algorithm that makes none."""
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """One way to compute a convolution.
+
+    Args:
+      name: what a user types.
+      forward: `(x, w, spec) -> y` in the canonical layout of `ConvSpec`.  Pure, traceable.
+      rejects: `spec -> None`, or the reason why `forward` cannot compute it.
+      steps: `(spec, role) -> steps`: what the cost model adds up.
+      workspace: `(spec, role) -> bytes` of temporaries.
+      grad_input: `(g, w, spec) -> x-shaped`, where the algorithm has something better than the
+        rewritten forward.
+      grad_kernel: `(x, g, spec) -> w-shaped`, likewise.
+      exact: True where integer-valued floats give bit-equal results and NaNs stay in their
+        receptive field (the GEMM family); False where values are mixed by a transform.
+
+    >>> from jconv.algorithms import SHIFT
+    >>> SHIFT.name, SHIFT.exact
+    ('shift', True)
+    """
+
+    name: str
+    forward: Run
+    rejects: Callable[[ConvSpec], str | None] = nothing
+    steps: Callable[[ConvSpec, Role], tuple[Step, ...]] = direct_steps
+    workspace: Callable[[ConvSpec, Role], int] = no_workspace
+    grad_input: Run | None = None
+    grad_kernel: Run | None = None
+    exact: bool = True
+
+
+def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+    """Compute `role` of `spec` with `algorithm`: (x, w) → y, (g, w) → ∂x or (x, g) → ∂w."""
+    shape, dtype = spec.result(role)
+    if spec.is_empty:
+        return jnp.zeros(shape, dtype)
+    how = getattr(algorithm, role) or _derived(algorithm, role, spec)
+    return how(a, b, spec).reshape(shape).astype(dtype)
+
+
+def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
+    """Why "auto" may not use `algorithm` for `role`, or None.
+
+    A derived role needs the rewritten spec to be acceptable; an own one only the forward's.
+    """
+    if role == "forward" or getattr(algorithm, role):
+        return algorithm.rejects(spec)
+    return algorithm.rejects(rewritten(spec, role))
+
+
+def steps(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
+    """The steps of `role`, rewritten to a forward where the algorithm has none of its own."""
+    if role == "forward" or getattr(algorithm, role):
+        return algorithm.steps(spec, role)
+    return algorithm.steps(rewritten(spec, role), "forward")
+
+
+def workspace(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
+    """Bytes of temporaries of `role`, like `steps`."""
+    if role == "forward" or getattr(algorithm, role):
+        return algorithm.workspace(spec, role)
+    return algorithm.workspace(rewritten(spec, role), "forward")
+
+
+# -- one role by another ---------------------------------------------------------------------------
+
+
+def rewritten(spec: ConvSpec, role: Role) -> ConvSpec:
+    """The forward spec that computes `role` of `spec`."""
+    return {
+        "forward": lambda: spec,
+        "grad_input": spec.as_grad_input,
+        "grad_kernel": spec.as_grad_kernel,
+    }[role]()
+
+
+def _derived(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run:
+    by_rewriting = {"grad_input": grad_input_as_forward, "grad_kernel": grad_kernel_as_forward}[role]
+    by_transposing = {"grad_input": _grad_input_transposed, "grad_kernel": _grad_kernel_transposed}[role]
+    how = by_transposing if algorithm.rejects(rewritten(spec, role)) else by_rewriting
+    return lambda a, b, spec: how(algorithm.forward, a, b, spec)
+
+
+def grad_input_as_forward(forward: Run, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂x = conv(g, w flipped in space, c and o swapped within each group)."""
+    return forward(g, swapped_kernel(w, spec), spec.as_grad_input())
+
+
+def swapped_kernel(w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(r, c, g·o) → (−r, o, g·c): the kernel of grad_input."""
+    n = spec.ndim
+    w = lax.rev(w, tuple(range(n))).reshape(*spec.kernel, spec.c, spec.groups, spec.o)
+    return w.transpose(*range(n), n + 2, n + 1, n).reshape(*spec.kernel, spec.o, spec.in_channels)
+
+
+def grad_kernel_as_forward(forward: Run, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂w = conv of x, its channels as batch, with the kernel g, its batch as channels."""
+    n = spec.ndim
+    space = tuple(range(1, n + 1))
+    x = x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c).transpose(n + 2, *space, n + 1, 0)
+    x = x.reshape(spec.c, *spec.spatial, spec.groups * spec.batch)
+    g = g.transpose(*space, 0, n + 1)
+    y = forward(x, g, spec.as_grad_kernel())
+    return y.transpose(*space, 0, n + 1)
+
+
+def _grad_input_transposed(forward: Run, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    like = jax.ShapeDtypeStruct(spec.x_shape, spec.x_dtype)
+    return _transposed(lambda x: forward(x, w, spec), like, g)
+
+
+def _grad_kernel_transposed(forward: Run, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    like = jax.ShapeDtypeStruct(spec.w_shape, spec.w_dtype)
+    return _transposed(lambda w: forward(x, w, spec), like, g)
+
+
+def _transposed(linear: Callable, like: jax.ShapeDtypeStruct, g: jax.Array) -> jax.Array:
+    """The linear program run backwards."""
+    result = jax.eval_shape(linear, like)
+    (out,) = jax.linear_transpose(linear, like)(g.reshape(result.shape).astype(result.dtype))
+    return out
+
+
+def size_of(shape: tuple[int, ...]) -> int:
+    """Number of elements."""
+    return math.prod(shape)

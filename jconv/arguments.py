@@ -1,0 +1,241 @@
+"""The border: a user's arguments in, plain tuples of ints out, or an error that says what to write.
+
+Every message names the argument in backticks, says what came and what would work.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jconv import layout as layouts
+from jconv.algorithm import Algorithm, refuses
+from jconv.algorithms import ALGORITHMS
+from jconv.spec import ConvSpec, Ints, Role, extent
+
+IntOrInts = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+Pairs = tuple[tuple[int, int], ...]
+
+PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+PADDING_NAMES = ("same", "valid", "same_lower", "causal")
+
+
+def array(name: str, value: Any) -> jax.Array:
+    """A jax or numpy array; anything else is refused."""
+    if isinstance(value, jax.Array):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return jnp.asarray(value)
+    raise TypeError(f"`{name}` must be an array, got {type(value).__name__}; wrap it in jnp.asarray(…)")
+
+
+def integer(name: str, value: Any, least: int) -> int:
+    """An int of at least `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be an int, got {value!r}") from None
+    if isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an int, got {value!r}")
+    if number < least:
+        raise ValueError(f"`{name}`={value!r} must be at least {least}")
+    return number
+
+
+def integers(name: str, value: Any, ndim: int, least: int = 1) -> Ints:
+    """One int for all dimensions or one per dimension."""
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
+        return (integer(name, value, least),) * ndim
+    if len(value) != ndim:
+        raise ValueError(f"`{name}`={tuple(value)!r} must be an int or {ndim} ints, one per spatial dimension")
+    return tuple(integer(name, entry, least) for entry in value)
+
+
+def layout(value: str | None, ndim: int) -> layouts.Layout:
+    """The layout by name; None is channels first."""
+    first, last = layouts.names(ndim)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"`layout` must be a string, got {value!r}; choose {first!r} or {last!r}")
+    found = layouts.named(value or first, ndim)
+    if found is None:
+        raise ValueError(f"`layout`={value!r} is not known; choose {first!r} or {last!r}")
+    return found
+
+
+def algorithm(value: Any, role: Role, spec: ConvSpec) -> str | Algorithm:
+    """"auto", or the record of that name if it can do the job."""
+    if value == "auto":
+        return value
+    if not isinstance(value, (str, Algorithm)):
+        raise TypeError(f"`algorithm` must be a name or a jconv.Algorithm, got {value!r}")
+    found = value if isinstance(value, Algorithm) else ALGORITHMS.get(value)
+    if found is None:
+        known = ", ".join(["auto", *ALGORITHMS])
+        raise ValueError(f"`algorithm`={value!r} is not known; choose one of {known}")
+    reason = refuses(found, role, spec)
+    if reason and not spec.is_empty:
+        raise ValueError(f"`algorithm`={found.name!r} cannot compute {spec}: {reason}; choose 'auto'")
+    return found
+
+
+def padding_mode(value: Any, pairs: Pairs, spatial: Sequence[int]) -> str:
+    """numpy's name of one of PyTorch's four modes, wide enough for no more than the input can give."""
+    if not isinstance(value, str) or value not in PADDING_MODES:
+        raise ValueError(f"`padding_mode`={value!r} is not known; choose one of {', '.join(PADDING_MODES)}")
+    for pair, size in zip(pairs, spatial, strict=True):
+        most = {"reflect": size - 1, "circular": size}.get(value, max(pair))
+        if max(pair) > most:
+            raise ValueError(
+                f"`padding`={pair} is too wide for `padding_mode`={value!r} on a side of {size}; "
+                f"at most {most} fits"
+            )
+    return PADDING_MODES[value]
+
+
+def padding(value: Padding, kernel: Sequence[int], strides: Ints, dilation: Ints) -> Pairs:
+    """(lo, hi) per dimension from any of the forms a user may write."""
+    ndim = len(kernel)
+    if isinstance(value, str):
+        return _named_padding(value, kernel, strides, dilation)
+    if not isinstance(value, (Sequence, np.ndarray)):
+        value = (value,) * ndim
+    forms = f"an int, {ndim} ints or {ndim} (lo, hi) pairs"
+    if len(value) != ndim:
+        raise ValueError(f"`padding`={value!r} must be {forms}, or one of {', '.join(PADDING_NAMES)}")
+    return tuple(_pair(entry, forms) for entry in value)
+
+
+def _pair(entry: Any, forms: str) -> tuple[int, int]:
+    if not isinstance(entry, (Sequence, np.ndarray)):
+        entry = (entry, entry)
+    if len(entry) != 2:
+        raise ValueError(f"`padding` must be {forms}, got the entry {entry!r}")
+    lo, hi = entry
+    return integer("padding", lo, 0), integer("padding", hi, 0)
+
+
+def _named_padding(value: str, kernel: Sequence[int], strides: Ints, dilation: Ints) -> Pairs:
+    name = value.lower()
+    total = [extent(k, d) - 1 for k, d in zip(kernel, dilation, strict=True)]
+    if name not in PADDING_NAMES:
+        raise ValueError(f"`padding`={value!r} is not known; choose one of {', '.join(PADDING_NAMES)}, or ints")
+    if name == "valid":
+        return ((0, 0),) * len(kernel)
+    if name == "causal":
+        if len(kernel) != 1:
+            raise ValueError(f"`padding`={value!r} has a meaning in 1-D only; write (lo, hi) pairs")
+        return ((total[0], 0),)
+    pairs = tuple((t - t // 2, t // 2) if name == "same_lower" else (t // 2, t - t // 2) for t in total)
+    if any(s != 1 for s in strides):
+        raise ValueError(
+            f"`padding`={value!r} needs `stride`=1, got {strides}: with a stride the output is not "
+            f"the size of the input; write `padding`={pairs} to pad as stride 1 would"
+        )
+    return pairs
+
+
+def same_dtype(**arrays: jax.Array) -> None:
+    """All of one dtype."""
+    (first, a), *rest = arrays.items()
+    for name, b in rest:
+        if a.dtype != b.dtype:
+            raise TypeError(
+                f"`{name}` is {b.dtype} but `{first}` is {a.dtype}; cast one: {name}.astype({first}.dtype)"
+            )
+
+
+def shape(name: str, value: Any) -> Ints:
+    """A tuple of non-negative ints."""
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
+        raise TypeError(f"`{name}` must be a sequence of ints, got {value!r}")
+    if len(value) < 3:
+        raise ValueError(f"`{name}`={tuple(value)!r} must have two channel or batch axes and at least one spatial")
+    return tuple(integer(name, size, 0) for size in value)
+
+
+def rank(name: str, shape: Ints, ranks: Ints, meaning: str) -> None:
+    """One of the allowed numbers of axes."""
+    if len(shape) not in ranks:
+        allowed = " or ".join(map(str, ranks))
+        raise ValueError(f"`{name}` must have {allowed} axes {meaning}, got shape {shape}")
+
+
+def channels(c: int, in_channels: int, groups: int, x_shape: Ints, w_shape: Ints) -> None:
+    """The kernel takes as many channels as a group has."""
+    if c * groups != in_channels:
+        each = f"{in_channels} channels" + (f" in {groups} groups" if groups > 1 else "")
+        raise ValueError(
+            f"`w` {w_shape} takes {c} input channels, but `x` {x_shape} has {each}; "
+            f"`w` needs {in_channels // groups}"
+        )
+
+
+def groups(value: Any, in_channels: int, out_channels: int, x_shape: Ints, w_shape: Ints) -> int:
+    """A positive int that divides both channel counts."""
+    count = integer("groups", value, 1)
+    for channels, kind, name, shape in ((in_channels, "input", "x", x_shape), (out_channels, "output", "w", w_shape)):
+        if channels % count:
+            good = [d for d in range(1, channels + 1) if channels % d == 0]
+            choices = ", ".join(map(str, good[:-1])) + f" or {good[-1]}" if len(good) > 1 else str(good[0])
+            raise ValueError(
+                f"`groups`={count} must divide the {channels} {kind} channels of `{name}` {shape}; "
+                f"choose {choices}"
+            )
+    return count
+
+
+def bias(b: Any, out_channels: int, dtype: Any) -> jax.Array | None:
+    """None, or one value per output channel in the result's dtype."""
+    if b is None:
+        return None
+    b = array("b", b)
+    if b.shape != (out_channels,):
+        raise ValueError(f"`b` must have shape ({out_channels},), one value per output channel, got {b.shape}")
+    if b.dtype != dtype:
+        raise TypeError(f"`b` is {b.dtype} but the output is {dtype}; cast it: b.astype('{dtype}')")
+    return b
+
+
+def fits(spatial: Sequence[int], pairs: Pairs, kernel: Sequence[int], dilation: Ints) -> None:
+    """The dilated kernel fits into the padded input, so that there is an output."""
+    windows = tuple(map(extent, kernel, dilation))
+    padded = tuple(size + lo + hi for size, (lo, hi) in zip(spatial, pairs, strict=True))
+    if any(isinstance(p, int) and w > p for w, p in zip(windows, padded, strict=True)):
+        raise ValueError(
+            f"`w` covers {windows} positions with its dilation but the padded `x` has only {padded}: "
+            "the output would be empty; enlarge `padding` or take a smaller kernel or dilation"
+        )
+    if 0 in kernel:
+        raise ValueError(f"`w` has an empty kernel {kernel}; every kernel size must be at least 1")
+
+
+def result_dtype(preferred: Any, dtype: Any) -> str:
+    """The dtype of the result: the input's, or the preferred one where lax would allow it."""
+    if preferred is None:
+        return str(dtype)
+    one = jax.ShapeDtypeStruct((1, 1), dtype)
+    try:
+        like = jax.eval_shape(
+            lambda x, w: jax.lax.conv_general_dilated(x, w, (), (), preferred_element_type=preferred), one, one
+        )
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise type(error)(f"`preferred_element_type`={preferred!r} does not suit {dtype}: {error}") from None
+    return str(like.dtype)
+
+
+def precision(value: Any) -> Any:
+    """A pair of `jax.lax.Precision` or None, as lax understands it."""
+    if value is None or isinstance(value, jax.lax.Precision):
+        return None if value is None else (value, value)
+    pair = (value, value) if isinstance(value, str) else value
+    try:
+        return tuple(jax.lax.Precision(entry) for entry in pair)
+    except (ValueError, TypeError):
+        choices = "'default', 'high', 'highest', a jax.lax.Precision or a pair of them"
+        raise ValueError(f"`precision`={value!r} is not known; choose {choices}") from None

@@ -1,0 +1,200 @@
+"""The calculus: three bilinear maps that are each other's transposes.
+
+A convolution ties three arrays together.  Dropping space, with n batch, g group, c and o channels:
+
+    forward      (x, w) → y      [n, gc] [c, go] → [n, go]
+    grad_input   (y, w) → x      [n, go] [c, go] → [n, gc]
+    grad_kernel  (x, y) → w      [n, gc] [n, go] → [c, go]
+
+Each is linear in both operands, and the transpose in one operand is the map that has it as result:
+two of x, w, y in, the third out.  So the three close under differentiation to any order, forward and
+reverse, and one rule of each kind serves them all:
+
+    jvp        t(a·b) = ta·b + a·tb                            (bilinear)
+    transpose  of (a, b) → r in a  is  (b, r) → a
+    vmap       two of the three arrays carry the new axis; it joins the one letter (n, c or o) that
+               they share and the third lacks; if all three carry it, it joins g
+
+The same formulas are attached three ways: `convolve` (the primitives: every mode of JAX, and the
+algorithm is chosen at lowering, after vmap and grad have rewritten the problem), `by_custom_vjp`
+(the backward by hand, reverse mode only) and `by_autodiff` (JAX differentiates the algorithm itself).
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jconv.algorithm import Algorithm, run
+from jconv.choose import resolve
+from jconv.spec import ROLES, ConvSpec, Role
+
+Named = str | Algorithm
+
+OPERANDS: dict[Role, str] = {"forward": "xw", "grad_input": "yw", "grad_kernel": "xy"}
+RESULT: dict[Role, str] = {"forward": "y", "grad_input": "x", "grad_kernel": "w"}
+ROLE_OF: dict[str, Role] = {result: role for role, result in RESULT.items()}
+PRIMITIVES: dict[Role, Primitive] = {role: Primitive(f"jconv_{role}") for role in ROLES}
+
+
+def convolve(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
+    """`role` of `spec` by the bilinear primitives: the default."""
+    a, b = _equally_varying(a, b)
+    return PRIMITIVES[role].bind(a, b, spec=spec, algorithm=algorithm)
+
+
+def by_autodiff(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
+    """`role` of `spec` as plain JAX code, differentiated by JAX."""
+    return run(resolve(algorithm, role, spec, jax.default_backend()), role, a, b, spec)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
+def by_custom_vjp(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
+    """`role` of `spec` with the hand-written backward as a `jax.custom_vjp`."""
+    return by_autodiff(role, a, b, spec, algorithm)
+
+
+def _custom_fwd(role, a, b, spec, algorithm):
+    return by_custom_vjp(role, a, b, spec, algorithm), (a, b)
+
+
+def _custom_bwd(role, spec, algorithm, residuals, ct):
+    arrays = dict(zip(OPERANDS[role], residuals, strict=True)) | {RESULT[role]: ct}
+    return tuple(
+        _third(name, arrays, functools.partial(by_custom_vjp, spec=spec, algorithm=algorithm))
+        for name in OPERANDS[role]
+    )
+
+
+by_custom_vjp.defvjp(_custom_fwd, _custom_bwd)
+
+
+def _third(name: str, arrays: dict[str, jax.Array], how: Any) -> jax.Array:
+    """The map whose result is `name`, applied to the other two arrays."""
+    role = ROLE_OF[name]
+    return how(role, *(arrays[operand] for operand in OPERANDS[role]))
+
+
+# -- evaluation ------------------------------------------------------------------------------------
+
+
+def _abstract(role: Role, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named) -> Any:
+    shape, dtype = spec.result(role)
+    varying = {"vma": a.vma | b.vma} if getattr(a, "vma", None) or getattr(b, "vma", None) else {}
+    return jax.core.ShapedArray(shape, jnp.dtype(dtype), **varying)
+
+
+def _equally_varying(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Inside shard_map both operands must vary over the same mesh axes."""
+    axes = [getattr(jax.typeof(v), "vma", frozenset()) for v in (a, b)]
+    if axes[0] == axes[1]:
+        return a, b
+    union = functools.reduce(operator.or_, axes)
+    varied = [
+        jax.lax.pcast(v, tuple(union - own), to="varying") if union - own else v
+        for v, own in zip((a, b), axes, strict=True)
+    ]
+    return varied[0], varied[1]
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(role: Role, spec: ConvSpec, algorithm: Named) -> Any:
+    return jax.jit(functools.partial(PRIMITIVES[role].bind, spec=spec, algorithm=algorithm))
+
+
+def _evaluate(role: Role, a: jax.Array, b: jax.Array, *, spec: ConvSpec, algorithm: Named) -> jax.Array:
+    return _compiled(role, spec, algorithm)(a, b)
+
+
+def _lowered(role: Role, platform: str, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named) -> Any:
+    return run(resolve(algorithm, role, spec, platform), role, a, b, spec)
+
+
+# -- transposition ---------------------------------------------------------------------------------
+
+
+def _transpose(role: Role, position: int, ct: Any, a: Any, b: Any, **params: Any) -> Any:
+    operands = OPERANDS[role]
+    arrays = dict(zip(operands, (a, b), strict=True)) | {RESULT[role]: ct}
+    return _third(operands[position], arrays, functools.partial(convolve, **params))
+
+
+# -- batching --------------------------------------------------------------------------------------
+
+LETTERS = {"x": "n.gc", "w": ".cgo", "y": "n.go"}  # . stands for the spatial axes
+
+
+def _batch(role: Role, args: Any, dims: Any, *, spec: ConvSpec, algorithm: Named) -> tuple[Any, int]:
+    batched = {name for name, dim in zip(OPERANDS[role], dims, strict=True) if dim is not None}
+    size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
+    letter = _joined_letter(batched | {RESULT[role]})
+    folded = spec.folded(size, letter)
+    args = [
+        array if dim is None else _fold(array, dim, name, letter, spec)
+        for array, dim, name in zip(args, dims, OPERANDS[role], strict=True)
+    ]
+    result = convolve(role, *args, spec=folded, algorithm=algorithm)
+    return _unfold(result, size, RESULT[role], letter, spec), 0
+
+
+def _joined_letter(batched: set[str]) -> str:
+    """The letter that the batched arrays share and the third, if there is one, lacks."""
+    if len(batched) == 3:
+        return "g"
+    first, second = batched
+    (third,) = set(LETTERS) - batched
+    (letter,) = set(LETTERS[first]) & set(LETTERS[second]) - set(LETTERS[third])
+    return letter
+
+
+def _separated(name: str, spec: ConvSpec) -> tuple[tuple[int, ...], str]:
+    """Shape of an array with the group axis on its own, and its letters, one an axis."""
+    sizes = {"n": (spec.batch,), "g": (spec.groups,), "c": (spec.c,), "o": (spec.o,)}
+    space = {"x": spec.spatial, "w": spec.kernel, "y": spec.out_spatial}[name]
+    shape = sum((space if letter == "." else sizes[letter] for letter in LETTERS[name]), ())
+    return shape, LETTERS[name].replace(".", "." * spec.ndim)
+
+
+def _fold(array: Any, dim: int, name: str, letter: str, spec: ConvSpec) -> Any:
+    size = array.shape[dim]
+    shape, letters = _separated(name, spec)
+    array = jnp.moveaxis(array, dim, 0).reshape(size, *shape)
+    array = jnp.moveaxis(array, 0, letters.index(letter))
+    return array.reshape(_shape(name, spec.folded(size, letter)))
+
+
+def _unfold(array: Any, size: int, name: str, letter: str, spec: ConvSpec) -> Any:
+    shape, letters = _separated(name, spec)
+    at = letters.index(letter)
+    array = array.reshape(*shape[:at], size, *shape[at:])
+    return jnp.moveaxis(array, at, 0).reshape(size, *_shape(name, spec))
+
+
+def _shape(name: str, spec: ConvSpec) -> tuple[int, ...]:
+    return {"x": spec.x_shape, "w": spec.w_shape, "y": spec.y_shape}[name]
+
+
+# -- registration ----------------------------------------------------------------------------------
+
+
+def _register(role: Role, primitive: Primitive) -> None:
+    primitive.def_impl(functools.partial(_evaluate, role))
+    primitive.def_abstract_eval(functools.partial(_abstract, role))
+    ad.defbilinear(
+        primitive, functools.partial(_transpose, role, 0), functools.partial(_transpose, role, 1)
+    )
+    batching.primitive_batchers[primitive] = functools.partial(_batch, role)
+    for platform in (None, "cpu", "cuda", "rocm", "tpu"):
+        lowered = functools.partial(_lowered, role, platform or "cpu")
+        rule = mlir.lower_fun(lowered, multiple_results=False)
+        mlir.register_lowering(primitive, rule, platform=platform)
+
+
+for _role, _primitive in PRIMITIVES.items():
+    _register(_role, _primitive)

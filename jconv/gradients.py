@@ -1,0 +1,123 @@
+"""The two gradients by name, as `torch.nn.grad` has them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.typing import ArrayLike
+
+from jconv import arguments
+from jconv.algorithm import Algorithm
+from jconv.arguments import IntOrInts, Padding
+from jconv.derivatives import convolve
+from jconv.problem import Problem, hashable, understand
+
+
+def grad_input(
+    input_shape: Sequence[int],
+    w: ArrayLike,
+    g: ArrayLike,
+    *,
+    stride: IntOrInts = 1,
+    padding: Padding = 0,
+    dilation: IntOrInts = 1,
+    groups: int = 1,
+    layout: str | None = None,
+    algorithm: str | Algorithm = "auto",
+    precision: Any = None,
+) -> jax.Array:
+    """Gradient of a convolution with respect to its input.
+
+    Args:
+      input_shape: shape of the input, in the layout's order; it cannot be told from `g` when the
+        stride is not 1.
+      w: the kernel of the convolution.
+      g: gradient of the output, shaped like the output.
+      stride, padding, dilation, groups, layout, algorithm, precision: as in `conv2d`, for any
+        number of spatial dimensions.
+
+    Returns:
+      An array of shape `input_shape`: Σ over the outputs that each input position contributed to.
+
+    Raises:
+      ValueError, TypeError: an argument is wrong; the message names it and says what would work.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> jconv.grad_input((1, 1, 4), jnp.ones((1, 1, 2)), jnp.ones((1, 1, 3)))
+    Array([[[1., 2., 2., 1.]]], dtype=float32)
+    """
+    w, g = arguments.array("w", w), arguments.array("g", g)
+    arguments.same_dtype(w=w, g=g)
+    knobs = hashable(dict(stride=stride, padding=padding, dilation=dilation, groups=groups,
+                          layout=layout, algorithm=algorithm, precision=precision) | _PLAIN)  # fmt: skip
+    shape = arguments.shape("input_shape", input_shape)
+    problem = understand(w.ndim - 2, "grad_input", shape, w.shape, g.dtype, knobs)
+    _check_g(problem, g)
+    return _grad_input(problem, w, g)
+
+
+def grad_kernel(
+    x: ArrayLike,
+    kernel_shape: Sequence[int],
+    g: ArrayLike,
+    *,
+    stride: IntOrInts = 1,
+    padding: Padding = 0,
+    dilation: IntOrInts = 1,
+    groups: int = 1,
+    layout: str | None = None,
+    algorithm: str | Algorithm = "auto",
+    precision: Any = None,
+) -> jax.Array:
+    """Gradient of a convolution with respect to its kernel.
+
+    Args:
+      x: the input of the convolution.
+      kernel_shape: shape of the kernel, in the layout's order.
+      g: gradient of the output, shaped like the output.
+      stride, padding, dilation, groups, layout, algorithm, precision: as in `conv2d`, for any
+        number of spatial dimensions.
+
+    Returns:
+      An array of shape `kernel_shape`: for each tap, its view of the input times `g`, summed.
+
+    Raises:
+      ValueError, TypeError: an argument is wrong; the message names it and says what would work.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> jconv.grad_kernel(jnp.arange(4.0).reshape(1, 1, 4), (1, 1, 2), jnp.ones((1, 1, 3)))
+    Array([[[3., 6.]]], dtype=float32)
+    """
+    x, g = arguments.array("x", x), arguments.array("g", g)
+    arguments.same_dtype(x=x, g=g)
+    knobs = hashable(dict(stride=stride, padding=padding, dilation=dilation, groups=groups,
+                          layout=layout, algorithm=algorithm, precision=precision) | _PLAIN)  # fmt: skip
+    shape = arguments.shape("kernel_shape", kernel_shape)
+    problem = understand(len(shape) - 2, "grad_kernel", x.shape, shape, g.dtype, knobs)
+    _check_g(problem, g)
+    return _grad_kernel(problem, x, g)
+
+
+_PLAIN = {"padding_mode": "zeros", "preferred_element_type": None}
+
+
+def _check_g(problem: Problem, g: jax.Array) -> None:
+    expected = jax.eval_shape(problem.users_y, jax.ShapeDtypeStruct(problem.spec.y_shape, g.dtype)).shape
+    if g.shape != expected:
+        raise ValueError(f"`g` has shape {g.shape}, but the output of this convolution has {expected}")
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _grad_input(problem: Problem, w: jax.Array, g: jax.Array) -> jax.Array:
+    w, g = w.transpose(problem.layout.w), problem.canonical_y(g)
+    return problem.users_x(convolve("grad_input", g, w, problem.spec, problem.algorithm))
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _grad_kernel(problem: Problem, x: jax.Array, g: jax.Array) -> jax.Array:
+    x, g = problem.canonical_x(x), problem.canonical_y(g)
+    w = convolve("grad_kernel", x, g, problem.spec, problem.algorithm)
+    return w.transpose(problem.layout.w_out)

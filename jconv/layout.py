@@ -1,0 +1,72 @@
+"""Dimension numbers to and from the one canonical layout, channels last.
+
+    x (n, *spatial, channels)      w (*kernel, in, out)      y (n, *out_spatial, channels)
+
+A `Layout` is three permutations; algorithms never see one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+Perm = tuple[int, ...]
+SPATIAL = "DHW"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Permutations from a user's axes to the canonical ones, and for y back again."""
+
+    x: Perm
+    w: Perm
+    y: Perm
+
+    @property
+    def y_in(self) -> Perm:
+        """From a user's output axes to the canonical ones."""
+        return inverse(self.y)
+
+    @property
+    def x_out(self) -> Perm:
+        """From the canonical input axes to a user's."""
+        return inverse(self.x)
+
+    @property
+    def w_out(self) -> Perm:
+        """From the canonical kernel axes to a user's."""
+        return inverse(self.w)
+
+
+def inverse(perm: Perm) -> Perm:
+    """The permutation that undoes `perm`."""
+    return tuple(sorted(range(len(perm)), key=perm.__getitem__))
+
+
+def from_specs(lhs: Sequence[int], rhs: Sequence[int], out: Sequence[int]) -> Layout:
+    """The layout of lax's `ConvDimensionNumbers`: (N, C, *space), (O, I, *space), (N, C, *space)."""
+    return Layout(
+        (lhs[0], *lhs[2:], lhs[1]),
+        (*rhs[2:], rhs[1], rhs[0]),
+        inverse((out[0], *out[2:], out[1])),
+    )
+
+
+def names(ndim: int) -> tuple[str, str]:
+    """What the two layouts are called: channels first, then channels last.
+
+    >>> names(1), names(2)
+    (('NCW', 'NWC'), ('NCHW', 'NHWC'))
+    """
+    space = SPATIAL[-ndim:]
+    return f"NC{space}", f"N{space}C"
+
+
+def named(layout: str, ndim: int) -> Layout | None:
+    """NCHW (with OIHW kernels) or NHWC (with HWIO kernels), in the letters of any dimension."""
+    iota = tuple(range(ndim + 2))
+    for two_d, exact in zip(("NCHW", "NHWC"), names(ndim), strict=True):
+        if layout.upper() in (two_d, exact):
+            last = (0, ndim + 1, *range(1, ndim + 1)), (ndim + 1, ndim, *range(ndim))
+            return from_specs(iota, iota, iota) if two_d == "NCHW" else from_specs(*last, last[0])
+    return None

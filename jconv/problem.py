@@ -1,0 +1,97 @@
+"""A user's call, understood once: arguments and shapes in, a `Problem` of plain integers out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jconv import arguments
+from jconv.algorithm import Algorithm
+from jconv.arguments import Pairs
+from jconv.layout import Layout
+from jconv.spec import ConvSpec, Ints, Role
+
+Knobs = tuple[tuple[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """The spec, how the arrays lie, and what has to be padded beforehand by a mode of its own."""
+
+    spec: ConvSpec
+    layout: Layout
+    algorithm: str | Algorithm
+    batched: bool
+    mode: str
+    mode_padding: Pairs
+
+    def canonical_x(self, x: jax.Array) -> jax.Array:
+        """x channels last, with a batch axis, padded where the mode is not zeros."""
+        x = (x if self.batched else x[None]).transpose(self.layout.x)
+        return x if self.mode == "zeros" else jnp.pad(x, ((0, 0), *self.mode_padding, (0, 0)), self.mode)
+
+    def canonical_y(self, y: jax.Array) -> jax.Array:
+        """y or its gradient channels last, with a batch axis."""
+        return (y if self.batched else y[None]).transpose(self.layout.y_in)
+
+    def users_x(self, x: jax.Array) -> jax.Array:
+        """A canonical x as the user lays it out."""
+        x = x.transpose(self.layout.x_out)
+        return x if self.batched else x[0]
+
+    def users_y(self, y: jax.Array) -> jax.Array:
+        """A canonical y as the user lays it out."""
+        y = y.transpose(self.layout.y)
+        return y if self.batched else y[0]
+
+
+def hashable(knobs: dict[str, Any]) -> Knobs:
+    """Keyword arguments as a key for a cache: lists become tuples."""
+    return tuple((name, _tuple(value)) for name, value in knobs.items())
+
+
+def _tuple(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_tuple, value))
+    return _tuple(value.tolist()) if getattr(value, "ndim", 0) else value
+
+
+@functools.lru_cache(maxsize=4096)
+def understand(
+    ndim: int, role: Role, x_shape: Ints, w_shape: Ints, dtype: Any, knobs: Knobs
+) -> Problem:
+    """Check every argument of a convolution of x with w and put them into the canonical form."""
+    given = dict(knobs)
+    layout = arguments.layout(given["layout"], ndim)
+    arguments.rank("x", x_shape, (ndim + 1, ndim + 2), f"(batch if any, channels, {ndim} spatial)")
+    arguments.rank("w", w_shape, (ndim + 2,), f"(in and out channels, {ndim} spatial)")
+    batched = len(x_shape) == ndim + 2
+    n, *spatial, channels = _take(x_shape if batched else (1, *x_shape), layout.x)
+    *kernel, c, out = _take(w_shape, layout.w)
+    groups = arguments.groups(given["groups"], channels, out, x_shape, w_shape)
+    arguments.channels(c, channels, groups, x_shape, w_shape)
+    strides = arguments.integers("stride", given["stride"], ndim)
+    dilation = arguments.integers("dilation", given["dilation"], ndim)
+    pairs = arguments.padding(given["padding"], kernel, strides, dilation)
+    arguments.fits(spatial, pairs, kernel, dilation)
+    mode = arguments.padding_mode(given["padding_mode"], pairs, spatial)
+    none = ((0, 0),) * ndim
+    padded = [h + lo + hi for h, (lo, hi) in zip(spatial, pairs, strict=True)]
+    spec = ConvSpec(
+        n, channels, out,
+        tuple(spatial if mode == "constant" else padded), tuple(kernel), strides,
+        pairs if mode == "constant" else none, (1,) * ndim, dilation, groups,
+        str(dtype), str(dtype), arguments.result_dtype(given["preferred_element_type"], dtype),
+        arguments.precision(given["precision"]),
+    )  # fmt: skip
+    algorithm = arguments.algorithm(given["algorithm"], role, spec)
+    return Problem(spec, layout, algorithm, batched, "zeros" if mode == "constant" else mode,
+                   none if mode == "constant" else pairs)  # fmt: skip
+
+
+def _take(shape: Ints, axes: Ints) -> list[int]:
+    return [shape[axis] for axis in axes]
