@@ -87,7 +87,8 @@ def _third(name: str, arrays: dict[str, jax.Array], how: Any) -> jax.Array:
 def _abstract(role: Role, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named) -> Any:
     shape, dtype = spec.result(role)
     varying = {"vma": a.vma | b.vma} if getattr(a, "vma", None) or getattr(b, "vma", None) else {}
-    return jax.core.ShapedArray(shape, jnp.dtype(dtype), **varying)
+    weak = a.weak_type and b.weak_type
+    return jax.core.ShapedArray(shape, jnp.dtype(dtype), weak_type=weak, **varying)
 
 
 def _equally_varying(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
