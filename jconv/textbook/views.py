@@ -1,0 +1,127 @@
+"""All patches at once without copying a number: a view with more axes than memory.
+
+Neighbouring patches overlap, so nothing has to be copied to have them all: to step from one patch to
+the next is to step one position through the same memory, and so is to step from one tap to the next.
+An array whose axes p and r both walk along h says just that:
+
+    patches[n, c, p, q, r, s] = x̃[n, c, p·stride + r·dilation, q·stride + s·dilation]
+
+Its strides in bytes are (N, C, stride·H, stride·W, dilation·H, dilation·W) where those of x̃ are
+(N, C, H, W).  `np.lib.stride_tricks.as_strided` would take these numbers and believe any others just as
+well, past the end of the array too; `sliding_window_view` makes only views that exist.
+
+**Such a view is for reading.**  One place in memory stands at many indices of the view, so writing to
+one of them writes to all:
+
+>>> row = np.array([1, 2, 3, 4, 5])
+>>> windows = sliding_window_view(row, 3, writeable=True)
+>>> windows
+array([[1, 2, 3],
+       [2, 3, 4],
+       [3, 4, 5]])
+>>> windows[0] = 0  # meant for the first window only
+>>> windows
+array([[0, 0, 0],
+       [0, 0, 4],
+       [0, 4, 5]])
+>>> row  # and the input is gone too
+array([0, 0, 0, 4, 5])
+
+Nine numbers do not fit into five places: what is written is not what is read back, and which of the
+numbers wins depends on the order in which NumPy happens to write them, which it does not promise.
+
+>>> nine = np.arange(9).reshape(3, 3)
+>>> windows[...] = nine
+>>> bool((windows == nine).all())
+False
+
+Nor does adding add up.  A gradient has to add to the middle place once for each of the three windows
+it lies in; `+=` through the view reads all, adds, and writes back, and the additions overwrite
+each other:
+
+>>> total = np.zeros(5, int)
+>>> sliding_window_view(total, 3, writeable=True)[...] += 1
+>>> bool((total == [1, 2, 3, 2, 1]).all())
+False
+
+`backward.py` does it right: tap by tap, since one tap sees no place twice.  The views made here are
+read-only, and NumPy then refuses:
+
+>>> patch_view(np.ones((1, 1, 3, 3)), 2)[0, 0, 0, 0, 0, 0] = 7
+Traceback (most recent call last):
+    ...
+ValueError: assignment destination is read-only
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from jconv.textbook.geometry import IntOrPair, Padding, outputs, padded, pair
+
+
+def patch_view(
+    x: np.ndarray,
+    kernel_size: IntOrPair,
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+) -> np.ndarray:
+    """Every patch of x as a read-only view; with `padding` 0, of the memory of x itself.
+
+    Args:
+      x: input `(n, c, h, w)`.
+      kernel_size: (r, s), or one int for both.
+      stride, padding, dilation: as in `conv2d_loops`.
+
+    Returns:
+      `(n, c, p, q, r, s)`.  A window as wide as the dilated kernel is taken at every position; the
+      stride keeps every stride-th window, the dilation every dilation-th number within it.
+
+    Raises:
+      ValueError: the kernel does not fit into the padded input.
+
+    >>> x = np.arange(16).reshape(1, 1, 4, 4)
+    >>> patches = patch_view(x, 2, stride=2)
+    >>> patches.shape, np.shares_memory(patches, x)
+    ((1, 1, 2, 2, 2, 2), True)
+    >>> patches[0, 0, 1, 0]
+    array([[ 8,  9],
+           [12, 13]])
+    """
+    x, (kh, kw), (sh, sw), (dh, dw) = _unpadded(x, padding), pair(kernel_size), pair(stride), pair(dilation)
+    for size, kernel, d in zip(x.shape[2:], (kh, kw), (dh, dw), strict=True):
+        outputs(size, kernel, dilation=d)  # raises where there are none
+    windows = sliding_window_view(x, ((kh - 1) * dh + 1, (kw - 1) * dw + 1), axis=(2, 3))
+    return windows[:, :, ::sh, ::sw, ::dh, ::dw]
+
+
+def im2col_view(
+    x: np.ndarray,
+    kernel_size: IntOrPair,
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+) -> np.ndarray:
+    """`im2col_loops` from the view: `(n, c·r·s, p·q)`.
+
+    Here the numbers are copied after all, in one go: no strides can make two axes with different
+    steps into one, so the reshape has to.
+
+    >>> im2col_view(np.arange(9).reshape(1, 1, 3, 3), 2)
+    array([[[0, 1, 3, 4],
+            [1, 2, 4, 5],
+            [3, 4, 6, 7],
+            [4, 5, 7, 8]]])
+    """
+    patches = patch_view(x, kernel_size, stride=stride, padding=padding, dilation=dilation)
+    n, c, p, q, r, s = patches.shape
+    return patches.transpose(0, 1, 4, 5, 2, 3).reshape(n, c * r * s, p * q)
+
+
+def _unpadded(x: np.ndarray, padding: Padding) -> np.ndarray:
+    """np.pad copies even where there is nothing to pad."""
+    return x if np.max(padding) == 0 else padded(x, padding)
