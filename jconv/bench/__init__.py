@@ -1,0 +1,1 @@
+"""Checking and timing on the machine at hand: what `python -m jconv` runs."""

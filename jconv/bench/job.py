@@ -1,0 +1,203 @@
+"""The main job of the command line: check every algorithm on this machine, then time the ladder.
+
+Progress goes to stderr (a bar on a terminal, a line per stage elsewhere), the outcome to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+import jconv
+from jconv import cases
+from jconv.algorithms import ALGORITHMS
+from jconv.bench import check, ladder
+from jconv.bench.check import Verdict
+from jconv.bench.ladder import Row
+
+if TYPE_CHECKING:  # rich is in the extra [cli]: whoever imports this module need not have it
+    from rich.console import Console
+    from rich.table import Table
+
+DESCRIPTION = """\
+Check every algorithm and its gradients on this machine against NumPy in float64 and against lax, then
+time the ladder of every convolution lesson: the quadruple loop, im2col by hand, a strided view with
+einsum, each of jconv's jitted algorithms, lax, and PyTorch where it is installed."""
+EPILOG = "Exit status: 0 if everything agreed, 1 if anything did not, 2 for wrong usage, 130 if interrupted."
+
+Step = Callable[[], None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the main job."""
+    parser.add_argument("--rounds", type=_positive, default=7, metavar="N",
+                        help="how many times each rung is timed, in turn (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--all-cases", action="store_true", help="check every geometry jconv has, not a few")
+    parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out even if it is installed")
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return value
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check, time, print; 0 if everything agreed, else 1."""
+    import rich.console
+
+    out, progress = rich.console.Console(highlight=False), rich.console.Console(stderr=True, highlight=False)
+    out.print(f"[bold]jconv {jconv.__version__}[/bold] on {machine()}", soft_wrap=True)
+    if (others := busy()) is not None:
+        out.print(f"[yellow]{others}[/yellow]", soft_wrap=True)
+    verdicts = run_check(cases.CASES if args.all_cases else check.few_cases(), progress)
+    for line in summary(verdicts):
+        out.print(line, soft_wrap=True)
+    ways = ladder.rungs(with_torch=not args.no_torch)
+    rows = run_ladder(ways, args.rounds, progress)
+    out.print(table(rows))
+    wrong = [v for v in verdicts if not v.agrees] + [row for row in rows if not row.agrees]
+    out.print(closing(len(wrong)), soft_wrap=True)
+    return 1 if wrong else 0
+
+
+def machine() -> str:
+    """What the numbers hold for: the device, the cores this process may use, and the versions."""
+    device = jax.devices()[0]
+    kind = processor() if device.platform == "cpu" else device.device_kind
+    versions = f"jax {jax.__version__}, NumPy {np.__version__}, Python {platform.python_version()}"
+    return f"{kind}, {cores()} CPU cores; {versions}"
+
+
+def cores() -> int:
+    """How many processor cores this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def busy() -> str | None:
+    """A warning where other programs had the processor just before: libraries that share their work
+    among threads and wait for the last of them then lose a factor of 10 and more, others hardly any."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < cores() / 2:
+        return None
+    return f"Other programs keep {load:.1f} of {cores()} cores busy: the times below are not to be trusted."
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+# -- running, with progress ------------------------------------------------------------------------
+
+
+def run_check(problems: tuple[cases.Case, ...], console: Console) -> list[Verdict]:
+    """All verdicts; the bar moves with every case an algorithm is through with."""
+    verdicts, seen = [], set()
+    with bar(console, "checking the algorithms", len(problems) * len(ALGORITHMS)) as advance:
+        for verdict in check.check(problems):
+            verdicts.append(verdict)
+            if (key := (verdict.case, verdict.algorithm)) not in seen:
+                seen.add(key)
+                advance()
+    return verdicts
+
+
+def run_ladder(ways: list[ladder.Rung], rounds: int, console: Console) -> list[Row]:
+    """The rows; the bar moves with every turn of every rung."""
+    with bar(console, "timing the ladder", len(ways) * rounds) as advance:
+        return ladder.climb(ways, rounds=rounds, after_each=lambda name: advance())
+
+
+@contextlib.contextmanager
+def bar(console: Console, title: str, total: int) -> Iterator[Step]:
+    """A progress bar on a terminal, gone when done; elsewhere one line that says what is going on."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    if not console.is_terminal:
+        console.print(f"{title} …")
+        yield lambda: None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)
+
+
+# -- saying what came out --------------------------------------------------------------------------
+
+
+def summary(verdicts: list[Verdict]) -> Iterator[str]:
+    """One line if all is well, and one for every result that is not.
+
+    >>> list(summary([Verdict("im2col", "same", "forward", "lax", error=1e-7, bound=1e-6)]))
+    ['[green]✓[/green] 1 of 1 results agree: 1 algorithms (im2col), 1 problems, forward and gradients']
+    """
+    computed = [v for v in verdicts if v.refused is None]
+    wrong = [v for v in computed if not v.agrees]
+    names, problems = list(dict.fromkeys(v.algorithm for v in verdicts)), {v.case for v in verdicts}
+    mark = "[red]✗[/red]" if wrong else "[green]✓[/green]"
+    line = f"{mark} {len(computed) - len(wrong)} of {len(computed)} results agree: {len(names)} algorithms"
+    yield f"{line} ({', '.join(names)}), {len(problems)} problems, forward and gradients"
+    refused = Counter(v.algorithm for v in verdicts if v.refused is not None)
+    for name, count in refused.items():
+        yield f"  {name} refuses {count} of the problems; it says why by `rejects`"
+    for verdict in wrong:
+        yield f"  [red]wrong[/red] {verdict}"
+
+
+def table(rows: list[Row]) -> Table:
+    """The one table: every rung, its time, and how many times faster than the loop it is."""
+    from rich.table import Table
+
+    result = Table(title=f"{ladder.LESSON}", title_justify="left", title_style="")
+    for heading in ("way", "library", "time", "speed-up", "agrees"):
+        number = heading in ("time", "speed-up")
+        result.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        agrees = "yes" if row.agrees else f"[red]off by {row.error:.1e}[/red]"
+        result.add_row(row.name, row.library, duration(row.seconds), f"{times(row.speedup)}×", agrees)
+    return result
+
+
+def duration(seconds: float) -> str:
+    """Three digits in the unit that suits.
+
+    >>> duration(1.5), duration(0.0123), duration(0.0000456)
+    ('1.50 s', '12.3 ms', '45.6 µs')
+    """
+    factor, unit = (1, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "µs")
+    value = seconds * factor
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
+
+
+def times(ratio: float) -> str:
+    """A ratio with as many digits as it means.
+
+    >>> times(1.0), times(43.21), times(2198.4)
+    ('1.0', '43', '2198')
+    """
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
+
+
+def closing(wrong: int) -> str:
+    """The last line."""
+    torch = "" if importlib.util.find_spec("torch") else "  (PyTorch is not installed and took no part.)"
+    if wrong:
+        return f"[red]{wrong} results do not agree.[/red]{torch}"
+    return f"Everything agreed.  Times are medians, speed-ups paired in each round.{torch}"

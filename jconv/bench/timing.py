@@ -1,0 +1,116 @@
+"""Timing things against each other so that the ratio means something.
+
+A machine's clock rate, its other users and its memory drift over seconds.  So the contestants take
+turns: in every round each is timed once, in a fresh random order, and what is compared is the two
+times of one round.  The median over rounds of that paired ratio does not see a drift that both share.
+
+  * Everything is called before it is timed: compiling and first touches of memory do not count.
+  * A call counts until its result is there (`jax.block_until_ready`).
+  * A fast call is repeated until one measurement is long against the clock's resolution.
+  * Before each turn the machine rests: worker threads of one library go on spinning for some
+    milliseconds after its last call and would be timed as a slowness of the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+MEASUREMENT = 0.02  # seconds one measurement should last
+MOST_REPEATS = 200
+REST = 0.02  # seconds between two contestants; OpenMP's and oneDNN's threads spin for a few milliseconds
+SLOW = 0.5  # a call longer than this takes part in only SLOW_ROUNDS rounds
+SLOW_ROUNDS = 3
+
+Call = Callable[[], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """Seconds per call of each contestant, by round; None where it sat a round out."""
+
+    rounds: dict[str, tuple[float | None, ...]]
+
+    def median(self, name: str) -> float:
+        """Median seconds per call.
+
+        >>> Times({"a": (1.0, None, 3.0)}).median("a")
+        2.0
+        """
+        return statistics.median(seconds for seconds in self.rounds[name] if seconds is not None)
+
+    def ratio(self, slow: str, fast: str) -> float:
+        """How many times faster `fast` is: the median over rounds of the two times of one round.
+
+        >>> Times({"a": (2.0, 9.0, None), "b": (1.0, 3.0, 1.0)}).ratio("a", "b")
+        2.5
+        """
+        pairs = zip(self.rounds[slow], self.rounds[fast], strict=True)
+        return statistics.median(a / b for a, b in pairs if a is not None and b is not None)
+
+
+def finish(call: Call) -> Any:
+    """The result of `call` once it is there."""
+    return jax.block_until_ready(call())
+
+
+def race(
+    calls: Mapping[str, Call], rounds: int = 7, seed: int = 0, after_each: Callable[[str], None] | None = None
+) -> Times:
+    """Time every call once per round, in a random order, for `rounds` rounds.
+
+    Args:
+      calls: what is timed, by name; each a function of no arguments.
+      rounds: how many times each takes its turn (slow ones at most `SLOW_ROUNDS` times).
+      seed: of the order in a round.
+      after_each: called with the name after each turn, also one that was sat out: for a progress bar.
+
+    Returns:
+      `Times`, from which medians and paired ratios are read.
+
+    Raises:
+      ValueError: fewer than one round.
+
+    >>> times = race({"short": lambda: None, "long": lambda: sum(range(10000))}, rounds=3)
+    >>> times.ratio("long", "short") > 1
+    True
+    """
+    if rounds < 1:
+        raise ValueError(f"`rounds`={rounds} must be at least 1")
+    once = {name: _warm(call) for name, call in calls.items()}
+    seconds: dict[str, list[float | None]] = {name: [] for name in calls}
+    order, shuffle = list(calls), random.Random(seed).shuffle
+    for turn in range(rounds):
+        shuffle(order)
+        for name in order:
+            rests = once[name] > SLOW and turn >= SLOW_ROUNDS
+            seconds[name].append(None if rests else measure(calls[name], once[name]))
+            if after_each:
+                after_each(name)
+    return Times({name: tuple(values) for name, values in seconds.items()})
+
+
+def measure(call: Call, expected: float) -> float:
+    """Seconds per call now, over as many calls as `expected` seconds each make a measurement long."""
+    repeats = max(1, min(MOST_REPEATS, round(MEASUREMENT / max(expected, 1e-9))))
+    time.sleep(REST)
+    if repeats > 1:
+        finish(call)  # wakes this library's threads and brings the operands back into the cache
+    start = time.perf_counter()
+    for _ in range(repeats):
+        finish(call)
+    return (time.perf_counter() - start) / repeats
+
+
+def _warm(call: Call) -> float:
+    """Call once to compile, then seconds of one more call."""
+    finish(call)
+    start = time.perf_counter()
+    finish(call)
+    return time.perf_counter() - start
