@@ -1,0 +1,107 @@
+"""Write the interactive lesson, for an example of your own, as one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+
+from jconv.explain.kernels import NAMED
+from jconv.explain.page import build
+
+MOST_INPUT, MOST_KERNEL, MOST_KNOB = 12, 7, 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `main` reads."""
+    add = parser.add_argument
+    names = ", ".join(NAMED)
+    add("--input", type=input_matrix, metavar="ROWS", help="rows of numbers, as in '1 2 0; 0 1 2; 2 0 1'")
+    add("--kernel", type=kernel_matrix, metavar="ROWS|NAME", help=f"rows of numbers, or one of {names}")
+    add("--stride", type=between(1), default=1, help=f"step between windows, 1 to {MOST_KNOB} (1)")
+    add("--padding", type=between(0), default=0, help=f"zeros on every side, 0 to {MOST_KNOB} (0)")
+    add("--dilation", type=between(1), default=1, help=f"distance between taps, 1 to {MOST_KNOB} (1)")
+    add("--out", type=pathlib.Path, required=True, metavar="PAGE.html", help="the file to write")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Build the page and put it in place; 0, or 2 with the reason on stderr."""
+    try:
+        page = build(args.input, args.kernel, stride=args.stride, padding=args.padding, dilation=args.dilation)
+        write(args.out, page)
+    except (ValueError, OSError) as error:
+        print(f"python -m jconv explain: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.out}: {len(page.encode()) / 1e3:.0f} kB, open it in any browser")
+    return 0
+
+
+def write(path: pathlib.Path, page: str) -> None:
+    """All of the page or nothing: written beside its place, then renamed."""
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(beside, 0o666 & ~_umask())
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def input_matrix(written: str) -> np.ndarray:
+    """The input as numbers."""
+    return matrix(written, MOST_INPUT)
+
+
+def kernel_matrix(written: str) -> np.ndarray:
+    """The kernel by name or as numbers."""
+    named = NAMED.get(written.lower().replace("_", "-").replace(" ", "-"))
+    if named:
+        return np.asarray(named, np.float32)
+    if any(letter.isalpha() for letter in written.replace("e", "")):
+        raise argparse.ArgumentTypeError(f"{written!r} is not a known kernel; write rows, or one of {', '.join(NAMED)}")
+    return matrix(written, MOST_KERNEL)
+
+
+def matrix(written: str, most: int) -> np.ndarray:
+    """Rows by `;`, numbers by spaces or commas.
+
+    >>> matrix("1 2; 3, 4.5", 12)
+    array([[1. , 2. ],
+           [3. , 4.5]], dtype=float32)
+    """
+    try:
+        rows = [[float(n) for n in row.replace(",", " ").split()] for row in written.strip(" ;").split(";")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; write rows like '1 2 0; 0 1 2; 2 0 1'") from None
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1 or lengths == [0]:
+        raise argparse.ArgumentTypeError(f"every row needs as many numbers as the others, got {lengths}")
+    if max(len(rows), *lengths) > most:
+        raise argparse.ArgumentTypeError(f"{len(rows)}×{lengths[0]} is too large to read; at most {most}×{most}")
+    values = np.asarray(rows)
+    if not (np.isfinite(values) & (abs(values) <= 1e6)).all():
+        raise argparse.ArgumentTypeError("every number must be between -1e6 and 1e6")
+    return values.astype(np.float32)
+
+
+def between(least: int):
+    """A whole number from `least` to the most the page's knobs reach."""
+
+    def whole(written: str) -> int:
+        if not written.isdecimal() or not least <= int(written) <= MOST_KNOB:
+            raise argparse.ArgumentTypeError(f"{written!r} must be a whole number from {least} to {MOST_KNOB}")
+        return int(written)
+
+    return whole

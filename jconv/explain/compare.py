@@ -1,0 +1,121 @@
+"""What jconv answers for the layers a reader can set: the choice, and every algorithm's numbers.
+
+The page does no guessing: each combination of the fields was put to jconv when the page was made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+from jconv import cost
+from jconv.algorithm import Algorithm, Gemm, refuses, steps, workspace
+from jconv.algorithms import ALGORITHMS
+from jconv.choose import cheapest
+from jconv.spec import ConvSpec
+
+PLATFORM = "cpu"
+FIELDS = {
+    "batch": ["1", "8"],
+    "size": ["7", "14", "28", "56", "112", "224"],
+    "c": ["3", "16", "64", "256"],
+    "o": ["16", "64", "256"],
+    "kernel": ["1", "3", "5", "7", "15"],
+    "stride": ["1", "2"],
+    "groups": ["1", "4", "depthwise"],
+}
+PRESETS = {
+    "ResNet stem": ("1", "224", "3", "64", "7", "2", "1"),
+    "3×3, 64 → 64": ("8", "56", "64", "64", "3", "1", "1"),
+    "1×1, 64 → 256": ("8", "56", "64", "256", "1", "1", "1"),
+    "depthwise 3×3": ("8", "56", "256", "256", "3", "1", "depthwise"),
+    "grouped 3×3": ("8", "28", "256", "256", "3", "1", "4"),
+    "depthwise 15×15": ("1", "56", "64", "64", "15", "1", "depthwise"),
+    "last block 7×7": ("1", "7", "256", "256", "3", "1", "1"),
+}
+
+
+def layers() -> dict[str, Any]:
+    """The fields, the presets and an answer for every combination that makes a layer."""
+    texts: dict[str, int] = {}
+    specs = {",".join(values): spec_of(*values) for values in itertools.product(*FIELDS.values())}
+    answers = {key: answer(spec, texts) for key, spec in specs.items() if spec}
+    return {
+        "fields": FIELDS,
+        "presets": [{"name": n, "fields": dict(zip(FIELDS, v, strict=True))} for n, v in PRESETS.items()],
+        "names": list(ALGORITHMS),
+        "about": [about(algorithm) for algorithm in ALGORITHMS.values()],
+        "answers": answers,
+        "texts": list(texts),
+        "note": f"Asked of jconv for float32 on {PLATFORM}, padding half a kernel. Times are its cost "
+        "model's, good for the order of the algorithms; jconv.tune measures them.",
+    }
+
+
+def spec_of(batch: str, size: str, c: str, o: str, kernel: str, stride: str, groups: str) -> ConvSpec | None:
+    """The layer of these fields, or None where the groups do not divide its channels."""
+    channels, outs, k = int(c), int(o), int(kernel)
+    count = channels if groups == "depthwise" else int(groups)
+    if channels % count or outs % count or (groups == "depthwise" and channels != outs):
+        return None
+    return ConvSpec.of(
+        batch=int(batch), spatial=(int(size),) * 2, kernel=(k, k), in_channels=channels, out_channels=outs,
+        strides=(int(stride),) * 2, padding=((k // 2, k // 2),) * 2, groups=count,
+    )  # fmt: skip
+
+
+def answer(spec: ConvSpec, texts: dict[str, int]) -> dict[str, Any]:
+    """The choice, its reason, and a row per algorithm; sentences are numbered in `texts`."""
+    name, reason = chosen(spec)
+    return {
+        "chosen": list(ALGORITHMS).index(name),
+        "reason": numbered(reason, texts),
+        "rows": [row(algorithm, spec, texts) for algorithm in ALGORITHMS.values()],
+    }
+
+
+def chosen(spec: ConvSpec) -> tuple[str, str]:
+    """What "auto" runs for this layer, and why."""
+    return cheapest("forward", spec, PLATFORM).name, "the least estimated time"
+
+
+def row(algorithm: Algorithm, spec: ConvSpec, texts: dict[str, int]) -> list[Any]:
+    """[µs, workspace in bytes, multiplications if not the direct sum's, why refused]."""
+    refusal = refuses(algorithm, "forward", spec)
+    if refusal:
+        return [None, None, None, numbered(refusal, texts)]
+    count = multiplications(algorithm, spec)
+    space = workspace(algorithm, "forward", spec)
+    return [three_digits(microseconds(algorithm, spec)), space, None if count == spec.macs else count, None]
+
+
+def microseconds(algorithm: Algorithm, spec: ConvSpec) -> float:
+    """Estimated time by the cost model."""
+    rates = cost.PLATFORMS[PLATFORM]
+    return 1e6 * sum(cost.seconds(step, rates) for step in steps(algorithm, "forward", spec))
+
+
+def multiplications(algorithm: Algorithm, spec: ConvSpec) -> int:
+    """Products of an input value (or its transform) with a kernel value (or its transform).
+
+    Those of the matrix products, where there are any; else the direct sum's.
+    """
+    parts = [step for step in steps(algorithm, "forward", spec) if isinstance(step, Gemm)]
+    return sum(g.count * g.m * g.n * g.k for g in parts) if parts else spec.macs
+
+
+def about(algorithm: Algorithm) -> str:
+    """The first sentence of the file the algorithm is written in."""
+    module = __import__(algorithm.forward.__module__, fromlist=["__doc__"])
+    return (module.__doc__ or "").split("\n\n")[0].replace("\n", " ").rstrip(".")
+
+
+def numbered(sentence: str, texts: dict[str, int]) -> int:
+    """The number of a sentence, a new one if it is new."""
+    return texts.setdefault(sentence, len(texts))
+
+
+def three_digits(value: float) -> float:
+    """Rounded to three significant digits, so that the page stays small."""
+    return round(value, 2 - math.floor(math.log10(value))) if value > 0 else 0.0

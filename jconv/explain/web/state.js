@@ -1,0 +1,66 @@
+// State: one example for the whole page. `update` changes it and repaints everything.
+
+const DATA = JSON.parse(byId("data").textContent);
+const KNOBS = { stride: [1, 4], padding: [0, 4], dilation: [1, 4] };
+const LARGEST = { x: 12, w: 7 };
+const copy = (value) => JSON.parse(JSON.stringify(value));
+
+const state = { ...copy(DATA.start), at: 0, picked: { grad_kernel: [0, 0], grad_input: [0, 0] } };
+const painters = [];
+
+function update(change) {
+  Object.assign(state, change);
+  const sizes = sizesOf(forward());
+  const count = sizes.out[0] * sizes.out[1];
+  if (count) state.g = resized(state.g, ...sizes.out, 1);
+  state.at = Math.max(0, Math.min(state.at, count - 1));
+  paintFit(sizes);
+  for (const paint of painters) if (count || paint.always) paint();
+}
+
+const forward = () => forwardOf(state.x, state.w, state);
+const position = () => {
+  const cols = sizesOf(forward()).out[1];
+  return [Math.floor(state.at / cols), state.at % cols];
+};
+const resized = (matrix, rows, cols, filler) => matrixOf(rows, cols, (i, j) => matrix[i]?.[j] ?? filler);
+const edit = (name) => (i, j, value) => update({ [name]: replaced(state[name], i, j, value) });
+
+// Where the kernel does not fit there is no output: say so and hide what would show it.
+function paintFit({ window, padded, out }) {
+  const fits = out[0] * out[1] > 0;
+  for (const part of document.querySelectorAll("[data-fits]")) part.hidden = !fits;
+  for (const part of document.querySelectorAll("[data-misfit]")) {
+    part.hidden = fits;
+    part.textContent = fits ? "" : `The kernel spans ${window.join("×")} with its dilation, the padded input only ` +
+      `${padded.join("×")}: there is no position where it fits. Less dilation or more padding helps.`;
+  }
+}
+
+function buildKnobs() {
+  for (const host of document.querySelectorAll("[data-knobs]")) {
+    for (const [name, [least, most]] of Object.entries(KNOBS)) host.append(stepper(name, least, most, () => state[name], (value) => update({ [name]: value })));
+  }
+}
+
+const steppers = [];
+
+function stepper(name, least, most, read, write) {
+  const shown = element("output", { "aria-label": name, "data-knob": name });
+  const button = (sign, by, word) => {
+    const made = element("button", { type: "button", "aria-label": `${word} ${name}`, "data-step": name, "data-by": by }, sign);
+    made.addEventListener("click", () => write(Math.max(least, Math.min(most, read() + by))));
+    return made;
+  };
+  const [less, more] = [button("−", -1, "less"), button("+", 1, "more")];
+  steppers.push(() => {
+    shown.textContent = read();
+    less.disabled = read() <= least;
+    more.disabled = read() >= most;
+  });
+  return element("span", { class: "stepper", role: "group", "aria-label": name }, element("span", {}, name), less, shown, more);
+}
+
+const paintSteppers = () => steppers.forEach((paint) => paint());
+paintSteppers.always = true;
+painters.push(paintSteppers);
