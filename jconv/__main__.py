@@ -5,7 +5,7 @@ Without a subcommand it does the main job (`jconv.bench.job`).  A subcommand is 
     add_arguments(parser)     adds its options to an `argparse.ArgumentParser`
     main(args) -> int         does the work and returns the exit status
 
-and a line in `COMMANDS`; the first line of its docstring is its help.
+and a line in `COMMANDS`; its `HELP`, or else the first line of its docstring, says what it is for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import ModuleType
 import jconv
 from jconv.bench import job
 
-COMMANDS: dict[str, str] = {}  # what a user types: the module that does it
+COMMANDS: dict[str, str] = {"explain": "jconv.explain.command"}  # what a user types: the module that does it
 EXTRAS = {"rich": "cli", "matplotlib": "bench"}  # what is not there for `import jconv`: the extra it is in
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
@@ -38,8 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add(choices: argparse._SubParsersAction, name: str, module: ModuleType) -> None:
-    text = (module.__doc__ or "").strip()
-    command = choices.add_parser(name, help=text.partition("\n")[0], description=text)
+    text = getattr(module, "HELP", None) or (module.__doc__ or "").strip().partition("\n")[0]
+    command = choices.add_parser(name, help=text, description=text)
     module.add_arguments(command)
     command.set_defaults(main=module.main)
 

@@ -1,0 +1,212 @@
+"""The command line: what it prints, what it exits with, and how it stops."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from jconv import __main__ as command_line
+from jconv.algorithm import Algorithm
+from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.im2col import IM2COL
+from jconv.bench import check, job, ladder, timing
+from jconv.cases import named, tagged
+from jconv.spec import ROLES, ConvSpec
+
+pytest.importorskip("rich")
+
+SMALL = ConvSpec.of(
+    batch=2, in_channels=3, out_channels=4, spatial=(7, 6), kernel=(3, 3), padding=((1, 1),) * 2
+)
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The main job over one geometry and one small ladder, so that a run takes about a second."""
+    monkeypatch.setattr(check, "few_cases", lambda: (named("same"),))
+    rungs = ladder.rungs
+    monkeypatch.setattr(ladder, "rungs", lambda **options: rungs(SMALL, **options))
+    monkeypatch.setattr(timing, "MEASUREMENT", 1e-4)
+    monkeypatch.setattr(timing, "REST", 0.0)
+
+
+def wrong_forward(x, w, spec):
+    return IM2COL.forward(x, w, spec) * 1.0001
+
+
+def test_prints_one_table_and_exits_0(small, capsys):
+    assert command_line.main(["--rounds", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("speed-up") == 2  # the heading and the note under the table
+    for way in ("quadruple loop", "im2col by hand", "strided view", "lax.conv_general_dilated", "jconv auto"):
+        assert len(re.findall(rf"{re.escape(way)}.*(s|ms|µs) .*\d×.*yes", out)) == 1, way
+    for name in ALGORITHMS:
+        assert f"jconv {name} " in out
+    assert re.search(r"quadruple loop .* 1\.0× ", out)
+    assert f"{6 * len(ALGORITHMS)} of {6 * len(ALGORITHMS)} results agree" in out
+    assert "Everything agreed" in out
+
+
+def test_the_real_job_on_no_terminal():
+    """The whole job as a user starts it, stdin closed and output in a pipe."""
+    process = subprocess.run(
+        [sys.executable, "-m", "jconv", "--rounds", "1"],
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert "3×3 3→16 on 8×32×32" in process.stdout
+    assert "\x1b" not in process.stdout
+    assert process.stderr.split("\n") == ["checking the algorithms …", "timing the ladder …", ""]
+
+
+def test_a_wrong_algorithm_gives_1_and_is_named(small, capsys, monkeypatch):
+    monkeypatch.setitem(ALGORITHMS, "crooked", Algorithm("crooked", wrong_forward))
+    assert command_line.main(["--rounds", "1", "--no-torch"]) == 1
+    out = capsys.readouterr().out
+    for role in ROLES:
+        assert f"crooked {role} of same" in out
+    assert re.search(r"jconv crooked .* off by 1\.0e-04", out)
+    assert "Everything agreed" not in out
+
+
+def test_a_wrong_gradient_gives_1(small, capsys, monkeypatch):
+    crooked = Algorithm(
+        "crooked", IM2COL.forward, grad_kernel=lambda x, g, spec: -IM2COL.grad_kernel(x, g, spec)
+    )
+    monkeypatch.setitem(ALGORITHMS, "crooked", crooked)
+    assert command_line.main(["--rounds", "1", "--no-torch"]) == 1
+    wrong = re.findall(r"wrong (crooked \w+ of same)", capsys.readouterr().out)
+    assert wrong == ["crooked grad_kernel of same"] * 2  # by NumPy and by lax
+
+
+def test_refusals_are_told_and_are_no_errors(small, capsys, monkeypatch):
+    picky = Algorithm("picky", IM2COL.forward, rejects=lambda spec: "it is not Tuesday")
+    monkeypatch.setitem(ALGORITHMS, "picky", picky)
+    assert command_line.main(["--rounds", "1", "--no-torch"]) == 0
+    out = capsys.readouterr().out
+    assert "picky refuses 1 of the problems" in out
+    assert "jconv picky" not in out
+
+
+def test_a_nan_and_a_wrong_shape_never_agree():
+    x, w = ladder.arrays(SMALL, seed=0)
+    assert check.error(x * float("nan"), x) == float("inf")
+    assert check.error(x, w) == float("inf")
+
+
+def test_check_covers_every_role_and_oracle():
+    verdicts = list(check.check(tagged("few")[:1], [IM2COL]))
+    assert {(v.role, v.oracle) for v in verdicts} == {(role, o) for role in ROLES for o in ("NumPy", "lax")}
+    assert all(0 < v.error <= v.bound < 1e-4 for v in verdicts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "0"], "--rounds: must be a whole number of at least 1, got '0'"),
+        (["--rounds", "many"], "got 'many'"),
+        (["--quick"], "unrecognized arguments: --quick"),
+        (["mystery"], "mystery"),
+    ],
+)
+def test_wrong_usage_gives_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_tells_the_options_and_the_exit_status(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line.main(["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for word in ("--rounds", "--no-torch", "--all-cases", "--version", "Exit status"):
+        assert word in out
+
+
+def test_subcommands_plug_in(monkeypatch, capsys):
+    plugin = types.ModuleType("plugin", "Say a number.\n\nMore about it.")
+    plugin.add_arguments = lambda parser: parser.add_argument("number", type=int)
+    plugin.main = lambda args: args.number
+    monkeypatch.setitem(sys.modules, "plugin", plugin)
+    monkeypatch.setitem(command_line.COMMANDS, "say", "plugin")
+    assert command_line.main(["say", "7"]) == 7
+    with pytest.raises(SystemExit):
+        command_line.main(["--help"])
+    assert "Say a number." in capsys.readouterr().out
+
+
+def test_every_subcommand_has_a_line_of_help(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["--help"])
+    out = capsys.readouterr().out
+    assert all(name in out for name in command_line.COMMANDS)
+
+
+def test_without_rich_it_says_what_to_install(small, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    assert command_line.main([]) == 2
+    assert "pip install 'jconv[cli]'" in capsys.readouterr().err
+
+
+def test_an_interrupt_in_the_job_gives_130(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "main", interrupted)
+    assert command_line.main([]) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+def test_ctrl_c_stops_the_real_job_without_a_traceback():
+    # the child sets the handler itself: under a shell's background job it would inherit "ignore"
+    start = "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    process = subprocess.Popen(
+        [sys.executable, "-c", start + "runpy.run_module('jconv', run_name='__main__')"],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        first = process.stderr.readline()  # "checking …": the job is under way
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=120)
+    assert first.startswith("checking")
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    assert rest.rstrip().endswith("interrupted")
+
+
+# -- timing ----------------------------------------------------------------------------------------
+
+
+def test_race_interleaves_and_lets_slow_ones_sit_out(monkeypatch):
+    monkeypatch.setattr(timing, "REST", 0.0)
+    monkeypatch.setattr(timing, "MEASUREMENT", 0.0)
+    monkeypatch.setattr(timing, "SLOW", 0.0)  # everything counts as slow
+    turns = []
+    times = timing.race({"a": lambda: None, "b": lambda: None}, rounds=5, after_each=turns.append)
+    assert all(set(turns[i : i + 2]) == {"a", "b"} for i in range(0, 10, 2))
+    for name in "ab":
+        measured = [seconds is not None for seconds in times.rounds[name]]
+        assert measured == [True] * timing.SLOW_ROUNDS + [False] * (5 - timing.SLOW_ROUNDS)
+
+
+def test_the_ratio_is_paired_by_round():
+    drifting = timing.Times({"slow": (2.0, 20.0, 200.0), "fast": (1.0, 10.0, 100.0)})
+    assert drifting.ratio("slow", "fast") == 2.0
+
+
+def test_race_refuses_no_rounds():
+    with pytest.raises(ValueError, match="`rounds`=0 must be at least 1"):
+        timing.race({}, rounds=0)
