@@ -1,0 +1,79 @@
+"""Every script in examples/ runs to the end, as a user would run it, and says something."""
+
+import ast
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def missing_imports(script):
+    """Packages that the script imports and this environment does not have."""
+    found = set()
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).partition(".")[0])
+    return sorted(name for name in found if importlib.util.find_spec(name) is None)
+
+
+@functools.cache
+def run(script, folder):
+    """The finished process of the script, run in `folder` as its current directory."""
+    if missing := missing_imports(script):
+        pytest.skip(f"{', '.join(missing)} not installed; pip install 'jconv[examples]'")
+    folder.mkdir()
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, script], cwd=folder, env={**os.environ, "PYTHONPATH": path}, timeout=300,
+        capture_output=True, text=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    return tmp_path_factory.mktemp("examples")
+
+
+def test_there_are_examples():
+    names = {script.name for script in EXAMPLES}
+    assert {"quickstart.py", "edges.py", "train_digits.py"} <= names
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+def test_example(script, folders):
+    done = run(script, folders / script.stem)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip()
+
+
+def test_edges_writes_pictures(folders):
+    run(ROOT / "examples" / "edges.py", folders / "edges")
+    image, numpy = pytest.importorskip("PIL.Image"), pytest.importorskip("numpy")
+    pictures = {
+        path.stem: numpy.asarray(image.open(path)) for path in (folders / "edges/edges").glob("*.png")
+    }
+    assert {"photograph", "sobel_x", "sobel_y", "edges", "sheet"} <= set(pictures)
+    for name, picture in pictures.items():
+        assert picture.shape[:2] == ((639, 960) if name == "sheet" else (427, 640))
+        assert picture.std() > 5, f"{name} is all one shade"
+
+
+def test_edges_are_sobels(folders):
+    """The written picture against SciPy's Sobel filter, to half a shade of rounding and one of float32."""
+    run(ROOT / "examples" / "edges.py", folders / "edges")
+    image, ndimage = pytest.importorskip("PIL.Image"), pytest.importorskip("scipy.ndimage")
+    numpy = pytest.importorskip("numpy")
+    photo = numpy.asarray(image.open(folders / "edges/edges/photograph.png")).astype("float64") / 255
+    seen = ndimage.sobel(photo @ [0.299, 0.587, 0.114], axis=1, mode="nearest")
+    expected = 127.5 + 127.5 * seen / numpy.percentile(abs(seen), 99.5)
+    written = numpy.asarray(image.open(folders / "edges/edges/sobel_x.png")).astype("float64")
+    assert numpy.max(abs(written - numpy.clip(expected, 0, 255))) <= 1.5
