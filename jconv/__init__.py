@@ -1,11 +1,21 @@
 """jconv: convolution in JAX, correct, fast and plain to see."""
 
+from jconv import lax
 from jconv.algorithm import Algorithm
 from jconv.conv import conv1d, conv2d, conv3d
+from jconv.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from jconv.gradients import grad_input, grad_kernel
-from jconv.lax import conv_general_dilated
+from jconv.lax import conv_general_dilated, conv_general_dilated_patches
+from jconv.patches import col2im, fold, im2col, unfold
 from jconv.spec import ConvSpec
 
 __version__ = "0.1.0"
 
-__all__ = ["Algorithm", "ConvSpec", "conv1d", "conv2d", "conv3d", "conv_general_dilated", "grad_input", "grad_kernel"]
+__all__ = [
+    "conv1d", "conv2d", "conv3d",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "grad_input", "grad_kernel",
+    "unfold", "fold", "im2col", "col2im",
+    "conv_general_dilated", "conv_general_dilated_patches", "lax",
+    "Algorithm", "ConvSpec",
+]  # fmt: skip

@@ -107,8 +107,36 @@ def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: Conv
     shape, dtype = spec.result(role)
     if spec.is_empty:
         return jnp.zeros(shape, dtype)
+    a, b = _widened(a, b, spec)
+    if a.dtype.kind == "c":
+        return _by_three_real_ones(algorithm, role, a, b, spec)
     how = getattr(algorithm, role) or _derived(algorithm, role, spec)
     return how(a, b, spec).reshape(shape).astype(dtype)
+
+
+def _widened(a: jax.Array, b: jax.Array, spec: ConvSpec) -> tuple[jax.Array, jax.Array]:
+    """Both in the accumulator's dtype, unless matrix products take them as they are and sum wider."""
+    taken = {"float16": "float32", "bfloat16": "float32", "int8": "int32"}
+    if a.dtype == b.dtype and taken.get(a.dtype.name) == spec.accumulator:
+        return a, b
+    return a.astype(spec.accumulator), b.astype(spec.accumulator)
+
+
+def _by_three_real_ones(
+    algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec
+) -> jax.Array:
+    """Every role is bilinear, so a complex one is three real ones (Gauss), as in lax.
+
+        (a + ib)(c + id) = k₁ − k₃ + i(k₁ + k₂)   k₁ = (a + b)c   k₂ = a(d − c)   k₃ = b(c + d)
+
+    No conjugates: JAX transposes without conjugating.
+    """
+    real_dtype = a.real.dtype.name
+    real = spec.replace(x_dtype=real_dtype, w_dtype=real_dtype, y_dtype=real_dtype)
+    k1 = run(algorithm, role, a.real + a.imag, b.real, real)
+    k2 = run(algorithm, role, a.real, b.imag - b.real, real)
+    k3 = run(algorithm, role, a.imag, b.real + b.imag, real)
+    return lax.complex(k1 - k3, k1 + k2).astype(spec.result(role)[1])
 
 
 def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:

@@ -25,6 +25,8 @@ Pairs = tuple[tuple[int, int], ...]
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 PADDING_NAMES = ("same", "valid", "same_lower", "causal")
 
+_lax_conv = jax.lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
+
 
 def array(name: str, value: Any) -> jax.Array:
     """A jax or numpy array; anything else is refused."""
@@ -202,6 +204,14 @@ def bias(b: Any, out_channels: int, dtype: Any) -> jax.Array | None:
     return b
 
 
+def not_empty(spatial: Sequence[int], sizes: Sequence[int], w_shape: Ints) -> None:
+    """No side of x is 0 and none of those `sizes` of w that have to be there."""
+    if 0 in spatial:
+        raise ValueError(f"`x` has an empty side: {tuple(spatial)}; every side must be at least 1")
+    if 0 in sizes:
+        raise ValueError(f"`w` is empty: {w_shape}; its output channels and kernel sizes must be at least 1")
+
+
 def fits(spatial: Sequence[int], pairs: Pairs, kernel: Sequence[int], dilation: Ints) -> None:
     """The dilated kernel fits into the padded input, so that there is an output."""
     windows = tuple(map(extent, kernel, dilation))
@@ -211,8 +221,6 @@ def fits(spatial: Sequence[int], pairs: Pairs, kernel: Sequence[int], dilation: 
             f"`w` covers {windows} positions with its dilation but the padded `x` has only {padded}: "
             "the output would be empty; enlarge `padding` or take a smaller kernel or dilation"
         )
-    if 0 in kernel:
-        raise ValueError(f"`w` has an empty kernel {kernel}; every kernel size must be at least 1")
 
 
 def result_dtype(preferred: Any, dtype: Any) -> str:
@@ -222,7 +230,7 @@ def result_dtype(preferred: Any, dtype: Any) -> str:
     one = jax.ShapeDtypeStruct((1, 1), dtype)
     try:
         like = jax.eval_shape(
-            lambda x, w: jax.lax.conv_general_dilated(x, w, (), (), preferred_element_type=preferred), one, one
+            lambda x, w: _lax_conv(x, w, (), (), preferred_element_type=preferred), one, one
         )
     except (TypeError, ValueError, NotImplementedError) as error:
         raise type(error)(f"`preferred_element_type`={preferred!r} does not suit {dtype}: {error}") from None

@@ -2,24 +2,36 @@
 
 lax itself is asked what the result is and what is wrong with the arguments, so shapes, dtypes, weak
 types and errors are its own; the arrays then take the way of every jconv convolution.
+
+>>> import jax.numpy as jnp, jconv
+>>> jconv.lax.conv(jnp.ones((1, 1, 4)), jnp.ones((1, 1, 2)), (2,), "VALID")
+Array([[[2., 2.]]], dtype=float32)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv import layout as layouts
+from jconv.algorithms import windows
 from jconv.layout import Layout
 from jconv.recognise import convolve_as_role
 from jconv.spec import ConvSpec, extent
+
+# lax's own, taken at import: jconv's may be put in their place later
+_lax_conv = lax.conv_general_dilated
+_lax_patches = lax.conv_general_dilated_patches
+_lax_conv_transpose = lax.conv_transpose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,19 +86,115 @@ def conv_general_dilated(
     """
     arguments = (window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
                  feature_group_count, batch_group_count, precision, preferred_element_type)  # fmt: skip
-    key = tuple(map(_hashable, arguments))
-    try:
-        problem = _understand(_aval(lhs), _aval(rhs), key)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        problem = _understand.__wrapped__(_aval(lhs), _aval(rhs), arguments)
+    problem = _cached(_understand, (_aval(lhs), _aval(rhs)), arguments)
     y = _apply(problem, lhs, rhs)
     return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
 
 
+def conv(
+    lhs: ArrayLike,
+    rhs: ArrayLike,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """`jax.lax.conv`: `conv_general_dilated` without dilation, groups or other layouts."""
+    return conv_general_dilated(
+        lhs, rhs, window_strides, padding, precision=precision, preferred_element_type=preferred_element_type
+    )
+
+
+def conv_with_general_padding(
+    lhs: ArrayLike,
+    rhs: ArrayLike,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None,
+    rhs_dilation: Sequence[int] | None,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """`jax.lax.conv_with_general_padding`: `conv_general_dilated` without groups or other layouts."""
+    return conv_general_dilated(
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation,
+        precision=precision, preferred_element_type=preferred_element_type,
+    )  # fmt: skip
+
+
+def conv_transpose(
+    lhs: ArrayLike,
+    rhs: ArrayLike,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    transpose_kernel: bool = False,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    use_consistent_padding: bool = False,
+) -> jax.Array:
+    """`jax.lax.conv_transpose`, with its signature, results and errors, run by jconv.
+
+    What lax makes of the arguments is a `conv_general_dilated` with a dilated input; lax is asked for
+    its parameters, and jconv computes it.  For PyTorch's meaning see `jconv.conv_transpose2d`.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> x, w = jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 5))
+    >>> jconv.lax.conv_transpose(x, w, (2, 2), "SAME").shape
+    (1, 8, 8, 5)
+    """
+    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    arguments = (strides, padding, rhs_dilation, dimension_numbers, transpose_kernel,
+                 precision, preferred_element_type, use_consistent_padding)  # fmt: skip
+    convolution = _cached(_understand_transpose, (_aval(lhs), _aval(rhs)), arguments)
+    if transpose_kernel:
+        out, into, *space = convolution["dimension_numbers"].rhs_spec
+        rhs = lax.rev(rhs, space).swapaxes(out, into)
+    return conv_general_dilated(lhs, rhs, **convolution)
+
+
+def conv_general_dilated_patches(
+    lhs: ArrayLike,
+    filter_shape: Sequence[int],
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated_patches`, made of slices instead of a convolution with an identity.
+
+    Same arguments, shape, dtype and order of channels (c, then the taps); the values are copied bit
+    for bit, so a NaN stays in its own channel of the patch and integers of any size are exact.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> x = jnp.arange(9.0).reshape(1, 1, 3, 3)
+    >>> jconv.conv_general_dilated_patches(x, (2, 2), (1, 1), "VALID")[0, :, 0, 0]
+    Array([0., 1., 3., 4.], dtype=float32)
+    """
+    lhs = jnp.asarray(lhs)
+    arguments = (filter_shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
+                 precision, preferred_element_type)  # fmt: skip
+    return _apply_patches(_cached(_understand_patches, (_aval(lhs),), arguments), lhs)
+
+
+def _cached(understand: Any, avals: tuple[jax.ShapeDtypeStruct, ...], arguments: Any) -> Any:
+    """`understand`'s answer from its cache, where the arguments can be a key."""
+    key = tuple(map(_hashable, arguments))
+    x64 = jax.config.jax_enable_x64  # what a dtype means depends on it
+    try:
+        return understand(*avals, key, x64)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return understand.__wrapped__(*avals, arguments, x64)
+
+
 def _hashable(value: Any) -> Any:
-    if isinstance(value, lax.ConvDimensionNumbers) or isinstance(value, str):
+    if isinstance(value, (lax.ConvDimensionNumbers, str)):
         return value
     if isinstance(value, np.ndarray):
         value = value.tolist()
@@ -99,10 +207,12 @@ def _aval(value: Any) -> jax.ShapeDtypeStruct:
 
 
 @functools.lru_cache(maxsize=4096)
-def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, arguments: Any) -> LaxProblem:
-    strides, padding, lhs_dilation, rhs_dilation, numbers, groups, batch_groups, precision, preferred = arguments
+def _understand(
+    lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, arguments: Any, x64: bool
+) -> LaxProblem:
+    strides, padding, lhs_dilation, rhs_dilation, numbers, groups, batch_groups, precision, _ = arguments
     # lax finds every error there is to find, and the dtype of the result
-    result = jax.eval_shape(lambda x, w: lax.conv_general_dilated(x, w, *arguments), lhs, rhs)
+    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, *arguments), lhs, rhs)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, numbers)
     layout = layouts.from_specs(*numbers)
     n, *spatial, channels = (lhs.shape[axis] for axis in layout.x)
@@ -118,6 +228,38 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, arguments:
         groups * batch_groups, str(lhs.dtype), str(rhs.dtype), str(result.dtype), _precision(precision),
     )  # fmt: skip
     return LaxProblem(spec, layout, batch_groups)
+
+
+@functools.lru_cache(maxsize=4096)
+def _understand_transpose(
+    lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, arguments: Any, x64: bool
+) -> dict[str, Any]:
+    """The arguments of the `conv_general_dilated` that lax calls."""
+    jaxpr = jax.make_jaxpr(lambda x, w: _lax_conv_transpose(x, w, *arguments))(lhs, rhs)
+    return next(e.params for e in jaxpr.eqns if "dimension_numbers" in e.params)
+
+
+@functools.lru_cache(maxsize=4096)
+def _understand_patches(lhs: jax.ShapeDtypeStruct, arguments: Any, x64: bool) -> LaxProblem:
+    """The spec of the one-channel convolutions of which every tap is a channel of the result."""
+    jaxpr = jax.make_jaxpr(lambda x: _lax_patches(x, *arguments))(lhs)
+    numbers = next(e.params["dimension_numbers"] for e in jaxpr.eqns if "dimension_numbers" in e.params)
+    kernel, strides, padding, lhs_dilation, rhs_dilation, _, _, preferred = arguments
+    channels = lhs.shape[numbers.lhs_spec[1]]
+    w_shape = [0] * lhs.ndim
+    for axis, size in zip(numbers.rhs_spec, (channels * math.prod(kernel), 1, *kernel), strict=True):
+        w_shape[axis] = size
+    rhs = jax.ShapeDtypeStruct(tuple(w_shape), lhs.dtype)
+    rest = (lhs_dilation, rhs_dilation, numbers, channels, 1, None, preferred)
+    return _understand(lhs, rhs, (strides, padding, *rest), x64)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _apply_patches(problem: LaxProblem, lhs: jax.Array) -> jax.Array:
+    spec, n = problem.spec, problem.spec.ndim
+    columns = windows.patches(lhs.transpose(problem.layout.x), spec)
+    columns = jnp.moveaxis(columns, -1, n + 1)  # (n, *p, c, *r)
+    return columns.reshape(spec.y_shape).astype(spec.y_dtype).transpose(problem.layout.y)
 
 
 def _precision(precision: Any) -> Any:

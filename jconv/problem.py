@@ -50,7 +50,11 @@ class Problem:
 
 
 def hashable(knobs: dict[str, Any]) -> Knobs:
-    """Keyword arguments as a key for a cache: lists become tuples."""
+    """Keyword arguments as a key for a cache: lists become tuples.
+
+    What a dtype means depends on whether 64-bit types are enabled, so that is in the key too.
+    """
+    knobs = knobs | {"x64": jax.config.jax_enable_x64}
     return tuple((name, _tuple(value)) for name, value in knobs.items())
 
 
@@ -77,6 +81,7 @@ def understand(
     strides = arguments.integers("stride", given["stride"], ndim)
     dilation = arguments.integers("dilation", given["dilation"], ndim)
     pairs = arguments.padding(given["padding"], kernel, strides, dilation)
+    arguments.not_empty(spatial, (out, *kernel), w_shape)
     arguments.fits(spatial, pairs, kernel, dilation)
     mode = arguments.padding_mode(given["padding_mode"], pairs, spatial)
     none = ((0, 0),) * ndim

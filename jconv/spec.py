@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import ml_dtypes  # noqa: F401  (registers bfloat16 and the float8s with numpy; jax depends on it)
 import numpy as np
@@ -85,7 +85,7 @@ class ConvSpec:
     x_dtype: str = "float32"
     w_dtype: str = "float32"
     y_dtype: str = "float32"
-    precision: object = None
+    precision: Any = None
 
     @staticmethod
     def of(
@@ -150,14 +150,17 @@ class ConvSpec:
 
     @property
     def x_shape(self) -> Ints:
+        """Input, canonical."""
         return (self.batch, *self.spatial, self.in_channels)
 
     @property
     def w_shape(self) -> Ints:
+        """Kernel, canonical."""
         return (*self.kernel, self.c, self.out_channels)
 
     @property
     def y_shape(self) -> Ints:
+        """Output, canonical."""
         return (self.batch, *self.out_spatial, self.out_channels)
 
     def result(self, role: Role) -> tuple[Ints, str]:
@@ -203,13 +206,11 @@ class ConvSpec:
 
     @property
     def accumulator(self) -> str:
-        """The dtype sums are kept in: halves and float8 in float32, integers in at least 32 bits."""
-        result = np.dtype(self.y_dtype)
-        if result.kind in "iub":
-            return str(np.promote_types(result, "int32")) if result.itemsize < 8 else self.y_dtype
-        if result.kind == "c" or result.itemsize >= 4:
-            return self.y_dtype
-        return "float32"
+        """The dtype sums are kept in: halves and float8 in float32, integers (unsigned too) signed."""
+        kind, size, name = max(map(_rank, (self.x_dtype, self.w_dtype, self.y_dtype)))
+        if kind == 0:
+            return "int32" if size <= 4 else "int64"
+        return name if size >= 4 else "float32"
 
     # -- what kind it is -----------------------------------------------------------------------
 
@@ -305,6 +306,12 @@ class ConvSpec:
         if self.groups > 1:
             parts.append("depthwise" if self.is_depthwise else f"{self.groups} groups")
         return ", ".join([*parts, self.x_dtype])
+
+
+def _rank(dtype: str) -> tuple[int, int, str]:
+    """Sorts dtypes by what they can hold: integers, reals and complex numbers, then bytes."""
+    kind = 0 if dtype == "bool" or "int" in dtype else 1 + dtype.startswith("complex")
+    return kind, itemsize(dtype), dtype
 
 
 def itemsize(dtype: str) -> int:

@@ -2,7 +2,12 @@
 
     tap r of dimension d sees   x̃[r·rhs_dilation + p·stride],   p = 0 … out−1
 
-so a tap is one strided slice, and patches are all taps side by side.
+so a tap is one strided slice, and patches are all taps side by side.  Run backwards, patches add up
+where they overlap:
+
+    x̃[t] = Σ_r columns[(t − r·rhs_dilation) / stride, r]     over the taps for which that is a p
+
+and the taps that meet at t are those with r·rhs_dilation ≡ t (mod stride): one *phase* of them.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.spec import ConvSpec
+from jconv.spec import ConvSpec, extent
 
 
 def pad(x: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -53,6 +58,12 @@ def tap_along(padded: jax.Array, axis: int, r: int, spec: ConvSpec) -> jax.Array
     return lax.slice_in_dim(padded, start, stop, stride, axis=axis + 1)
 
 
+# Slices per dimension before a loop takes over.  Unrolled, 31 × 31 taps on 64 × 64 × 2 compile in 2.0 s
+# and run in 0.9 ms, added up again in 13 ms; in a loop in 0.4 s, 1.6 ms and 0.8 ms.  7 × 7 taps of
+# stride 2 run in 0.12 ms unrolled and in 0.64 ms in a loop (2 cores of an AMD EPYC, jax 0.10, 2026-11).
+MAX_SLICES = 16
+
+
 def patches(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """All taps side by side: (n, *p, *r, channels).
 
@@ -61,6 +72,88 @@ def patches(x: jax.Array, spec: ConvSpec) -> jax.Array:
     columns = pad(x, spec)
     for axis in reversed(range(spec.ndim)):
         # columns: (n, *h[:axis], h[axis], *p[axis+1:], *r[axis+1:], channels)
-        slices = [tap_along(columns, axis, r, spec) for r in range(spec.kernel[axis])]
-        columns = jnp.stack(slices, axis=spec.ndim + 1)
+        columns = _stack_taps(columns, axis, spec)
     return columns
+
+
+def _stack_taps(columns: jax.Array, axis: int, spec: ConvSpec) -> jax.Array:
+    taps, at = spec.kernel[axis], spec.ndim + 1
+    if taps <= MAX_SLICES:
+        return jnp.stack([tap_along(columns, axis, r, spec) for r in range(taps)], axis=at)
+    span, stride, dilation = _span(axis, spec), spec.strides[axis], spec.rhs_dilation[axis]
+
+    def view(r: jax.Array) -> jax.Array:
+        seen = lax.dynamic_slice_in_dim(columns, r * dilation, span, axis=axis + 1)
+        return lax.slice_in_dim(seen, 0, span, stride, axis=axis + 1)
+
+    return jnp.moveaxis(lax.map(view, jnp.arange(taps)), 0, at)
+
+
+def overlap_add(columns: jax.Array, spec: ConvSpec) -> jax.Array:
+    """The adjoint of `patches`: (n, *p, *r, channels) → x (n, *h, channels), overlaps added.
+
+    One dimension at a time as well, so Σ k terms are traced and not Π k.
+    """
+    for axis in range(spec.ndim):
+        # columns: (n, *h[:axis], p[axis], *p[axis+1:], r[axis], *r[axis+1:], channels)
+        terms = jnp.moveaxis(columns, spec.ndim + 1, 0)
+        unrolled = max(spec.kernel[axis], spec.strides[axis]) <= MAX_SLICES
+        columns = (_add_by_phase if unrolled else _add_in_a_loop)(terms, axis, spec)
+    return _unpad(columns, spec)
+
+
+def _add_by_phase(terms: jax.Array, axis: int, spec: ConvSpec) -> jax.Array:
+    """Every phase is a sum of shifted terms of stride one; interleaved they are the whole axis."""
+    stride, dilation, at = spec.strides[axis], spec.rhs_dilation[axis], axis + 1
+    needed = _span(axis, spec) + spec.window[axis] - 1
+    length = -(-needed // stride)
+    phases: dict[int, jax.Array] = {}
+    for r, term in enumerate(terms):
+        shift, phase = divmod(r * dilation, stride)
+        term = _shifted(term, shift, length, at)
+        phases[phase] = phases[phase] + term if phase in phases else term
+    nothing = jnp.zeros_like(phases[0])
+    whole = jnp.stack([phases.get(phase, nothing) for phase in range(stride)], axis=at + 1)
+    shape = list(terms.shape[1:])
+    shape[at] = length * stride
+    return lax.slice_in_dim(whole.reshape(shape), 0, needed, axis=at)
+
+
+def _shifted(term: jax.Array, shift: int, length: int, axis: int) -> jax.Array:
+    config = [(0, 0, 0)] * term.ndim
+    config[axis] = (shift, length - term.shape[axis] - shift, 0)
+    return lax.pad(term, jnp.zeros((), term.dtype), config)
+
+
+def _add_in_a_loop(terms: jax.Array, axis: int, spec: ConvSpec) -> jax.Array:
+    """One term after the other, into its strided place."""
+    stride, dilation, span, at = spec.strides[axis], spec.rhs_dilation[axis], _span(axis, spec), axis + 1
+    spread = [(0, 0, stride - 1 if d == at else 0) for d in range(terms.ndim - 1)]
+    room = [(0, spec.window[axis] - 1 if d == at else 0, i) for d, (_, _, i) in enumerate(spread)]
+    zero = jnp.zeros((), terms.dtype)
+
+    def add(total: jax.Array, r_and_term: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        r, term = r_and_term
+        there = lax.dynamic_slice_in_dim(total, r * dilation, span, axis=at)
+        there = there + lax.pad(term, zero, spread)
+        return lax.dynamic_update_slice_in_dim(total, there, r * dilation, axis=at), None
+
+    start = lax.pad(terms[0], zero, room)
+    return lax.scan(add, start, (jnp.arange(1, len(terms)), terms[1:]))[0]
+
+
+def _span(axis: int, spec: ConvSpec) -> int:
+    return extent(spec.out_spatial[axis], spec.strides[axis])
+
+
+def _unpad(padded: jax.Array, spec: ConvSpec) -> jax.Array:
+    """The adjoint of `pad`: padding is cut off, what was cut off comes back as zeros."""
+    wanted = [extent(h, d) for h, d in zip(spec.spatial, spec.lhs_dilation, strict=True)]
+    config = [
+        (-lo, want + lo - have, 0)
+        for (lo, _), want, have in zip(spec.padding, wanted, padded.shape[1:], strict=False)
+    ]
+    none = (0, 0, 0)
+    x = lax.pad(padded, jnp.zeros((), padded.dtype), [none, *config, none])
+    strides = (1, *spec.lhs_dilation, 1)
+    return x if set(strides) == {1} else lax.slice(x, (0,) * x.ndim, x.shape, strides)
