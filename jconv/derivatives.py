@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jconv import explicit, partition
 from jconv.algorithm import Algorithm, run
 from jconv.choose import resolve
 from jconv.spec import ROLES, ConvSpec, Role
@@ -43,10 +44,12 @@ ROLE_OF: dict[str, Role] = {result: role for role, result in RESULT.items()}
 PRIMITIVES: dict[Role, Primitive] = {role: Primitive(f"jconv_{role}") for role in ROLES}
 
 
-def convolve(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
+def convolve(
+    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named, out_sharding: Any = None
+) -> jax.Array:
     """`role` of `spec` by the bilinear primitives: the default."""
     a, b = _equally_varying(a, b)
-    return PRIMITIVES[role].bind(a, b, spec=spec, algorithm=algorithm)
+    return PRIMITIVES[role].bind(a, b, spec=spec, algorithm=algorithm, out_sharding=out_sharding)
 
 
 def by_autodiff(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
@@ -84,16 +87,16 @@ def _third(name: str, arrays: dict[str, jax.Array], how: Any) -> jax.Array:
 # -- evaluation ------------------------------------------------------------------------------------
 
 
-def _abstract(role: Role, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named) -> Any:
+def _abstract(role: Role, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named, out_sharding: Any) -> Any:
     shape, dtype = spec.result(role)
-    varying = {"vma": a.vma | b.vma} if getattr(a, "vma", None) or getattr(b, "vma", None) else {}
+    sharding = explicit.result_sharding(role, a, b, spec, out_sharding)
     weak = a.weak_type and b.weak_type
-    return jax.core.ShapedArray(shape, jnp.dtype(dtype), weak_type=weak, **varying)
+    return a.update(shape=shape, dtype=jnp.dtype(dtype), weak_type=weak, sharding=sharding)
 
 
 def _equally_varying(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Inside shard_map both operands must vary over the same mesh axes."""
-    axes = [getattr(jax.typeof(v), "vma", frozenset()) for v in (a, b)]
+    axes = [jax.typeof(v).manual_axis_type.varying for v in (a, b)]
     if axes[0] == axes[1]:
         return a, b
     union = functools.reduce(operator.or_, axes)
@@ -105,15 +108,25 @@ def _equally_varying(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(role: Role, spec: ConvSpec, algorithm: Named) -> Any:
-    return jax.jit(functools.partial(PRIMITIVES[role].bind, spec=spec, algorithm=algorithm))
+def _compiled(role: Role, **params: Any) -> Any:
+    return jax.jit(functools.partial(PRIMITIVES[role].bind, **params))
 
 
-def _evaluate(role: Role, a: jax.Array, b: jax.Array, *, spec: ConvSpec, algorithm: Named) -> jax.Array:
-    return _compiled(role, spec, algorithm)(a, b)
+def _evaluate(role: Role, a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
+    return _compiled(role, **params)(a, b)
 
 
-def _lowered(role: Role, platform: str, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named) -> Any:
+def _lower(role: Role, platform: str, ctx: Any, a: Any, b: Any, *, out_sharding: Any, **params: Any) -> Any:
+    """Choose for this platform and lower; on a mesh, hand XLA's partitioner the map in one piece."""
+    fun = functools.partial(_chosen, role, platform, **params)
+    if partition.can_partition(ctx.module_context):
+        fun = functools.partial(partition.partitioned, role, platform, **params)
+    if explicit.is_explicit(*ctx.avals_in):
+        fun = functools.partial(explicit.automatically, fun, ctx.avals_out[0].sharding)
+    return mlir.lower_fun(fun, multiple_results=False)(ctx, a, b)
+
+
+def _chosen(role: Role, platform: str, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named) -> Any:
     return run(resolve(algorithm, role, spec, platform), role, a, b, spec)
 
 
@@ -123,6 +136,8 @@ def _lowered(role: Role, platform: str, a: Any, b: Any, *, spec: ConvSpec, algor
 def _transpose(role: Role, position: int, ct: Any, a: Any, b: Any, **params: Any) -> Any:
     operands = OPERANDS[role]
     arrays = dict(zip(operands, (a, b), strict=True)) | {RESULT[role]: ct}
+    linear = (a, b)[position].aval  # its cotangent is sharded as it is
+    params["out_sharding"] = linear.sharding if explicit.is_explicit(linear) else None
     return _third(operands[position], arrays, functools.partial(convolve, **params))
 
 
@@ -131,7 +146,9 @@ def _transpose(role: Role, position: int, ct: Any, a: Any, b: Any, **params: Any
 LETTERS = {"x": "n.gc", "w": ".cgo", "y": "n.go"}  # . stands for the spatial axes
 
 
-def _batch(role: Role, args: Any, dims: Any, *, spec: ConvSpec, algorithm: Named) -> tuple[Any, int]:
+def _batch(
+    role: Role, args: Any, dims: Any, *, spec: ConvSpec, algorithm: Named, out_sharding: Any
+) -> tuple[Any, int]:
     batched = {name for name, dim in zip(OPERANDS[role], dims, strict=True) if dim is not None}
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
     letter = _joined_letter(batched | {RESULT[role]})
@@ -140,7 +157,7 @@ def _batch(role: Role, args: Any, dims: Any, *, spec: ConvSpec, algorithm: Named
         array if dim is None else _fold(array, dim, name, letter, spec)
         for array, dim, name in zip(args, dims, OPERANDS[role], strict=True)
     ]
-    result = convolve(role, *args, spec=folded, algorithm=algorithm)
+    result = convolve(role, *args, spec=folded, algorithm=algorithm)  # folded axes: the rule decides anew
     return _unfold(result, size, RESULT[role], letter, spec), 0
 
 
@@ -191,9 +208,9 @@ def _register(role: Role, primitive: Primitive) -> None:
         primitive, functools.partial(_transpose, role, 0), functools.partial(_transpose, role, 1)
     )
     batching.primitive_batchers[primitive] = functools.partial(_batch, role)
+    partition.needs_devices(primitive)
     for platform in (None, "cpu", "cuda", "rocm", "tpu"):
-        lowered = functools.partial(_lowered, role, platform or "cpu")
-        rule = mlir.lower_fun(lowered, multiple_results=False)
+        rule = functools.partial(_lower, role, platform or "cpu")
         mlir.register_lowering(primitive, rule, platform=platform)
 
 

@@ -1,0 +1,191 @@
+"""Geometry of a convolution whose image is cut into equal pieces, and the exchange of their borders.
+
+Along one dimension with shards of h inputs and p outputs, shard i computes the outputs i·p … i·p + p − 1.
+In the dilated, padded input they read positions i·p·s − lo … i·p·s − lo + (p−1)·s + K − 1, that is
+
+    the inputs   a_i = ⌈(i·p·s − lo) / L⌉   to   a_i + m − 1,         L = lhs_dilation
+
+of which shard i owns i·h … i·h + h − 1.  The rest is the halo.  If p·s is a multiple of L, then m and
+the zeros that input dilation leaves at either end are the same for every shard, so one program fits all:
+
+    a_i − i·h = a_0 + i·drift,     drift = p·s / L − h
+
+drift is 0 for every convolution that keeps the ratio of its sizes ("same", stride k on a multiple of k,
+their transposes); otherwise each shard takes its own window out of the widest halo any shard needs.
+What lies outside the image is zero, and a `ppermute` without a sender yields zeros: padding is free.
+
+Source: Dryden et al., "Improving strong-scaling of CNN training by exploiting finer-grained
+parallelism", 2019, whose halo this generalises to dilation on both sides and to any padding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jconv.spec import ConvSpec, itemsize
+
+AxisName = str | tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Halo:
+    """What a shard needs of its neighbours along one dimension.
+
+    Args:
+      parts: number of shards.
+      size: inputs a shard owns (h).
+      left, right: inputs it receives from before and after its own.
+      start: where its window begins in shard 0, counted from the shard's first own input.
+      drift: how much further the window begins in each following shard.
+      window: inputs the outputs of one shard read (m).
+      padding: zeros that input dilation leaves before the first and after the last of them.
+    """
+
+    parts: int
+    size: int
+    left: int
+    right: int
+    start: int
+    drift: int
+    window: int
+    padding: tuple[int, int]
+
+
+class Message(NamedTuple):
+    """One `ppermute`: `elements` over each of `links` pairs of devices."""
+
+    elements: int
+    links: int
+
+
+def refuses(spec: ConvSpec, axis: int, parts: int) -> str | None:
+    """None, or why dimension `axis` of `spec` cannot be cut into `parts`."""
+    size, out = spec.spatial[axis], spec.out_spatial[axis]
+    stride, dilation = spec.strides[axis], spec.lhs_dilation[axis]
+    if size % parts:
+        return f"its {size} inputs do not divide by {parts}"
+    if out % parts or out == 0:
+        return f"its {out} outputs do not divide by {parts}"
+    if out // parts * stride % dilation:
+        return (
+            f"{out // parts} outputs a shard times stride {stride} do not divide by input dilation {dilation}"
+        )
+    return None
+
+
+def halo(spec: ConvSpec, axis: int, parts: int) -> Halo:
+    """The halo of dimension `axis` of `spec` cut into `parts`; the formulas of the module docstring.
+
+    >>> spec = ConvSpec.of(spatial=(32,), kernel=(5,), padding=((2, 2),))
+    >>> halo(spec, 0, 4).left, halo(spec, 0, 4).right
+    (2, 2)
+    """
+    size, out = spec.spatial[axis] // parts, spec.out_spatial[axis] // parts
+    stride, dilation, (lo, _) = spec.strides[axis], spec.lhs_dilation[axis], spec.padding[axis]
+    first, last = -lo, (out - 1) * stride + spec.window[axis] - 1 - lo  # dilated positions, shard 0
+    start, stop = -(-first // dilation), last // dilation + 1
+    drift = out * stride // dilation - size
+    starts = (start, start + (parts - 1) * drift)
+    left, right = max(0, -min(starts)), max(0, max(starts) + stop - start - size)
+    zeros = (start * dilation - first, last - (stop - 1) * dilation)
+    return Halo(parts, size, left, right, start, drift, stop - start, zeros)
+
+
+def local_spec(spec: ConvSpec, parts: Sequence[int]) -> ConvSpec:
+    """The convolution that each shard computes, once it has its halo."""
+    halos = [halo(spec, axis, n) for axis, n in enumerate(parts)]
+    cut = [n > 1 for n in parts]
+    return spec.replace(
+        spatial=tuple(h.window if c else size for h, c, size in zip(halos, cut, spec.spatial, strict=True)),
+        padding=tuple(h.padding if c else pair for h, c, pair in zip(halos, cut, spec.padding, strict=True)),
+    )
+
+
+# -- what is sent ----------------------------------------------------------------------------------
+
+
+def _hops(wanted: int, halo: Halo) -> Iterator[tuple[int, int]]:
+    """(distance, inputs) per shard that has to send, the nearest first; a wide kernel has several."""
+    for distance in range(1, min(math.ceil(wanted / halo.size), halo.parts - 1) + 1):
+        yield distance, min(halo.size, wanted - (distance - 1) * halo.size)
+
+
+def messages(spec: ConvSpec, parts: Sequence[int]) -> list[Message]:
+    """Everything that is sent for one convolution of the image `spec`, in the order it is sent.
+
+    Dimensions are exchanged one after the other, so the later ones send the halos of the earlier
+    ones along: corners need no messages of their own.
+    """
+    sent = []
+    extents = [size // n for size, n in zip(spec.spatial, parts, strict=True)]
+    for axis, n in enumerate(parts):
+        if n == 1:
+            continue
+        h = halo(spec, axis, n)
+        layer = spec.batch * spec.in_channels * math.prod(extents[:axis] + extents[axis + 1 :])
+        others = math.prod(parts) // n
+        for wanted in (h.left, h.right):
+            sent += [Message(layer * rows, others * (n - hop)) for hop, rows in _hops(wanted, h)]
+        extents[axis] = h.window
+    return sent
+
+
+def halo_bytes(spec: ConvSpec, parts: Sequence[int]) -> int:
+    """Bytes on the wire, over all devices, of one forward convolution of an image cut into `parts`.
+
+    The gradient with respect to the input sends as many back; the one with respect to the kernel
+    needs the halo of x once more if it was not kept.
+
+    >>> spec = ConvSpec.of(batch=2, spatial=(64, 64), kernel=(3, 3), padding=((1, 1), (1, 1)), in_channels=8)
+    >>> halo_bytes(spec, (8, 1))  # 2 · 7 links · 2 images · 1 row of 64 · 8 channels · 4 bytes
+    57344
+    """
+    return sum(elements * links for elements, links in messages(spec, parts)) * itemsize(spec.x_dtype)
+
+
+# -- sending it ------------------------------------------------------------------------------------
+
+
+def exchange(x: jax.Array, spec: ConvSpec, names: Sequence[AxisName | None]) -> jax.Array:
+    """A shard (n, *h, channels) with the halo that `spec` needs: (n, *m, channels).
+
+    Runs where the mesh axes `names`, one per spatial dimension, are manual (inside `shard_map`).
+    """
+    for axis, name in enumerate(names):
+        if name is not None and (parts := lax.axis_size(name)) > 1:
+            x = _exchange_along(x, axis + 1, halo(spec, axis, parts), name)
+    return x
+
+
+def _exchange_along(x: jax.Array, axis: int, halo: Halo, name: AxisName) -> jax.Array:
+    before = [_received(x, axis, halo, name, hop, rows) for hop, rows in _hops(halo.left, halo)]
+    after = [_received(x, axis, halo, name, -hop, rows) for hop, rows in _hops(halo.right, halo)]
+    received = jnp.concatenate([*before[::-1], x, *after], axis)
+    # past the last shard there is nothing but padding
+    missing = [
+        (wanted - sum(piece.shape[axis] for piece in pieces))
+        for wanted, pieces in ((halo.left, before), (halo.right, after))
+    ]
+    if any(missing):
+        widths = [(0, 0)] * axis + [tuple(missing)] + [(0, 0)] * (x.ndim - axis - 1)
+        received = jnp.pad(received, widths)
+    start = halo.left + halo.start
+    if halo.drift:
+        start += lax.axis_index(name) * halo.drift
+        return lax.dynamic_slice_in_dim(received, start, halo.window, axis)
+    return lax.slice_in_dim(received, start, start + halo.window, axis=axis)
+
+
+def _received(x: jax.Array, axis: int, halo: Halo, name: AxisName, distance: int, rows: int) -> jax.Array:
+    """The `rows` nearest to us of the shard `distance` before us (after us if negative)."""
+    start = halo.size - rows if distance > 0 else 0
+    border = lax.slice_in_dim(x, start, start + rows, axis=axis)
+    pairs = [(i, i + distance) for i in range(halo.parts) if 0 <= i + distance < halo.parts]
+    return lax.ppermute(border, name, pairs)
