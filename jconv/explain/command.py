@@ -7,6 +7,8 @@ import os
 import pathlib
 import sys
 import tempfile
+from argparse import ArgumentTypeError as wrong  # noqa: N813
+from collections.abc import Callable
 
 import numpy as np
 
@@ -31,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Build the page and put it in place; 0, or 2 with the reason on stderr."""
     try:
-        page = build(args.input, args.kernel, stride=args.stride, padding=args.padding, dilation=args.dilation)
+        knobs = dict(stride=args.stride, padding=args.padding, dilation=args.dilation)
+        page = build(args.input, args.kernel, **knobs)
         write(args.out, page)
     except (ValueError, OSError) as error:
         print(f"python -m jconv explain: error: {error}", file=sys.stderr)
@@ -70,7 +73,7 @@ def kernel_matrix(written: str) -> np.ndarray:
     if named:
         return np.asarray(named, np.float32)
     if any(letter.isalpha() for letter in written.replace("e", "")):
-        raise argparse.ArgumentTypeError(f"{written!r} is not a known kernel; write rows, or one of {', '.join(NAMED)}")
+        raise wrong(f"{written!r} is not a known kernel; write rows, or one of {', '.join(NAMED)}")
     return matrix(written, MOST_KERNEL)
 
 
@@ -84,24 +87,24 @@ def matrix(written: str, most: int) -> np.ndarray:
     try:
         rows = [[float(n) for n in row.replace(",", " ").split()] for row in written.strip(" ;").split(";")]
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}; write rows like '1 2 0; 0 1 2; 2 0 1'") from None
+        raise wrong(f"{error}; write rows like '1 2 0; 0 1 2; 2 0 1'") from None
     lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1 or lengths == [0]:
-        raise argparse.ArgumentTypeError(f"every row needs as many numbers as the others, got {lengths}")
+        raise wrong(f"every row needs as many numbers as the others, got {lengths}")
     if max(len(rows), *lengths) > most:
-        raise argparse.ArgumentTypeError(f"{len(rows)}×{lengths[0]} is too large to read; at most {most}×{most}")
+        raise wrong(f"{len(rows)}×{lengths[0]} is too large to read; at most {most}×{most}")
     values = np.asarray(rows)
     if not (np.isfinite(values) & (abs(values) <= 1e6)).all():
-        raise argparse.ArgumentTypeError("every number must be between -1e6 and 1e6")
+        raise wrong("every number must be between -1e6 and 1e6")
     return values.astype(np.float32)
 
 
-def between(least: int):
+def between(least: int) -> Callable[[str], int]:
     """A whole number from `least` to the most the page's knobs reach."""
 
     def whole(written: str) -> int:
         if not written.isdecimal() or not least <= int(written) <= MOST_KNOB:
-            raise argparse.ArgumentTypeError(f"{written!r} must be a whole number from {least} to {MOST_KNOB}")
+            raise wrong(f"{written!r} must be a whole number from {least} to {MOST_KNOB}")
         return int(written)
 
     return whole

@@ -54,8 +54,10 @@ function paintFacts({ out, parameters, macs, flops, bytes, padding }) {
     element("div", {}, element("dt", {}, name), element("dd", { "data-fact": id, "data-value": value }, String(shown)))));
 }
 
+const COLUMNS = ["multiplications", "workspace", "estimated time"];
+
 function paintTable({ chosen, rows }, { macs }) {
-  const head = element("tr", {}, ...["algorithm", "multiplications", "workspace", "estimated time"].map((name) => element("th", { scope: "col" }, name)));
+  const head = element("tr", {}, ...["algorithm", ...COLUMNS].map((name) => element("th", { scope: "col" }, name)));
   const slowest = Math.max(...rows.map(([time]) => time ?? 0));
   const order = rows.map((_, i) => i).sort((a, b) => (rows[a][0] ?? Infinity) - (rows[b][0] ?? Infinity));
   byId("algorithm-table").replaceChildren(element("caption", {}, "Every algorithm for this layer, forward"), element("thead", {}, head),
@@ -72,10 +74,11 @@ function algorithmRow(index, [time, workspace, multiplications, refusal], isChos
   }
   const count = multiplications ?? macs;
   const share = count === macs ? "" : ` (${(count / macs).toPrecision(2)}×)`;
-  const bar = element("span", { class: "bar", style: `--part:${Math.max(1.5, (100 * Math.log1p(time)) / Math.log1p(slowest))}%` });
-  row.append(element("td", { "data-value": count }, grouped(count) + share),
-    element("td", { "data-value": workspace }, workspace ? sizeInWords(workspace) : "none"),
-    element("td", { "data-value": time, class: "time" }, bar, timeInWords(time)));
+  const bar = element("span", { class: "bar", style: `--part:${Math.max(1, (100 * time) / slowest)}%` });
+  const cell = (column, value, ...shown) => element("td", { "data-label": COLUMNS[column], "data-value": value }, ...shown);
+  row.append(cell(0, count, grouped(count) + share), cell(1, workspace, workspace ? sizeInWords(workspace) : "none"),
+    cell(2, time, bar, timeInWords(time)));
+  row.lastChild.className = "time";
   return row;
 }
 

@@ -127,14 +127,14 @@ function isTyping(target, key) {
 }
 
 // The arithmetic of one output, spelled out.
-function paintSum(host, where, terms, value) {
+function paintSum(host, where, terms, value, [a, b, result] = ["input", "kernel", "output"]) {
   host.replaceChildren(element("b", { class: "mono" }, where), " ");
-  terms.forEach(({ a, b, source }, i) => {
-    const term = element("span", { class: source ? "term" : "term nothing" }, "(",
-      element("span", { class: "a" }, text(a)), "×", element("span", { class: "b" }, text(b)), ")");
-    host.append(i ? " + " : "", term);
+  terms.forEach((term, i) => {
+    const shown = element("span", { class: term.source ? "term" : "term nothing" }, "(",
+      element("span", { class: `ink-${a}` }, text(term.a)), "×", element("span", { class: `ink-${b}` }, text(term.b)), ")");
+    host.append(i ? " + " : "", shown);
   });
-  host.append(" = ", element("b", { class: "result", "data-value": value }, text(value)));
+  host.append(" = ", element("b", { class: `result ink-${result}`, "data-value": value }, text(value)));
 }
 
 const isPatch = (terms) => {

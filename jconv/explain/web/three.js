@@ -25,7 +25,7 @@ function paintRole(role, conv, { colours, result, name, label }, at, press) {
   paintGrid(byId(`${role}-b`), { matrix: conv.w, label: `${label}: kernel`, look: () => colours[1] });
   paintGrid(byId(`${role}-y`), { matrix: convolve(conv), label, picked: at, press,
     look: (p, q) => result + (p === at[0] && q === at[1] ? " lit" : "") });
-  paintSum(byId(`${role}-sum`), `${name}[${at}] =`, terms, valueOf(conv, at));
+  paintSum(byId(`${role}-sum`), `${name}[${at}] =`, terms, valueOf(conv, at), [...colours, result]);
   byId(`${role}-how`).textContent = `${name} = ${describe(role, conv)}`;
 }
 

@@ -21,7 +21,7 @@ function paintUnroll() {
 function paintPadded(id, conv, terms, kind) {
   const inPatch = isPatch(terms);
   paintGrid(byId(id), { matrix: spreadOut(conv), label: kind,
-    look: (i, j) => (sourceOf(conv, [i, j]) ? kind : "nothing") + (inPatch(i, j) ? " lit" : "") });
+    look: (i, j) => (sourceOf(conv, [i, j]) ? kind : `nothing of-${kind}`) + (inPatch(i, j) ? " lit" : "") });
 }
 
 function paintUnrollSizes({ given, kernel, out, padded }, at) {

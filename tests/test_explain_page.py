@@ -1,0 +1,484 @@
+"""The interactive page, driven as a reader drives it, in a real browser; every cell against Python."""
+
+import json
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jconv
+from jconv import textbook
+from jconv.__main__ import main as command_line
+from jconv.algorithm import workspace
+from jconv.algorithms import ALGORITHMS
+from jconv.explain import compare
+from jconv.explain.kernels import NAMED
+from jconv.explain.page import build, embedded
+from jconv.textbook.example import INPUT, SOBEL_X
+from jconv.tolerance import tolerance
+
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+)
+
+
+# -- the browser and the page ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "page.html"
+    assert command_line(["explain", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, page_file):
+    page = Page(browser)
+    page.screen(1200, 900)
+    browser.get(page_file.as_uri())
+    yield page
+    assert browser.get_log("browser") == []
+
+
+class Page:
+    """What a reader can see and do."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def run(self, script, *args):
+        return self.browser.execute_script(script, *args)
+
+    def find(self, selector):
+        return self.browser.find_element("css selector", selector)
+
+    def every(self, selector, expression):
+        """The value of a JavaScript expression of `e` for every element that matches."""
+        script = f"return [...document.querySelectorAll(arguments[0])].map((e, i) => {expression})"
+        return self.run(script, selector)
+
+    def click(self, selector):
+        # into the middle of the screen first: the navigation bar covers the top
+        self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", self.find(selector))
+        self.find(selector).click()
+
+    def keys(self, *names):
+        from selenium.webdriver.common.keys import Keys
+
+        self.browser.switch_to.active_element.send_keys(*(getattr(Keys, name, name) for name in names))
+
+    def write(self, grid, i, j, text):
+        cell = f"#{grid} input[data-i='{i}'][data-j='{j}']"
+        self.click(cell)
+        self.run("arguments[0].select()", self.find(cell))
+        self.keys(*text)
+
+    def choose(self, selector, value):
+        self.find(f"{selector} option[value='{value}']").click()
+
+    def text(self, selector):
+        return self.find(selector).text
+
+    def cells(self, grid):
+        return np.array(self.every(f"#{grid} tr", "[...e.cells].map(c => +c.dataset.value)"), float)
+
+    def knob(self, section, name, value):
+        shown = f"#{section} output[data-knob='{name}']"
+        while (gap := value - int(self.text(shown))) != 0:
+            self.click(f"#{section} button[data-step='{name}'][data-by='{1 if gap > 0 else -1}']")
+
+    def knobs(self, section, **values):
+        for name, value in values.items():
+            self.knob(section, name, value)
+
+    def screen(self, width, height, **more):
+        metrics = dict(width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        features = [dict(name=name.replace("_", "-"), value=value) for name, value in more.items()]
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(features=features))
+
+
+# -- what Python says --------------------------------------------------------------------------------
+
+
+def assert_equal(shown, expected, reduction=9):
+    expected = np.asarray(expected, float)
+    assert shown.shape == expected.shape
+    bound = tolerance("float32", reduction) * max(1e-30, abs(expected).max())
+    np.testing.assert_allclose(shown, expected, rtol=0, atol=bound)
+
+
+def layer(x, w, knobs):
+    return jconv.conv2d(jnp.float32(x)[None, None], jnp.float32(w)[None, None], **knobs)[0, 0]
+
+
+def assert_page_agrees(page, x, w, g=None, **knobs):
+    """Outputs, columns and both gradients of the page against jconv, the textbook and jax.grad."""
+    y, pull = jax.vjp(lambda x, w: layer(x, w, knobs), jnp.float32(x), jnp.float32(w))
+    g = np.ones(y.shape) if g is None else g
+    dx, dw = pull(jnp.float32(g))
+    columns = textbook.im2col_loops(np.asarray(x, float)[None, None], np.shape(w), **knobs)[0]
+    for grid in ("unroll-y", "calc-y", "forward-y"):
+        assert_equal(page.cells(grid), y)
+    matrix = page.cells("unroll-columns")
+    assert_equal(matrix[:-1, 1:], columns)
+    assert_equal(matrix[:-1, 0], np.ravel(w))
+    assert_equal(matrix[-1, 1:], np.ravel(y))
+    assert_equal(page.cells("three-g"), g)
+    assert_equal(page.cells("grad_kernel-y"), dw, reduction=y.size)
+    assert_equal(page.cells("grad_input-y"), dx)
+    assert page.find("#check-nudge").get_attribute("data-good") == "true"
+
+
+# -- section 1 ---------------------------------------------------------------------------------------
+
+
+def test_starts_from_the_textbook_example(page):
+    assert_page_agrees(page, INPUT, SOBEL_X)
+    products = "(1×−1) + (2×0) + (0×1) + (0×−2) + (1×0) + (2×2) + (2×−1) + (0×0) + (1×1)"
+    assert page.text("#unroll-sum") == f"y[0,0] = {products} = 2"
+    assert page.find("#self-check").get_attribute("data-good") == "true"
+    assert page.find("#check-jax").get_attribute("data-good") == "true"
+
+
+@pytest.mark.parametrize(
+    ("section", "knobs"),
+    [
+        ("unroll", dict(stride=2, padding=1, dilation=1)),
+        ("calculator", dict(stride=1, padding=2, dilation=2)),
+        ("three", dict(stride=3, padding=4, dilation=2)),  # padding beyond kernel − 1, unused rows at the end
+    ],
+)
+def test_knobs(page, section, knobs):
+    page.knobs(section, **knobs)
+    assert_page_agrees(page, INPUT, SOBEL_X, **knobs)
+
+
+def test_stepping_by_key_pointer_and_slider(page):
+    y = np.asarray(layer(INPUT, SOBEL_X, {})).ravel()
+
+    def assert_at(index):
+        assert page.text("#position-text") == f"{index + 1} of 9"
+        assert float(page.find("#unroll-sum .result").get_attribute("data-value")) == y[index]
+        lit = page.every("#unroll-x td", "e.classList.contains('lit')")
+        p, q = divmod(index, 3)
+        assert np.flatnonzero(lit).tolist() == [5 * (p + r) + q + s for r in range(3) for s in range(3)]
+
+    page.run("document.getElementById('unroll').focus()")
+    for key, index in (("ARROW_RIGHT", 1), ("END", 8), ("ARROW_RIGHT", 8), ("ARROW_LEFT", 7), ("HOME", 0)):
+        page.keys(key)
+        assert_at(index)
+    page.click("#next")
+    assert_at(1)
+    page.click("#unroll-y button[data-i='2'][data-j='1']")
+    assert_at(7)
+    page.run("document.getElementById('position').focus()")
+    page.keys("ARROW_LEFT")
+    assert_at(6)
+
+
+def test_playing_goes_to_the_end_and_stops(page):
+    page.click("#unroll-y button[data-i='2'][data-j='0']")
+    page.run("document.getElementById('unroll').focus()")
+    page.keys("SPACE")
+    assert page.find("#play").get_attribute("aria-pressed") == "true"
+    page.browser.set_script_timeout(30)
+    page.browser.execute_async_script(
+        """const [done] = arguments;
+        const look = () => document.querySelector('#play[aria-pressed=true]') ? setTimeout(look, 50) : done();
+        look();"""
+    )
+    assert page.text("#position-text") == "9 of 9"
+
+
+# -- section 2 ---------------------------------------------------------------------------------------
+
+
+def test_editing_cells(page):
+    x, w = INPUT.astype(float), SOBEL_X.astype(float)
+    edits = (("calc-x", x, 4, 4, "-2.5"), ("calc-x", x, 0, 1, "7"), ("calc-w", w, 1, 1, "0,25"))
+    for grid, array, i, j, written in edits:
+        page.write(grid, i, j, written)
+        array[i, j] = float(written.replace(",", "."))
+    assert_page_agrees(page, x, w)
+    page.click("[data-nudge='flip']")
+    page.click("[data-nudge='-1']")
+    w[1, 1] = -1.25
+    assert_page_agrees(page, x, w)
+    assert page.find("#named").get_attribute("value") == "own"
+
+
+def test_nonsense_in_a_cell_changes_nothing(page):
+    page.write("calc-x", 0, 0, "x1")
+    assert page.find("#calc-x input").get_attribute("aria-invalid") is not None
+    assert_page_agrees(page, INPUT, SOBEL_X)
+    page.keys("TAB")
+    assert page.find("#calc-x input").get_attribute("value") == "1"
+
+
+def test_arrows_move_between_cells(page):
+    page.click("#calc-w input")
+    page.keys("ARROW_DOWN", "ARROW_RIGHT")
+    assert page.run("return document.activeElement.ariaLabel") == "kernel row 2 column 2"
+
+
+def test_named_kernels(page):
+    for name, kernel in NAMED.items():
+        page.choose("#named", name)
+        assert_equal(page.cells("calc-w"), kernel)
+        assert_equal(page.cells("calc-y"), layer(INPUT, kernel, {}))
+        assert page.find("#named").get_attribute("value") == name
+
+
+def test_other_sizes_and_the_size_formula(page):
+    page.click("[aria-label='more input columns']")
+    page.click("[aria-label='less kernel rows']")
+    page.knobs("calculator", stride=2, padding=1)
+    x, w = np.pad(INPUT, ((0, 0), (0, 1))), SOBEL_X[:2]
+    assert_page_agrees(page, x, w, stride=2, padding=1)
+    rows, columns = layer(x, w, dict(stride=2, padding=1)).shape
+    assert [int(page.text(f"[data-size='{axis}']")) for axis in ("rows", "columns")] == [rows, columns]
+    assert "(6 + 2·1 − 1·(3 − 1) − 1) / 2" in page.text("#size-formula")
+
+
+def test_a_kernel_that_does_not_fit_is_said_and_survived(page):
+    page.knob("unroll", "dilation", 3)
+    assert "7×7" in page.text("#unroll [data-misfit]")
+    assert not page.find("#unroll-columns").is_displayed()
+    with pytest.raises(ValueError, match="output would be empty"):
+        layer(INPUT, SOBEL_X, dict(dilation=3))
+    page.knob("unroll", "padding", 1)
+    assert_page_agrees(page, INPUT, SOBEL_X, padding=1, dilation=3)
+
+
+# -- section 3 ---------------------------------------------------------------------------------------
+
+
+def test_upstream_gradient(page):
+    page.knobs("three", stride=2, padding=1)
+    g = np.ones((3, 3))
+    for i, j, written in ((0, 0, "-3"), (2, 1, "0.5"), (1, 2, "4")):
+        page.write("three-g", i, j, written)
+        g[i, j] = float(written)
+    assert_page_agrees(page, INPUT, SOBEL_X, g, stride=2, padding=1)
+    loss = np.vdot(g, layer(INPUT, SOBEL_X, dict(stride=2, padding=1)))
+    assert float(page.find("#loss").get_attribute("data-value")) == pytest.approx(float(loss))
+    assert page.find("#check-jax").get_attribute("data-good") is None  # jax was not asked about this one
+    page.click("#g-ones")
+    assert page.find("#check-jax").get_attribute("data-good") == "true"
+
+
+@pytest.mark.parametrize("role", ["grad_kernel", "grad_input"])
+def test_sum_of_a_picked_gradient_cell(page, role):
+    page.click(f"#{role}-y button[data-i='2'][data-j='1']")
+    shown = page.text(f"#{role}-sum")
+    terms = re.findall(r"\((.+?)×(.+?)\)", shown.replace("−", "-"))
+    assert sum(float(a) * float(b) for a, b in terms) == page.cells(f"{role}-y")[2, 1]
+    assert "[2,1]" in shown
+
+
+# -- section 4 ---------------------------------------------------------------------------------------
+
+
+def layers_to_try():
+    several = np.random.default_rng(3).permutation(list(compare.layers()["answers"]))[:3]
+    return [*(",".join(values) for values in compare.PRESETS.values()), *several]
+
+
+def test_answers_for_layers(page):
+    for key in layers_to_try():
+        values = key.split(",")
+        fields = dict(zip(compare.FIELDS, values, strict=True))
+        page.choose("#field-groups", "1")
+        for name, value in fields.items():
+            if page.find(f"#field-{name}").get_attribute("value") != value:
+                page.choose(f"#field-{name}", value)
+        assert_layer_agrees(page, compare.spec_of(*values))
+
+
+def assert_layer_agrees(page, spec):
+    facts = dict(page.every("[data-fact]", "[e.dataset.fact, +e.dataset.value]"))
+    assert facts.pop("out") == spec.out_spatial[0]
+    assert facts.pop("padding") == spec.padding[0][0]
+    assert facts == {name: getattr(spec, name) for name in ("parameters", "macs", "flops", "bytes")}
+    assert page.text("#chosen") == compare.chosen(spec)[0]
+    for name, algorithm in ALGORITHMS.items():
+        row = page.find(f"[data-algorithm='{name}']")
+        reason = algorithm.rejects(spec)
+        if reason:
+            assert reason in row.text
+            continue
+        count, space, _ = page.every(f"[data-algorithm='{name}'] td", "+e.dataset.value")
+        assert count == compare.multiplications(algorithm, spec)
+        assert space == workspace(algorithm, "forward", spec)
+
+
+def test_every_answer_of_the_page_is_reachable_and_complete():
+    layers = compare.layers()
+    for key, answer in layers["answers"].items():
+        time, *_ = answer["rows"][answer["chosen"]]
+        assert time is not None, key
+        assert layers["texts"][answer["reason"]]
+
+
+def test_winograd_of_the_example(page):
+    assert_equal(page.cells("wino-y"), layer(INPUT[:4, :4], SOBEL_X, {}))
+    assert page.cells("wino-m").size == 16 == int(page.text("#winograd-count"))
+    assert int(page.text("#direct-count")) == 4 * SOBEL_X.size
+    page.choose("#named", "box-blur")
+    assert_equal(page.cells("wino-y"), layer(INPUT[:4, :4], NAMED["box-blur"], {}))
+    assert page.find("#wino-note").get_attribute("data-good") == "true"
+
+
+@pytest.mark.parametrize("groups", [2, 8])
+def test_drawn_connections_are_those_of_a_grouped_convolution(page, groups):
+    page.choose("#groups", groups)
+    shown = {tuple(wire) for wire in page.every(".wire", "e.dataset.wire.split(',').map(Number)")}
+    w = jnp.ones((8, 8 // groups, 1, 1))
+    jacobian = jax.jacobian(lambda x: jconv.conv2d(x, w, groups=groups))(jnp.ones((1, 8, 1, 1))).reshape(8, 8)
+    assert shown == {(int(c), int(o)) for o, c in np.argwhere(jacobian)}
+
+
+def test_picking_an_output_channel_by_key(page):
+    page.click(".node.out.lit")
+    page.keys("ARROW_DOWN")
+    page.keys("ARROW_DOWN")
+    assert page.text("#group-note").startswith("Output 2 is fed by inputs 0, 1, 2, 3.")
+
+
+def test_memory_order(page):
+    places = np.array([[c, h, w] for c in range(3) for h in range(3) for w in range(4)]).reshape(3, 3, 4, 3)
+    for order, axes in (("nchw", (0, 1, 2, 3)), ("nhwc", (1, 2, 0, 3))):
+        shown = page.every(f"#{order} .slot", "e.dataset.what.split(',').map(Number)")
+        assert shown == places.transpose(axes).reshape(-1, 3).tolist()
+
+
+# -- the page as a whole -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_nothing_sticks_out_of_a_phone(page, width):
+    page.screen(width, 800)
+    page.knobs("unroll", padding=4)  # the widest matrix
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    page.run("scrollTo(999, 0)")
+    assert page.run("return scrollX") == 0
+
+
+def test_light_and_dark(page):
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    light = page.run(colour)
+    page.screen(1200, 900, prefers_color_scheme="dark")
+    dark = page.run(colour)
+    assert light != dark
+    page.click("#theme")
+    assert page.run(colour) == light
+    page.click("#theme")
+    assert page.run(colour) == dark
+    page.run("localStorage.clear()")
+
+
+def test_every_control_has_a_name(page):
+    name = "e.ariaLabel || [...(e.labels ?? [e])].map(named => named.textContent.trim()).join()"
+    names = page.every("button, input, select, [role=button]", f"[e.outerHTML, {name}]")
+    assert len(names) > 100
+    assert [html for html, name in names if not name] == []
+
+
+def test_reduced_motion_flies_nothing(page):
+    page.screen(1200, 900, prefers_reduced_motion="reduce")
+    page.click("#next")
+    assert page.run("return document.querySelectorAll('.ghost').length") == 0
+
+
+def test_loads_nothing(page, page_file):
+    loaded = page.run("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert [url for url in loaded if not url.startswith("data:")] == []
+    urls = re.findall(r"""(?:src|href)=["']([^"']+)|url\(([^)]+)\)|@import""", page_file.read_text())
+    assert all((a or b).startswith(("#", "data:")) for a, b in urls)
+
+
+def test_a_page_of_the_readers_own(browser, tmp_path):
+    out = tmp_path / "own.html"
+    options = ["--stride", "2", "--padding", "1", "--kernel", "laplacian"]
+    written = "1 2.5 -3; 0 1 2; 4 4 4; 1 0 1"
+    assert command_line(["explain", *options, "--input", written, "--out", str(out)]) == 0
+    browser.get(out.as_uri())
+    x = [[1, 2.5, -3], [0, 1, 2], [4, 4, 4], [1, 0, 1]]
+    assert_page_agrees(Page(browser), x, NAMED["laplacian"], stride=2, padding=1)
+    assert browser.get_log("browser") == []
+
+
+# -- without a browser -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--stride", "0"], "whole number from 1 to 4"),
+        (["--padding", "-1"], "whole number from 0 to 4"),
+        (["--input", "1 2; 3"], "as many numbers"),
+        (["--input", "1 two"], "could not convert"),
+        (["--input", "nan 1"], "between -1e6 and 1e6"),
+        (["--input", ";".join(["1"] * 13)], "at most 12×12"),
+        (["--kernel", "sobelx"], "not a known kernel"),
+        (["--input", "1 2; 3 4"], "output would be empty"),
+    ],
+)
+def test_wrong_arguments_leave_no_page(capsys, tmp_path, options, says):
+    try:
+        status = command_line(["explain", *options, "--out", str(tmp_path / "page.html")])
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    assert says in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_what_was_there(capsys, tmp_path, monkeypatch):
+    out = tmp_path / "page.html"
+    out.write_text("before")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    assert command_line(["explain", "--out", str(out)]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "before")]
+
+
+def test_no_directory(capsys, tmp_path):
+    assert command_line(["explain", "--out", str(tmp_path / "none" / "page.html")]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_data_cannot_end_its_script():
+    data = {"a": "</script><!--"}
+    assert "<" not in embedded(data)
+    assert json.loads(embedded(data)) == data
+
+
+def test_page_is_the_same_every_time(page_file):
+    assert page_file.read_text() == build()
