@@ -23,18 +23,35 @@ from jax import lax
 from jconv.algorithm import Algorithm, Native, Step
 from jconv.spec import ConvSpec, Role, itemsize
 
+_lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
+
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """One `lax.conv_general_dilated`, channels last."""
+    x, spec = _cropped(x, spec)
     n = spec.ndim
     last = lax.ConvDimensionNumbers(
         (0, n + 1, *range(1, n + 1)), (n + 1, n, *range(n)), (0, n + 1, *range(1, n + 1))
     )
-    return lax.conv_general_dilated(
+    return _lax_conv(
         x, w, spec.strides, spec.padding, spec.lhs_dilation, spec.rhs_dilation, last,
         feature_group_count=spec.groups, precision=spec.precision,
-        preferred_element_type=spec.y_dtype,
+        preferred_element_type=spec.accumulator if x.dtype == spec.accumulator else spec.y_dtype,
     )  # fmt: skip
+
+
+def _cropped(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
+    """Cut off what a negative lo beside a positive hi takes away.
+
+    XLA:CPU gets such a window wrong (jaxlib 0.10.2: kernel 2, padding (-1, 1), input 9; right in 0.12).
+    Gradients meet it too: lo' = K − 1 − lo is negative where a user pads more than the kernel covers.
+    """
+    for axis, ((lo, hi), dilation) in enumerate(zip(spec.padding, spec.lhs_dilation, strict=True)):
+        if lo < 0 < hi and dilation == 1 and -lo < x.shape[axis + 1]:
+            x = lax.slice_in_dim(x, -lo, x.shape[axis + 1], axis=axis + 1)
+            padding = (*spec.padding[:axis], (0, hi), *spec.padding[axis + 1 :])
+            spec = spec.replace(spatial=x.shape[1:-1], padding=padding)
+    return x, spec
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
