@@ -1,9 +1,22 @@
 """The zoo: every algorithm jconv has, by name, in the order they are explained."""
 
+from jconv.algorithm import Algorithm
+from jconv.algorithms.grouped import merged, per_group
 from jconv.algorithms.im2col import IM2COL
+from jconv.algorithms.multiply_add import BROADCAST, DEPTHWISE
+from jconv.algorithms.overlap_add import OVERLAP_ADD
+from jconv.algorithms.patchify import PATCHIFY
+from jconv.algorithms.pointwise import POINTWISE
 from jconv.algorithms.shift import SHIFT
-from jconv.algorithms.xla import XLA
+from jconv.algorithms.transposed import by_phase
+from jconv.algorithms.xla import XLA, XLA_EIGEN
 
-ALGORITHMS = {algorithm.name: algorithm for algorithm in (IM2COL, SHIFT, XLA)}
+DIRECT = (XLA, XLA_EIGEN, IM2COL, SHIFT, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, OVERLAP_ADD)
+GROUPED = (per_group(XLA), per_group(XLA_EIGEN), merged(per_group(XLA_EIGEN)))
+TRANSPOSED = tuple(map(by_phase, (XLA, XLA_EIGEN, IM2COL, DEPTHWISE, BROADCAST, per_group(XLA_EIGEN))))
 
-__all__ = ["ALGORITHMS", "IM2COL", "SHIFT", "XLA"]
+ALGORITHMS: dict[str, Algorithm] = {
+    algorithm.name: algorithm for algorithm in (*DIRECT, *GROUPED, *TRANSPOSED)
+}
+
+__all__ = ["ALGORITHMS", "DEPTHWISE", "IM2COL", "SHIFT", "XLA"]

@@ -1,10 +1,14 @@
 """Explicit GEMM: unroll the patches into columns, multiply once, reshape.
 
-    y[n, p, g, o] = Σ_{r, c} patches[n, p, r, g, c] · w[r, c, g, o]
+    y[g, n·p, o] = Σ_{r, c} columns[g, n·p, r·c] · w[g, r·c, o]        one product per group, batched
 
-Cost: one GEMM of (n·p) × (r·c) × o per group, after writing r copies of the input.  Wins for small
-kernels over many channels, where the GEMM dwarfs the copy; loses where the copy is the work
-(depthwise, large images with few channels).  grad_kernel is patchesᵀ · g: the same columns again.
+Cost: one GEMM of (n·p) × (r·c) × o per group, after writing every input value once per tap.  Where
+the columns would pass the bound of `blocks.py` the image is cut into bands of rows, so the workspace
+stays under it whatever the input.  Wins for small kernels over many channels, where the GEMM dwarfs
+the copy, for dtypes that XLA has no fast convolution for (integers, complex), and for kernels under
+vmap; loses where the copy is the work (depthwise, large images with few channels).
+
+grad_kernel is columnsᵀ · g: the same columns again.
 
 Source: Chellapilla, Puri & Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -15,50 +19,76 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step, size_of
+from jconv.algorithm import Algorithm, Gemm, Loop, Step
+from jconv.algorithms import blocks
+from jconv.algorithms.gemm import product, transposed_product
 from jconv.algorithms.windows import patches
 from jconv.spec import ConvSpec, Role, itemsize
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Columns times kernel."""
-    w = w.reshape(spec.taps, spec.c, spec.groups, spec.o)
-    return jnp.einsum(
-        "nprgc,rcgo->npgo", _columns(x, spec), w,
-        precision=spec.precision, preferred_element_type=spec.accumulator,
-    )  # fmt: skip
+    """Columns times kernel, band by band."""
+    w = jnp.moveaxis(w.reshape(spec.taps * spec.c, spec.groups, spec.o), 1, 0)
+    part = blocks.band(spec, columns_bytes(spec))
+    if part is spec:
+        return _multiplied(x, w, spec)
+    return blocks.forward(lambda x: _multiplied(x, w, part), x, spec, part)
+
+
+def _multiplied(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    y = product(columns(x, spec), w, spec)
+    return jnp.moveaxis(y, 0, 1).reshape(spec.y_shape)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Columns transposed times the output gradient."""
-    g = g.reshape(spec.batch, -1, spec.groups, spec.o)
-    return jnp.einsum(
-        "nprgc,npgo->rcgo", _columns(x, spec), g,
-        precision=spec.precision, preferred_element_type=spec.accumulator,
-    )  # fmt: skip
+    """Columns transposed times the output gradient, summed over the bands."""
+    part = blocks.band(spec, columns_bytes(spec))
+    if part is spec:
+        return _multiplied_kernel(x, g, spec)
+    return blocks.grad_kernel(lambda x, g: _multiplied_kernel(x, g, part), x, g, spec, part)
 
 
-def _columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
-    return patches(x, spec).reshape(spec.batch, -1, spec.taps, spec.groups, spec.c)
+def _multiplied_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    g = jnp.moveaxis(g.reshape(-1, spec.groups, spec.o), 1, 0)
+    w = transposed_product(columns(x, spec), g, spec)
+    return jnp.moveaxis(w, 0, 1).reshape(spec.w_shape)
+
+
+def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(g, n·p, r·c): the patches of each group, one a row."""
+    x = jnp.moveaxis(x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c), -2, 0)
+    each = spec.replace(batch=spec.groups * spec.batch, in_channels=spec.c, groups=1)
+    rows = patches(x.reshape(each.x_shape), each)
+    return rows.reshape(spec.groups, spec.positions, spec.taps * spec.c)
 
 
 def columns_bytes(spec: ConvSpec) -> int:
-    """Bytes of the column matrix."""
+    """Bytes of all columns."""
     return spec.positions * spec.taps * spec.in_channels * itemsize(spec.x_dtype)
 
 
+MAX_SLICES = 150
+
+
+def rejects(spec: ConvSpec) -> str | None:
+    if sum(spec.kernel) > MAX_SLICES:
+        return f"the columns of a {spec.kernel} kernel are {sum(spec.kernel)} slices; it takes {MAX_SLICES}"
+    return None
+
+
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    copy = Loop(0, 2 * columns_bytes(spec))
-    gemm = Gemm(spec.groups, spec.positions, spec.o, spec.taps * spec.c)
+    part = blocks.band(spec, columns_bytes(spec))
+    count = -(-spec.positions // max(part.positions, 1))
+    m, k = part.positions, spec.taps * spec.c
+    copy = Loop(0, 2 * columns_bytes(part))
     if role == "grad_kernel":
-        gemm = Gemm(spec.groups, spec.taps * spec.c, spec.o, spec.positions)
-    return copy, gemm
+        turned = Loop(0, 8 * spec.groups * m * min(k, spec.o))
+        return (copy, turned, Gemm(spec.groups, k, spec.o, m)) * count
+    return (copy, Gemm(spec.groups, m, spec.o, k)) * count
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    return columns_bytes(spec) + size_of(spec.x_shape) * itemsize(spec.x_dtype)
+    return 2 * columns_bytes(blocks.band(spec, columns_bytes(spec)))
 
 
-IM2COL = Algorithm(
-    "im2col", forward, steps=steps, workspace=workspace, grad_kernel=grad_kernel
-)
+IM2COL = Algorithm("im2col", forward, rejects, steps, workspace, grad_kernel=grad_kernel)

@@ -1,0 +1,146 @@
+"""Transposed convolution by output phase: never a multiplication by an inserted zero.
+
+With the input dilated by L, output p sees tap r only where p·stride + r·rhs_dilation − lo is a
+multiple of L.  Which taps these are depends on p mod P alone, P = L / gcd(stride, L): the phase.
+Each phase is an ordinary convolution with every R-th tap, R = L / gcd(rhs_dilation, L),
+
+    y[φ + P·q] = Σ_i x[ start + q·(stride·P/L) + i·(rhs_dilation·R/L) ] · w[r0 + R·i]
+
+    start = (φ·stride + r0·rhs_dilation − lo) / L       r0 the first tap that phase φ sees
+
+and the phases are interleaved.  Cost: the useful multiplications, in Π P small convolutions.  Wins
+over dilating the input whenever L > 1; for large L a phase has few taps, and `overlap_add` wins.
+
+Source: the polyphase decomposition of a rational resampler (Vaidyanathan, "Multirate systems and
+filter banks", 1993).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jconv.algorithm import Algorithm, Loop, Step
+from jconv.spec import ConvSpec, Role, extent, itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """Along one dimension: the outputs ≡ φ (mod P), and the taps and inputs that they see."""
+
+    taps: int
+    first_tap: int
+    tap_step: int
+    start: int
+    stride: int
+    dilation: int
+
+
+def phases(spec: ConvSpec, axis: int) -> list[Phase]:
+    """The phases of one dimension, in the order of their first outputs."""
+    L, s, d = spec.lhs_dilation[axis], spec.strides[axis], spec.rhs_dilation[axis]
+    (lo, _), k = spec.padding[axis], spec.kernel[axis]
+    P, R = L // math.gcd(s, L), L // math.gcd(d, L)
+    found = []
+    for phi in range(min(P, spec.out_spatial[axis])):
+        first = next((r for r in range(min(R, k)) if (phi * s + r * d - lo) % L == 0), k)
+        start = (phi * s + first * d - lo) // L
+        found.append(Phase(len(range(first, k, R)), first, R, start, s * P // L, d * R // L))
+    return found
+
+
+def sub_spec(spec: ConvSpec, combination: tuple[Phase, ...]) -> ConvSpec:
+    """The ordinary convolution that one combination of phases is."""
+    padding = []
+    for phase, length, h in zip(combination, _lengths(spec), spec.spatial, strict=True):
+        read = (length - 1) * phase.stride + extent(phase.taps, phase.dilation)
+        padding.append((-phase.start, read - h + phase.start))
+    return spec.replace(
+        kernel=tuple(phase.taps for phase in combination),
+        strides=tuple(phase.stride for phase in combination),
+        rhs_dilation=tuple(phase.dilation for phase in combination),
+        lhs_dilation=(1,) * spec.ndim,
+        padding=tuple(padding),
+        y_dtype=spec.accumulator,
+    )
+
+
+def _lengths(spec: ConvSpec) -> list[int]:
+    """Outputs per phase: the longest, so that all are equally long."""
+    counts = [len(phases(spec, axis)) for axis in range(spec.ndim)]
+    return [-(-p // P) for p, P in zip(spec.out_spatial, counts, strict=True)]
+
+
+def _combinations(spec: ConvSpec) -> list[tuple[Phase, ...]]:
+    return list(itertools.product(*(phases(spec, axis) for axis in range(spec.ndim))))
+
+
+def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    parts = [_phase(inner, x, w, spec, combination) for combination in _combinations(spec)]
+    return _interleaved(jnp.stack(parts, axis=spec.ndim + 1), spec)
+
+
+def _phase(
+    inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec, combination: tuple[Phase, ...]
+) -> jax.Array:
+    sub = sub_spec(spec, combination)
+    if sub.is_empty:  # a phase that no tap reaches
+        return jnp.zeros(sub.y_shape, sub.y_dtype)
+    for axis, phase in enumerate(combination):
+        w = lax.slice_in_dim(w, phase.first_tap, None, phase.tap_step, axis=axis)
+    return inner.forward(x, w, sub).reshape(sub.y_shape).astype(sub.y_dtype)
+
+
+def _interleaved(parts: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(n, *q, Π P, channels) → (n, *p, channels) with p = q·P + φ."""
+    n = spec.ndim
+    counts = [len(phases(spec, axis)) for axis in range(n)]
+    lengths = parts.shape[1 : n + 1]
+    parts = parts.reshape(spec.batch, *lengths, *counts, spec.out_channels)
+    pairs = [axis for d in range(n) for axis in (1 + d, 1 + n + d)]
+    parts = parts.transpose(0, *pairs, 2 * n + 1)
+    y = parts.reshape(spec.batch, *map(math.prod, zip(lengths, counts, strict=True)), spec.out_channels)
+    return lax.slice(y, (0,) * y.ndim, spec.y_shape)
+
+
+MAX_PHASES = 64
+
+
+def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
+    if all(d == 1 for d in spec.lhs_dilation):
+        return "the input is not dilated, there is only one phase"
+    count = math.prod(spec.lhs_dilation)
+    if count > MAX_PHASES:
+        return f"{count} phases would be {count} convolutions; it takes at most {MAX_PHASES}"
+    subs = (sub_spec(spec, combination) for combination in _combinations(spec))
+    return next((reason for sub in subs if not sub.is_empty and (reason := inner.rejects(sub))), None)
+
+
+def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    subs = [sub_spec(spec, combination) for combination in _combinations(spec)]
+    each = sum((inner.steps(sub, "forward") for sub in subs if not sub.is_empty), ())
+    return *each, Loop(0, 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator))
+
+
+def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
+    subs = [sub_spec(spec, combination) for combination in _combinations(spec)]
+    inside = max((inner.workspace(sub, "forward") for sub in subs if not sub.is_empty), default=0)
+    return 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator) + inside
+
+
+def by_phase(inner: Algorithm) -> Algorithm:
+    """The algorithm that computes every phase with `inner`."""
+    return Algorithm(
+        f"phase_{inner.name}",
+        functools.partial(_forward, inner),
+        functools.partial(_rejects, inner),
+        functools.partial(_steps, inner),
+        functools.partial(_workspace, inner),
+        exact=inner.exact,
+    )
