@@ -1,0 +1,100 @@
+"""`install`: jconv wherever the process traces a convolution, for programs that cannot be wrapped."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from jconv.accelerate.takeover import LAX
+from jconv.lax import conv_general_dilated
+
+
+def install() -> None:
+    """Run every convolution of this process on jconv, from now on and until `uninstall`.
+
+    What it changes: the `bind` of JAX's primitive `conv_general_dilated`, through which all of JAX, and
+    so every library on it, asks for a convolution.  While installed it asks jconv.  As with `accelerate`
+    what jconv cannot trace goes to lax.  Compiled functions would go on with what they were compiled
+    to, so JAX's caches are cleared (`jax.clear_caches`): everything is traced and compiled once more.
+
+    What it does not change: jaxprs traced before and kept (`jax.export`, `jax.make_jaxpr`, ahead-of-time
+    compiled functions), other processes, and functions of your own that hold on to results.  A second
+    call does nothing.
+
+    >>> import jax, jax.numpy as jnp, jconv
+    >>> def conv(x, w):
+    ...     return jax.lax.conv(x, w, (1, 1), "SAME")
+    >>> x, w = jnp.ones((1, 2, 5, 5)), jnp.ones((2, 2, 3, 3))
+    >>> jconv.install()
+    >>> "conv_general_dilated" in str(jax.make_jaxpr(conv)(x, w))
+    False
+    >>> jconv.uninstall()
+    >>> "conv_general_dilated" in str(jax.make_jaxpr(conv)(x, w))
+    True
+    """
+    if not is_installed():
+        LAX.bind = _bind  # on the object, in front of its class's method
+        jax.clear_caches()
+
+
+def uninstall() -> None:
+    """Undo `install`; does nothing where it was not called.
+
+    >>> import jconv
+    >>> jconv.uninstall()
+    """
+    if is_installed():
+        del LAX.bind
+        jax.clear_caches()
+
+
+def is_installed() -> bool:
+    """Whether `install` is in force."""
+    return "bind" in vars(LAX)
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """`install` for the length of a with statement.
+
+    >>> import jconv
+    >>> with jconv.installed():
+    ...     pass
+    """
+    before = is_installed()
+    install()
+    try:
+        yield
+    finally:
+        if not before:
+            uninstall()
+
+
+def _bind(lhs: Any, rhs: Any, **params: Any) -> Any:
+    """jconv, except for what jconv itself asks lax for."""
+    lax_bind = functools.partial(type(LAX).bind, LAX)
+    if _asked_by_jconv():
+        return lax_bind(lhs, rhs, **params)
+    try:
+        return conv_general_dilated(lhs, rhs, **params)
+    except Exception:  # whatever it is, lax can still do it or has the better message
+        return lax_bind(lhs, rhs, **params)
+
+
+def _asked_by_jconv() -> bool:
+    """Whether an algorithm, or another part of jconv that means lax when it says lax, is on the stack.
+
+    This package is not meant: the functions it traces are the user's.
+    """
+    frame = sys._getframe(2)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("jconv.") and not module.startswith(__package__):
+            return True
+        frame = frame.f_back
+    return False
