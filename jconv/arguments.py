@@ -32,19 +32,22 @@ def array(name: str, value: Any) -> jax.Array:
     """A jax or numpy array; anything else is refused."""
     if isinstance(value, jax.Array):
         return value
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "OSUMm":
+        raise TypeError(f"`{name}` must be an array of numbers, got one of {value.dtype}")
     if isinstance(value, (np.ndarray, np.generic)):
         return jnp.asarray(value)
     raise TypeError(f"`{name}` must be an array, got {type(value).__name__}; wrap it in jnp.asarray(…)")
 
 
-def integer(name: str, value: Any, least: int) -> int:
-    """An int of at least `least`."""
+def integer(name: str, value: Any, least: int, forms: str = "an int") -> int:
+    """An int of at least `least`; `forms` says in an error what else would have been accepted."""
+    wrong = TypeError(f"`{name}` must be {forms}, got {value!r}")
+    if isinstance(value, bool):
+        raise wrong
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"`{name}` must be an int, got {value!r}") from None
-    if isinstance(value, bool):
-        raise TypeError(f"`{name}` must be an int, got {value!r}")
+        raise wrong from None
     if number < least:
         raise ValueError(f"`{name}`={value!r} must be at least {least}")
     return number
@@ -52,11 +55,12 @@ def integer(name: str, value: Any, least: int) -> int:
 
 def integers(name: str, value: Any, ndim: int, least: int = 1) -> Ints:
     """One int for all dimensions or one per dimension."""
+    forms = f"an int or {ndim} ints, one per spatial dimension"
     if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
-        return (integer(name, value, least),) * ndim
+        return (integer(name, value, least, forms),) * ndim
     if len(value) != ndim:
-        raise ValueError(f"`{name}`={tuple(value)!r} must be an int or {ndim} ints, one per spatial dimension")
-    return tuple(integer(name, entry, least) for entry in value)
+        raise ValueError(f"`{name}`={tuple(value)!r} must be {forms}")
+    return tuple(integer(name, entry, least, forms) for entry in value)
 
 
 def layout(value: str | None, ndim: int) -> layouts.Layout:
@@ -64,14 +68,14 @@ def layout(value: str | None, ndim: int) -> layouts.Layout:
     first, last = layouts.names(ndim)
     if value is not None and not isinstance(value, str):
         raise TypeError(f"`layout` must be a string, got {value!r}; choose {first!r} or {last!r}")
-    found = layouts.named(value or first, ndim)
+    found = layouts.named(first if value is None else value, ndim)
     if found is None:
         raise ValueError(f"`layout`={value!r} is not known; choose {first!r} or {last!r}")
     return found
 
 
 def algorithm(value: Any, role: Role, spec: ConvSpec) -> str | Algorithm:
-    """"auto", or the record of that name if it can do the job."""
+    """ "auto", or the record of that name if it can do the job."""
     if value == "auto":
         return value
     if not isinstance(value, (str, Algorithm)):
@@ -88,8 +92,11 @@ def algorithm(value: Any, role: Role, spec: ConvSpec) -> str | Algorithm:
 
 def padding_mode(value: Any, pairs: Pairs, spatial: Sequence[int]) -> str:
     """numpy's name of one of PyTorch's four modes, wide enough for no more than the input can give."""
-    if not isinstance(value, str) or value not in PADDING_MODES:
-        raise ValueError(f"`padding_mode`={value!r} is not known; choose one of {', '.join(PADDING_MODES)}")
+    choices = f"choose one of {', '.join(PADDING_MODES)}"
+    if not isinstance(value, str):
+        raise TypeError(f"`padding_mode` must be a string, got {value!r}; {choices}")
+    if value not in PADDING_MODES:
+        raise ValueError(f"`padding_mode`={value!r} is not known; {choices}")
     for pair, size in zip(pairs, spatial, strict=True):
         most = {"reflect": size - 1, "circular": size}.get(value, max(pair))
         if max(pair) > most:
@@ -114,19 +121,21 @@ def padding(value: Padding, kernel: Sequence[int], strides: Ints, dilation: Ints
 
 
 def _pair(entry: Any, forms: str) -> tuple[int, int]:
-    if not isinstance(entry, (Sequence, np.ndarray)):
+    if not isinstance(entry, (Sequence, np.ndarray)) or isinstance(entry, str):
         entry = (entry, entry)
     if len(entry) != 2:
         raise ValueError(f"`padding` must be {forms}, got the entry {entry!r}")
     lo, hi = entry
-    return integer("padding", lo, 0), integer("padding", hi, 0)
+    return integer("padding", lo, 0, forms), integer("padding", hi, 0, forms)
 
 
 def _named_padding(value: str, kernel: Sequence[int], strides: Ints, dilation: Ints) -> Pairs:
     name = value.lower()
     total = [extent(k, d) - 1 for k, d in zip(kernel, dilation, strict=True)]
     if name not in PADDING_NAMES:
-        raise ValueError(f"`padding`={value!r} is not known; choose one of {', '.join(PADDING_NAMES)}, or ints")
+        raise ValueError(
+            f"`padding`={value!r} is not known; choose one of {', '.join(PADDING_NAMES)}, or ints"
+        )
     if name == "valid":
         return ((0, 0),) * len(kernel)
     if name == "causal":
@@ -157,7 +166,9 @@ def shape(name: str, value: Any) -> Ints:
     if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
         raise TypeError(f"`{name}` must be a sequence of ints, got {value!r}")
     if len(value) < 3:
-        raise ValueError(f"`{name}`={tuple(value)!r} must have two channel or batch axes and at least one spatial")
+        raise ValueError(
+            f"`{name}`={tuple(value)!r} must have two channel or batch axes and at least one spatial"
+        )
     return tuple(integer(name, size, 0) for size in value)
 
 
@@ -168,20 +179,25 @@ def rank(name: str, shape: Ints, ranks: Ints, meaning: str) -> None:
         raise ValueError(f"`{name}` must have {allowed} axes {meaning}, got shape {shape}")
 
 
-def channels(c: int, in_channels: int, groups: int, x_shape: Ints, w_shape: Ints) -> None:
-    """The kernel takes as many channels as a group has."""
+def channels(
+    c: int, in_channels: int, groups: int, x_shape: Ints, w_shape: Ints, x: str = "x", w: str = "w"
+) -> None:
+    """The kernel takes as many channels as a group has; `x` and `w` are what the user calls the two."""
     if c * groups != in_channels:
         each = f"{in_channels} channels" + (f" in {groups} groups" if groups > 1 else "")
         raise ValueError(
-            f"`w` {w_shape} takes {c} input channels, but `x` {x_shape} has {each}; "
-            f"`w` needs {in_channels // groups}"
+            f"`{w}` {w_shape} takes {c} input channels, but `{x}` {x_shape} has {each}; "
+            f"`{w}` needs {in_channels // groups}"
         )
 
 
-def groups(value: Any, in_channels: int, out_channels: int, x_shape: Ints, w_shape: Ints) -> int:
+def groups(
+    value: Any, in_channels: int, out_channels: int, x_shape: Ints, w_shape: Ints, x: str = "x", w: str = "w"
+) -> int:
     """A positive int that divides both channel counts."""
     count = integer("groups", value, 1)
-    for channels, kind, name, shape in ((in_channels, "input", "x", x_shape), (out_channels, "output", "w", w_shape)):
+    sides = (in_channels, "input", x, x_shape), (out_channels, "output", w, w_shape)
+    for channels, kind, name, shape in sides:
         if channels % count:
             good = [d for d in range(1, channels + 1) if channels % d == 0]
             choices = ", ".join(map(str, good[:-1])) + f" or {good[-1]}" if len(good) > 1 else str(good[0])
@@ -198,7 +214,9 @@ def bias(b: Any, out_channels: int, dtype: Any) -> jax.Array | None:
         return None
     b = array("b", b)
     if b.shape != (out_channels,):
-        raise ValueError(f"`b` must have shape ({out_channels},), one value per output channel, got {b.shape}")
+        raise ValueError(
+            f"`b` must have shape ({out_channels},), one value per output channel, got {b.shape}"
+        )
     if b.dtype != dtype:
         raise TypeError(f"`b` is {b.dtype} but the output is {dtype}; cast it: b.astype('{dtype}')")
     return b
@@ -243,7 +261,8 @@ def precision(value: Any) -> Any:
         return None if value is None else (value, value)
     pair = (value, value) if isinstance(value, str) else value
     try:
-        return tuple(jax.lax.Precision(entry) for entry in pair)
+        a, b = (jax.lax.Precision(entry) for entry in pair)
+        return a, b
     except (ValueError, TypeError):
         choices = "'default', 'high', 'highest', a jax.lax.Precision or a pair of them"
         raise ValueError(f"`precision`={value!r} is not known; choose {choices}") from None

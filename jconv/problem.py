@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jconv import arguments
 from jconv.algorithm import Algorithm
@@ -50,34 +52,49 @@ class Problem:
 
 
 def hashable(knobs: dict[str, Any]) -> Knobs:
-    """Keyword arguments as a key for a cache: lists become tuples.
+    """Keyword arguments as a key for a cache: lists and small arrays become tuples.
 
-    What a dtype means depends on whether 64-bit types are enabled, so that is in the key too.
+    What a dtype means depends on whether 64-bit types are enabled, so that is in the key too; and so
+    are the types of all values, for 1 == True == 1.0 and only one of them is a stride.
     """
-    knobs = knobs | {"x64": jax.config.jax_enable_x64}
-    return tuple((name, _tuple(value)) for name, value in knobs.items())
+    plain = {name: _plain(name, value) for name, value in knobs.items()}
+    around = {"x64": jax.config.jax_enable_x64, "types": _types(tuple(plain.values()))}
+    return tuple((plain | around).items())
 
 
-def _tuple(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"`{name}` must be known when JAX traces, got {value}; see static_argnames of jax.jit"
+        )
+    if isinstance(value, (np.ndarray, jax.Array)):
+        return _plain(name, value.tolist())
     if isinstance(value, (list, tuple)):
-        return tuple(map(_tuple, value))
-    return _tuple(value.tolist()) if getattr(value, "ndim", 0) else value
+        return tuple(_plain(name, entry) for entry in value)
+    if not isinstance(value, Hashable):
+        raise TypeError(f"`{name}` must be made of ints, strings or tuples, got {value!r}")
+    return value
+
+
+def _types(value: Any) -> Any:
+    return tuple(map(_types, value)) if isinstance(value, tuple) else type(value)
 
 
 @functools.lru_cache(maxsize=4096)
-def understand(
-    ndim: int, role: Role, x_shape: Ints, w_shape: Ints, dtype: Any, knobs: Knobs
-) -> Problem:
+def understand(ndim: int, role: Role, x_shape: Ints, w_shape: Ints, dtype: Any, knobs: Knobs) -> Problem:
     """Check every argument of a convolution of x with w and put them into the canonical form."""
     given = dict(knobs)
+    x, w = "input_shape" if role == "grad_input" else "x", "kernel_shape" if role == "grad_kernel" else "w"
+    if ndim < 1:
+        raise ValueError(f"`{w}` must have two channel and at least one spatial axis, got shape {w_shape}")
     layout = arguments.layout(given["layout"], ndim)
-    arguments.rank("x", x_shape, (ndim + 1, ndim + 2), f"(batch if any, channels, {ndim} spatial)")
-    arguments.rank("w", w_shape, (ndim + 2,), f"(in and out channels, {ndim} spatial)")
+    arguments.rank(x, x_shape, (ndim + 1, ndim + 2), f"(batch if any, channels, {ndim} spatial)")
+    arguments.rank(w, w_shape, (ndim + 2,), f"(in and out channels, {ndim} spatial)")
     batched = len(x_shape) == ndim + 2
     n, *spatial, channels = _take(x_shape if batched else (1, *x_shape), layout.x)
     *kernel, c, out = _take(w_shape, layout.w)
-    groups = arguments.groups(given["groups"], channels, out, x_shape, w_shape)
-    arguments.channels(c, channels, groups, x_shape, w_shape)
+    groups = arguments.groups(given["groups"], channels, out, x_shape, w_shape, x, w)
+    arguments.channels(c, channels, groups, x_shape, w_shape, x, w)
     strides = arguments.integers("stride", given["stride"], ndim)
     dilation = arguments.integers("dilation", given["dilation"], ndim)
     pairs = arguments.padding(given["padding"], kernel, strides, dilation)
