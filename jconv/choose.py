@@ -1,18 +1,74 @@
-"""Which algorithm: the cheapest by the cost model, with the reason."""
+"""Which algorithm: the cheapest by the cost model, or the winner that was measured, with the reason.
+
+    1. Whoever names an algorithm gets it, or an error with its reason.
+    2. "auto" asks every algorithm whether it refuses; one that mixes values by a transform is not asked
+       at precision HIGHEST or where its error would pass ten times the direct sum's.
+    3. If this convolution was tuned on this kind of device, the measured winner is taken.
+    4. Otherwise the least estimated time; the platform's own convolution unless another promises to be
+       faster by more than the model is usually wrong.
+
+The same call always gets the same answer.  The choice is made at lowering, per role and platform, when
+vmap and grad have already rewritten the problem.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
+import jax
 import jax.export
 
 from jconv import cost
-from jconv.algorithm import Algorithm, refuses, steps
-from jconv.algorithms import ALGORITHMS
+from jconv.algorithm import Algorithm, allowed, refuses, steps
+from jconv.algorithms import ALGORITHMS, XLA
 from jconv.spec import ConvSpec, Role
 
 TYPICAL = 16  # a size that is not known yet is taken to be this
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What `choose` answers.
+
+    Args:
+      algorithm: the record that will run.
+      reason: a sentence with numbers.
+      rejected: every other algorithm's name, and why it was not taken.
+      seconds: estimated time per algorithm that could run, the least first.
+    """
+
+    algorithm: Algorithm
+    reason: str
+    rejected: Mapping[str, str]
+    seconds: Mapping[str, float]
+    spec: ConvSpec
+    role: Role
+    platform: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON or a data frame."""
+        return {
+            "algorithm": self.algorithm.name, "reason": self.reason, "role": self.role,
+            "platform": self.platform, "spec": str(self.spec), "seconds": dict(self.seconds),
+            "rejected": dict(self.rejected),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        width = max(map(len, self.rejected), default=0)
+        lines = [f"{self.role} of {self.spec} on {self.platform}", self.reason]
+        return "\n".join([*lines, *(f"  not {name:{width}}  {why}" for name, why in self.rejected.items())])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{name}</td><td>{why}</td></tr>" for name, why in self.rejected.items())
+        return (
+            f"<p><b>{self.algorithm.name}</b>: {self.reason}</p>"
+            f"<table><tr><th>not taken</th><th>because</th></tr>{rows}</table>"
+        )
 
 
 def resolve(algorithm: str | Algorithm, role: Role, spec: ConvSpec, platform: str) -> Algorithm:
@@ -21,10 +77,71 @@ def resolve(algorithm: str | Algorithm, role: Role, spec: ConvSpec, platform: st
         return algorithm
     if algorithm != "auto":
         return ALGORITHMS[algorithm]
-    return cheapest(role, with_known_sizes(spec), platform)
+    return choose(spec, role, platform).algorithm
 
 
-def with_known_sizes(spec: ConvSpec) -> ConvSpec:
+def choose(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> Choice:
+    """The algorithm that "auto" runs for `role` of `spec`, the reason, and why not each other one.
+
+    Args:
+      spec: the problem.
+      role: "forward", "grad_input" or "grad_kernel".
+      platform: "cpu", "cuda", …; None is the default backend.
+
+    >>> from jconv.spec import ConvSpec
+    >>> spec = ConvSpec.of(spatial=(56, 56), kernel=(3, 3), in_channels=64, out_channels=64, groups=64)
+    >>> choose(spec, platform="cpu").algorithm.name
+    'depthwise'
+    """
+    return _choose(_with_known_sizes(spec), role, platform or jax.default_backend())
+
+
+@functools.lru_cache(maxsize=4096)
+def _choose(spec: ConvSpec, role: Role, platform: str) -> Choice:
+    rates = cost.platform(platform)
+    reasons = {a.name: refuses(a, role, spec) or not_allowed(a, spec) for a in ALGORITHMS.values()}
+    able = [a for a in ALGORITHMS.values() if reasons[a.name] is None]
+    seconds = {a.name: cost.total(steps(a, role, spec), rates, spec) for a in able}
+    seconds = dict(sorted(seconds.items(), key=lambda item: item[1]))
+    best = _preferred(seconds)
+    for name in seconds:
+        if name != best:
+            reasons[name] = f"about {_ms(seconds[name])}, {seconds[name] / seconds[best]:.1f}× as long"
+    rejected = {name: why for name, why in reasons.items() if name != best and why}
+    return Choice(ALGORITHMS[best], _reason(best, seconds, spec), rejected, seconds, spec, role, platform)
+
+
+def not_allowed(algorithm: Algorithm, spec: ConvSpec) -> str | None:
+    """Why an algorithm that can run may not be chosen by itself."""
+    return None if allowed(algorithm, spec) else "its rounding error is too large for this dtype and precision"
+
+
+def _preferred(seconds: Mapping[str, float]) -> str:
+    """The cheapest, or XLA's own where the cheapest is within the model's error of it."""
+    best = next(iter(seconds))
+    return XLA.name if seconds.get(XLA.name, float("inf")) < cost.MARGIN * seconds[best] else best
+
+
+def _reason(best: str, seconds: Mapping[str, float], spec: ConvSpec) -> str:
+    numbers = f"{_si(spec.flops)}FLOP over {_si(spec.bytes)}B"
+    others = [name for name in seconds if name != best]
+    versus = f"; next is {others[0]} at {_ms(seconds[others[0]])}" if others else "; nothing else can do it"
+    return f"{best}: {numbers} in an estimated {_ms(seconds[best])}{versus}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
+
+
+def _si(number: float) -> str:
+    for unit in ("", "k", "M", "G", "T"):
+        if number < 1000 or unit == "T":
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    raise AssertionError
+
+
+def _with_known_sizes(spec: ConvSpec) -> ConvSpec:
     """The spec with `TYPICAL` for every size that only a run will tell (`jax.export`, symbolic shapes)."""
 
     def known(value: object) -> object:
@@ -34,14 +151,3 @@ def with_known_sizes(spec: ConvSpec) -> ConvSpec:
 
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
     return spec.replace(**{name: known(value) for name, value in fields.items()})
-
-
-@functools.lru_cache(maxsize=4096)
-def cheapest(role: Role, spec: ConvSpec, platform: str) -> Algorithm:
-    """The algorithm of the least estimated time that does not refuse."""
-    rates = cost.PLATFORMS.get(platform, cost.CPU)
-
-    def estimate(algorithm: Algorithm) -> float:
-        return sum(cost.seconds(step, rates) for step in steps(algorithm, role, spec))
-
-    return min((a for a in ALGORITHMS.values() if refuses(a, role, spec) is None), key=estimate)
