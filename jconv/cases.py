@@ -158,9 +158,7 @@ def whole(spec: ConvSpec, seed: int = 0, most: int = 3) -> dict[str, np.ndarray]
     """x, w and y of whole numbers from −most to most, as the spec's dtype: their sums are exact."""
     rng = np.random.default_rng(seed)
     dtype = np.dtype(spec.x_dtype)
-    return {
-        name: rng.integers(-most, most + 1, shape).astype(dtype) for name, shape in shapes(spec).items()
-    }
+    return {name: rng.integers(-most, most + 1, shape).astype(dtype) for name, shape in shapes(spec).items()}
 
 
 def operands(role: Role, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,9 @@ def test_other_dtypes_by_default(dtype, name):
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS])
-@pytest.mark.parametrize("empty", [{"batch": 0}, {"out_channels": 0}, {"in_channels": 0}, {"spatial": (1, 7)}])
+@pytest.mark.parametrize(
+    "empty", [{"batch": 0}, {"out_channels": 0}, {"in_channels": 0}, {"spatial": (1, 7)}]
+)
 def test_empty_arrays_give_zeros(algorithm, role, empty):
     spec = cases.named("plain").spec.replace(**empty)
     arrays = cases.whole(spec)

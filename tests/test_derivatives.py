@@ -228,7 +228,9 @@ TRANSFORMATIONS = {
     "hessian": lambda c: jax.hessian(loss(c), 1),
     "hvp_forward_over_reverse": as_hvp("forward"),
     "hvp_reverse_over_reverse": as_hvp("reverse"),
-    "linear_transpose": lambda c: lambda x, w, b: jax.linear_transpose(lambda x: c(x, w, 0 * b), x)(c(x, w, b)),
+    "linear_transpose": lambda c: lambda x, w, b: jax.linear_transpose(
+        lambda x: c(x, w, 0 * b), x
+    )(c(x, w, b)),
     "while_loop": lambda c: lambda *a: jax.lax.fori_loop(0, 2, lambda i, y: y + c(*a), c(*a)),
     "cond": lambda c: lambda *a: jax.lax.cond(a[2].sum() > -99, c, lambda *a: 0 * c(*a), *a),
 }  # fmt: skip
@@ -281,19 +283,15 @@ def test_export_with_symbolic_batch(algorithm):
     _, w, b, _ = arrays()
     (n,) = jax.export.symbolic_shape("n")
 
-    def step(x, w, b):
-        y = jconv.conv2d(x, w, b, algorithm=algorithm, **KNOBS)
-        grads = jax.grad(lambda x, w: (jconv.conv2d(x, w, b, algorithm=algorithm, **KNOBS) ** 2).sum(), (0, 1))
-        return y, *grads(x, w)
+    def with_gradients(conv):
+        return lambda x, w, b: (conv(x, w, b), jax.grad(loss(conv), (0, 1))(x, w, b))
 
-    def by_lax(x, w, b):
-        return lax_conv(x, w, b), *jax.grad(lambda x, w: (lax_conv(x, w, b) ** 2).sum(), (0, 1))(x, w)
-
+    step = with_gradients(functools.partial(jconv.conv2d, algorithm=algorithm, **KNOBS))
     like = [jax.ShapeDtypeStruct(s, "float32") for s in ((n, 4, 6, 5), w.shape, b.shape)]
     exported = jax.export.export(jax.jit(step))(*like)
     for size in (1, 5):
         x = jnp.asarray(np.random.default_rng(size).integers(-3, 4, (size, 4, 6, 5)), "float32")
-        assert_equal_trees(exported.call(x, w, b), by_lax(x, w, b))
+        assert_equal_trees(exported.call(x, w, b), with_gradients(lax_conv)(x, w, b))
 
 
 def test_lower_and_compile_ahead_of_time():
@@ -347,7 +345,8 @@ def total(x, w):
 
 def inside(x, w):  # the gradient taken on each device: of w, unvarying, it is summed over the mesh
     specs = (P("data"), P())
-    return jax.shard_map(jax.grad(loss, (0, 1)), mesh=mesh, in_specs=specs, out_specs=specs, check_vma=True)(x, w)
+    grads = jax.grad(loss, (0, 1))
+    return jax.shard_map(grads, mesh=mesh, in_specs=specs, out_specs=specs, check_vma=True)(x, w)
 
 want = jax.grad(loss, (0, 1))(x, w)
 for got in (jax.jit(jax.grad(total, (0, 1)))(x, w), jax.jit(inside)(x, w)):

@@ -45,7 +45,11 @@ def test_a_copied_operand_would_be_seen():
     x, w = jnp.ones((2, 5, 3)), jnp.ones((2, 3, 4))
     spec = jconv.ConvSpec.of(batch=2, spatial=(5,), kernel=(2,), in_channels=3, out_channels=4)
     one = functools.partial(convolve, "forward", spec=spec, algorithm=EXACT)
-    assert grows(lambda x, w: jax.vmap(one)(x, jnp.broadcast_to(w, (SIZE, *w.shape))), x[None].repeat(SIZE, 0), w)
+
+    def copying(x, w):
+        return jax.vmap(one)(x, jnp.broadcast_to(w, (SIZE, *w.shape)))
+
+    assert grows(copying, jnp.stack([x] * SIZE), w)
 
 
 AXES = {"first": (0, None), "second": (None, 0), "both": (0, 0)}
@@ -223,9 +227,7 @@ def test_per_example_kernel_gradients_are_one_convolution_each_way():
     x, w, b = pick(OVER["inputs"], arrays())
     per_example = jax.vmap(jax.grad(loss, 1), OVER["inputs"])
     one = jax.jit(jax.grad(loss, 1))
-    chex.assert_trees_all_equal(
-        jax.jit(per_example)(x, w, b), unbatched_loop(one, OVER["inputs"], (x, w, b))
-    )
+    chex.assert_trees_all_equal(jax.jit(per_example)(x, w, b), unbatched_loop(one, OVER["inputs"], (x, w, b)))
     found = dict(convolutions(per_example, x, w, b))
     assert list(found) == ["forward", "grad_kernel"]
     assert found["forward"].batch == SIZE * 2
