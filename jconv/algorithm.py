@@ -71,6 +71,11 @@ def no_workspace(spec: ConvSpec, role: Role) -> int:
     return 0
 
 
+def as_direct(spec: ConvSpec) -> float:
+    """Error relative to the direct sum's of an algorithm that is one."""
+    return 1.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
     """One way to compute a convolution.
@@ -86,6 +91,7 @@ class Algorithm:
       grad_kernel: `(x, g, spec) -> w-shaped`, likewise.
       exact: True where integer-valued floats give bit-equal results and NaNs stay in their
         receptive field (the GEMM family); False where values are mixed by a transform.
+      amplification: `spec -> ` rounding error relative to the direct sum's, measured.
 
     >>> from jconv.algorithms import SHIFT
     >>> SHIFT.name, SHIFT.exact
@@ -100,6 +106,7 @@ class Algorithm:
     grad_input: Run | None = None
     grad_kernel: Run | None = None
     exact: bool = True
+    amplification: Callable[[ConvSpec], float] = as_direct
 
 
 def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -147,6 +154,18 @@ def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     if role == "forward" or getattr(algorithm, role):
         return algorithm.rejects(spec)
     return algorithm.rejects(rewritten(spec, role))
+
+
+MAX_AMPLIFICATION = 10.0
+
+
+def allowed(algorithm: Algorithm, spec: ConvSpec) -> bool:
+    """Whether "auto" may take an algorithm: always an exact one; one that mixes values only below
+    precision HIGHEST and where its error stays under ten times the direct sum's."""
+    if algorithm.exact:
+        return True
+    highest = spec.precision is not None and jax.lax.Precision.HIGHEST in spec.precision
+    return not highest and algorithm.amplification(spec) < MAX_AMPLIFICATION
 
 
 def steps(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
