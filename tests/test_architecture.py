@@ -27,8 +27,9 @@ FLOORS = (
     ("derivatives",),  # calculus
     ("arguments", "recognise", "problem"),  # the border: what a user's arguments mean
     ("conv", "conv_transpose", "gradients", "lax", "patches", "accelerate"),  # the door
+    ("tune",),  # measuring which
     ("",),  # jconv itself: the public names
-    ("cases", "tune", "sharding", "explain", "bench"),  # around
+    ("cases", "sharding", "explain", "bench"),  # around
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -36,7 +37,7 @@ BESIDE = "textbook"  # NumPy only; whoever stands around may use it
 TOP_OF_THE_LIBRARY = FLOOR[""]
 
 OF_JAX = {"jax", "numpy", "ml_dtypes"}  # the run-time dependencies and what jax itself always brings
-MOST_LINES = 320
+MOST_LINES = 330
 MOST_LINES_OF_A_BODY = 40
 
 

@@ -36,8 +36,17 @@ Results = dict[Role, np.ndarray]
 
 
 def few_cases() -> tuple[Case, ...]:
-    """What the command line checks: one geometry of each kind, two of them in bfloat16 as well."""
-    return tuple(map(cases.named, FEW)) + tuple(_in_halves(cases.named(name)) for name in HALVES)
+    """What the command line checks: one geometry of each kind, two of them in bfloat16 as well, and for an
+    algorithm that refuses all of those the first in the table that it takes."""
+    chosen = [*map(cases.named, FEW), *(_in_halves(cases.named(name)) for name in HALVES)]
+    for algorithm in ALGORITHMS.values():
+        if not any(_takes(algorithm, case) for case in chosen):
+            chosen += [case for case in cases.CASES if _takes(algorithm, case)][:1]
+    return tuple(chosen)
+
+
+def _takes(algorithm: Algorithm, case: Case) -> bool:
+    return refuses(algorithm, "forward", case.spec) is None
 
 
 def _in_halves(case: Case) -> Case:

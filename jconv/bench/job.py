@@ -19,6 +19,7 @@ import numpy as np
 
 import jconv
 from jconv import cases
+from jconv.algorithm import Algorithm
 from jconv.algorithms import ALGORITHMS
 from jconv.bench import check, ladder
 from jconv.bench.check import Verdict
@@ -41,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the main job."""
     parser.add_argument("--rounds", type=_positive, default=7, metavar="N",
                         help="how many times each rung is timed, in turn (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--algorithm", action="append", choices=ALGORITHMS, metavar="NAME",
+                        help="only this one; may be repeated (default: all of them)")  # fmt: skip
     parser.add_argument("--all-cases", action="store_true", help="check every geometry jconv has, not a few")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out even if it is installed")
 
@@ -60,10 +63,11 @@ def main(args: argparse.Namespace) -> int:
     out.print(f"[bold]jconv {jconv.__version__}[/bold] on {machine()}", soft_wrap=True)
     if (others := busy()) is not None:
         out.print(f"[yellow]{others}[/yellow]", soft_wrap=True)
-    verdicts = run_check(cases.CASES if args.all_cases else check.few_cases(), progress)
+    algorithms = [ALGORITHMS[name] for name in args.algorithm or ALGORITHMS]
+    verdicts = run_check(cases.CASES if args.all_cases else check.few_cases(), algorithms, progress)
     for line in summary(verdicts):
         out.print(line, soft_wrap=True)
-    ways = ladder.rungs(with_torch=not args.no_torch)
+    ways = ladder.rungs(algorithms=algorithms, with_torch=not args.no_torch)
     rows = run_ladder(ways, args.rounds, progress)
     out.print(table(rows))
     wrong = [v for v in verdicts if not v.agrees] + [row for row in rows if not row.agrees]
@@ -106,11 +110,13 @@ def processor() -> str:
 # -- running, with progress ------------------------------------------------------------------------
 
 
-def run_check(problems: tuple[cases.Case, ...], console: Console) -> list[Verdict]:
+def run_check(
+    problems: tuple[cases.Case, ...], algorithms: list[Algorithm], console: Console
+) -> list[Verdict]:
     """All verdicts; the bar moves with every case an algorithm is through with."""
     verdicts, seen = [], set()
-    with bar(console, "checking the algorithms", len(problems) * len(ALGORITHMS)) as advance:
-        for verdict in check.check(problems):
+    with bar(console, "checking the algorithms", len(problems) * len(algorithms)) as advance:
+        for verdict in check.check(problems, algorithms):
             verdicts.append(verdict)
             if (key := (verdict.case, verdict.algorithm)) not in seen:
                 seen.add(key)
@@ -150,13 +156,15 @@ def summary(verdicts: list[Verdict]) -> Iterator[str]:
     """
     computed = [v for v in verdicts if v.refused is None]
     wrong = [v for v in computed if not v.agrees]
-    names, problems = list(dict.fromkeys(v.algorithm for v in verdicts)), {v.case for v in verdicts}
+    names, problems = list(dict.fromkeys(v.algorithm for v in computed)), {v.case for v in computed}
     mark = "[red]✗[/red]" if wrong else "[green]✓[/green]"
     line = f"{mark} {len(computed) - len(wrong)} of {len(computed)} results agree: {len(names)} algorithms"
     yield f"{line} ({', '.join(names)}), {len(problems)} problems, forward and gradients"
     refused = Counter(v.algorithm for v in verdicts if v.refused is not None)
-    for name, count in refused.items():
-        yield f"  {name} refuses {count} of the problems; it says why by `rejects`"
+    if some := [f"{name} {count}" for name, count in refused.items() if name in names]:
+        yield f"  refused as not theirs, with a reason: {', '.join(some)}"
+    if idle := [name for name in refused if name not in names]:
+        yield f"  [yellow]not checked[/yellow], refused every problem: {', '.join(idle)}"
     for verdict in wrong:
         yield f"  [red]wrong[/red] {verdict}"
 

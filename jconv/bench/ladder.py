@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from jax import lax
 
 import jconv
 from jconv import textbook
-from jconv.algorithm import refuses
+from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.bench.check import error
 from jconv.bench.timing import Call, Times, finish, race
@@ -64,17 +64,24 @@ class Row:
     agrees: bool
 
 
-def rungs(spec: ConvSpec = LESSON, seed: int = 0, with_torch: bool = True) -> list[Rung]:
+def rungs(
+    spec: ConvSpec = LESSON,
+    algorithms: Iterable[Algorithm] | None = None,
+    seed: int = 0,
+    with_torch: bool = True,
+) -> list[Rung]:
     """Every way to compute `spec` that there is on this machine, on the same random NCHW arrays.
 
     Args:
       spec: a 2-D problem without input dilation, its padding equal on both sides if PyTorch takes part.
+      algorithms: jconv's records that take part if they do not refuse; None means all of them.
       seed: of the random arrays.
       with_torch: False leaves PyTorch out even where it is installed.
     """
     x, w = arrays(spec, seed)
     knobs = dict(padding=spec.padding, stride=spec.strides, dilation=spec.rhs_dilation, groups=spec.groups)
-    ways = [*_textbook(x, w, knobs), *_jconv(x, w, knobs, spec), _lax(x, w, spec)]
+    able = [a for a in algorithms or ALGORITHMS.values() if refuses(a, "forward", spec) is None]
+    ways = [*_textbook(x, w, knobs), *_jconv(x, w, knobs, able), _lax(x, w, spec)]
     return [*ways, *(_torch(x, w, spec) if with_torch else ())]
 
 
@@ -96,11 +103,11 @@ def _textbook(x: np.ndarray, w: np.ndarray, knobs: dict[str, Any]) -> Iterator[R
         yield Rung(name, "NumPy", functools.partial(conv2d, x, w, **knobs))
 
 
-def _jconv(x: np.ndarray, w: np.ndarray, knobs: dict[str, Any], spec: ConvSpec) -> Iterator[Rung]:
+def _jconv(x: np.ndarray, w: np.ndarray, knobs: dict[str, Any], able: list[Algorithm]) -> Iterator[Rung]:
     on_device = jnp.asarray(x), jnp.asarray(w)
-    able = [name for name, algorithm in ALGORITHMS.items() if refuses(algorithm, "forward", spec) is None]
-    for name in [*able, "auto"]:
-        compiled = jax.jit(functools.partial(jconv.conv2d, algorithm=name, **knobs))
+    named: dict[str, str | Algorithm] = {algorithm.name: algorithm for algorithm in able}
+    for name, algorithm in (named | {"auto": "auto"}).items():
+        compiled = jax.jit(functools.partial(jconv.conv2d, algorithm=algorithm, **knobs))
         yield Rung(f"jconv {name}", "JAX", functools.partial(compiled, *on_device))
 
 

@@ -1,0 +1,60 @@
+"""The README is true: its commands are the ones that are run, its lines of use run, its names exist."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+import jconv
+from jconv.algorithms import ALGORITHMS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(marker):
+    """The code block that follows <!-- marker -->."""
+    (found,) = re.findall(rf"^<!-- {marker} -->\n```\w*\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return found
+
+
+def test_is_short():
+    assert README.count("\n") < 150
+
+
+@pytest.mark.parametrize("marker", ["run", "test"])
+def test_a_command_is_one_line_that_makes_its_own_environment(marker):
+    (line,) = block(marker).splitlines()
+    assert line.startswith("python3 -m venv ")
+
+
+def test_ci_runs_the_commands_as_they_stand_here():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "as_in_readme run" in script
+    assert "as_in_readme test" in script
+
+
+def test_the_lines_of_use_do_what_they_say():
+    names = {}
+    exec(block("use"), names)
+    assert names["y"].shape == (8, 16, 16, 16)
+    assert names["z"].shape == (8, 16, 32, 32)
+    assert names["step"].shape == names["w"].shape
+    assert names["dx"].shape == names["x"].shape
+    assert names["cols"].shape == (8, 27, 1024)
+    assert jnp.all(names["z"][:, :, 1:-1, 1:-1] == 27)
+
+
+def test_every_name_in_the_table_exists_and_no_public_name_is_missing():
+    table = README.partition("<!-- names -->")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert named == set(jconv.__all__)
+
+
+def test_every_algorithm_is_named():
+    text = README.partition("<!-- algorithms -->")[2].partition("<!-- end -->")[0]
+    names = re.findall(r"`(\w+)`", text)
+    families = tuple(re.findall(r"`(\w+_)…`", text))
+    assert all(name in names or name.startswith(families) for name in ALGORITHMS)
