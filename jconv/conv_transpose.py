@@ -21,6 +21,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv import arguments
@@ -146,7 +147,7 @@ def conv_transpose3d(
 def _conv_transpose(ndim: int, x: ArrayLike, w: ArrayLike, b: ArrayLike | None, **knobs: Any) -> jax.Array:
     x, w = arguments.array("x", x), arguments.array("w", w)
     arguments.same_dtype(x=x, w=w)
-    problem = _understand(ndim, x.shape, w.shape, x.dtype, hashable(knobs))
+    problem = understand(ndim, x.shape, w.shape, x.dtype, hashable(knobs))
     b = arguments.bias(b, problem.spec.in_channels, problem.spec.x_dtype)
     return _apply(problem, x, w, b)
 
@@ -155,11 +156,11 @@ def _conv_transpose(ndim: int, x: ArrayLike, w: ArrayLike, b: ArrayLike | None, 
 def _apply(problem: Problem, x: jax.Array, w: jax.Array, b: jax.Array | None) -> jax.Array:
     g, w = problem.canonical_y(x), w.transpose(problem.layout.w)
     y = convolve("grad_input", g, w, problem.spec, problem.algorithm)
-    return problem.users_x(y if b is None else y + b)
+    return problem.users_x(y if b is None else y + jnp.expand_dims(b, range(y.ndim - 1)))
 
 
 @functools.lru_cache(maxsize=4096)
-def _understand(ndim: int, x_shape: Ints, w_shape: Ints, dtype: Any, knobs: Knobs) -> Problem:
+def understand(ndim: int, x_shape: Ints, w_shape: Ints, dtype: Any, knobs: Knobs) -> Problem:
     """The matching convolution, whose output is the user's x."""
     given = dict(knobs)
     layout = arguments.layout(given["layout"], ndim)

@@ -123,6 +123,8 @@ def _lower(role: Role, platform: str, ctx: Any, a: Any, b: Any, *, out_sharding:
         fun = functools.partial(partition.partitioned, role, platform, **params)
     if explicit.is_explicit(*ctx.avals_in):
         fun = functools.partial(explicit.automatically, fun, ctx.avals_out[0].sharding)
+    else:
+        fun, ctx = explicit.untyped(fun), ctx.replace(avals_in=explicit.without_mesh(ctx.avals_in))
     return mlir.lower_fun(fun, multiple_results=False)(ctx, a, b)
 
 
@@ -136,8 +138,7 @@ def _chosen(role: Role, platform: str, a: Any, b: Any, *, spec: ConvSpec, algori
 def _transpose(role: Role, position: int, ct: Any, a: Any, b: Any, **params: Any) -> Any:
     operands = OPERANDS[role]
     arrays = dict(zip(operands, (a, b), strict=True)) | {RESULT[role]: ct}
-    linear = (a, b)[position].aval  # its cotangent is sharded as it is
-    params["out_sharding"] = linear.sharding if explicit.is_explicit(linear) else None
+    params["out_sharding"] = explicit.typed_sharding((a, b)[position].aval)  # a cotangent is sharded likewise
     return _third(operands[position], arrays, functools.partial(convolve, **params))
 
 
@@ -149,6 +150,10 @@ LETTERS = {"x": "n.gc", "w": ".cgo", "y": "n.go"}  # . stands for the spatial ax
 def _batch(
     role: Role, args: Any, dims: Any, *, spec: ConvSpec, algorithm: Named, out_sharding: Any
 ) -> tuple[Any, int]:
+    if out_sharding is not None:  # the folded axes have no say in it
+        plain = functools.partial(_batch, role, dims=dims, spec=spec, algorithm=algorithm, out_sharding=None)
+        sharding = explicit.with_mapped_axis(out_sharding, args, dims)
+        return explicit.automatically(lambda *args: plain(args)[0], sharding, *args), 0
     batched = {name for name, dim in zip(OPERANDS[role], dims, strict=True) if dim is not None}
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
     letter = _joined_letter(batched | {RESULT[role]})
@@ -157,7 +162,7 @@ def _batch(
         array if dim is None else _fold(array, dim, name, letter, spec)
         for array, dim, name in zip(args, dims, OPERANDS[role], strict=True)
     ]
-    result = convolve(role, *args, spec=folded, algorithm=algorithm)  # folded axes: the rule decides anew
+    result = convolve(role, *args, spec=folded, algorithm=algorithm)
     return _unfold(result, size, RESULT[role], letter, spec), 0
 
 

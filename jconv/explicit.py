@@ -17,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jconv import halo
-from jconv.partition import ARRAYS, letters
+from jconv.partition import ARRAYS, NO_MESH, letters
 from jconv.spec import ConvSpec, Role
 
 AXES = {"n": "batch", "g": "channel", "c": "input channel", "o": "output channel", "k": "input channel",
@@ -34,6 +34,11 @@ def is_explicit(*avals: Any) -> bool:
     """Whether shardings are part of these arrays' types."""
     mesh = mesh_of(*avals)
     return not mesh.empty and AxisType.Explicit in mesh.axis_types
+
+
+def typed_sharding(aval: Any) -> NamedSharding | None:
+    """The sharding in an array's type, where there are such types."""
+    return NamedSharding(mesh_of(aval), aval.sharding.spec) if is_explicit(aval) else None
 
 
 def result_sharding(role: Role, a: Any, b: Any, spec: ConvSpec, asked: NamedSharding | None) -> NamedSharding:
@@ -105,3 +110,30 @@ def _check(
 def automatically(fun: Callable[..., jax.Array], sharding: NamedSharding, *arrays: jax.Array) -> jax.Array:
     """`fun(*arrays)` with the partitioner free inside and the result sharded as said."""
     return jax.sharding.auto_axes(fun, out_sharding=sharding)(*arrays)
+
+
+def untyped(fun: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`fun` traced as if there were no mesh: inside, nothing has to be declared as varying."""
+
+    def traced(*arrays: jax.Array) -> jax.Array:
+        with jax.sharding.use_abstract_mesh(NO_MESH):
+            return fun(*arrays)
+
+    return traced
+
+
+def without_mesh(avals: Sequence[Any]) -> tuple[Any, ...]:
+    """The same shapes and dtypes, free of shardings and varying mesh axes."""
+    return tuple(jax.core.ShapedArray(aval.shape, aval.dtype, aval.weak_type) for aval in avals)
+
+
+def with_mapped_axis(
+    sharding: NamedSharding, arrays: Sequence[Any], dims: Sequence[int | None]
+) -> NamedSharding:
+    """`sharding` with a leading axis sharded as the vmapped axis of `arrays` is."""
+    mapped = [
+        jax.typeof(array).sharding.spec[dim]
+        for array, dim in zip(arrays, dims, strict=True)
+        if dim is not None
+    ]
+    return NamedSharding(sharding.mesh, P(next(filter(None, mapped), None), *sharding.spec))

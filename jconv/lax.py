@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
+from jconv import explicit
 from jconv import layout as layouts
 from jconv.algorithms import windows
 from jconv.layout import Layout
@@ -87,8 +89,26 @@ def conv_general_dilated(
     arguments = (window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
                  feature_group_count, batch_group_count, precision, preferred_element_type)  # fmt: skip
     problem = _cached(_understand, (_aval(lhs), _aval(rhs)), arguments)
+    if explicit.is_explicit(jax.typeof(lhs), jax.typeof(rhs)):
+        sharding = _typed_sharding(problem, jax.typeof(lhs), jax.typeof(rhs), out_sharding)
+        return explicit.automatically(functools.partial(_apply, problem), sharding, lhs, rhs)
     y = _apply(problem, lhs, rhs)
     return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
+
+
+def _typed_sharding(problem: LaxProblem, lhs: Any, rhs: Any, asked: Any) -> NamedSharding:
+    """Where shardings are types: the one asked for, or the one that follows, in lax's order of axes."""
+    if isinstance(asked, NamedSharding):
+        return asked
+    mesh = explicit.mesh_of(lhs, rhs)
+    if asked is not None:
+        return NamedSharding(mesh, asked)
+    x, w = lhs.sharding.spec, rhs.sharding.spec
+    x, w = [x[axis] for axis in problem.layout.x], [w[axis] for axis in problem.layout.w]
+    if problem.batch_groups > 1 and (x[0] or x[-1]):
+        raise ValueError("with `batch_group_count` a sharded batch or channel axis needs `out_sharding`")
+    y = explicit.result_spec("forward", (x, w), problem.spec, dict(mesh.shape))
+    return NamedSharding(mesh, PartitionSpec(*(y[axis] for axis in problem.layout.y)))
 
 
 def conv(

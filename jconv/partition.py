@@ -34,6 +34,9 @@ from jconv.spec import ConvSpec, Role
 
 ARRAYS: dict[Role, str] = {"forward": "xwy", "grad_input": "ywx", "grad_kernel": "xyw"}  # two in, one out
 Cuts = dict[str, tuple[str, ...]]  # letter → mesh axes
+Specs = Sequence[Sequence[Any]]  # PartitionSpecs of the two operands and the result
+Run = Callable[[Role, jax.Array, jax.Array, ConvSpec], jax.Array]
+NO_MESH = jax.sharding.AbstractMesh((), ())
 
 
 def letters(name: str, spec: ConvSpec) -> tuple[str, ...]:
@@ -63,9 +66,9 @@ def local_spec(spec: ConvSpec, role: Role, parts: dict[str, int]) -> ConvSpec:
 
 
 def shard_computes(
-    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, cuts: Cuts, how: Callable[..., jax.Array]
+    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, cuts: Cuts, scattered: Cuts, how: Run
 ) -> jax.Array:
-    """`how(role, a, b, local spec)` of one shard, with the halo before and the all-reduce after it.
+    """`how(role, a, b, local spec)` of one shard, with the halo before and the sums after it.
 
     Runs where the mesh axes of `cuts` are manual.
     """
@@ -73,32 +76,63 @@ def shard_computes(
     names = [cuts.get(f"h{d}") for d in range(spec.ndim)]
     moved = spec.as_grad_input() if role == "grad_input" else spec
     result = how(role, halo.exchange(a, moved, names), b, local_spec(spec, role, parts))
+    over = set(summed(role, spec, cuts))
+    for letter, axes in scattered.items():
+        at = letters(ARRAYS[role][2], spec).index(letter)
+        result = lax.psum_scatter(result, axes, scatter_dimension=at, tiled=True)
+        over -= set(axes)
+    return lax.psum(result, tuple(sorted(over))) if over else result
+
+
+def summed(role: Role, spec: ConvSpec, cuts: Cuts) -> list[str]:
+    """The mesh axes over which the shards' results are partial sums."""
     first, second, last = (set(letters(name, spec)) for name in ARRAYS[role])
-    summed = [axis for letter, axes in cuts.items() if letter in (first | second) - last for axis in axes]
-    return lax.psum(result, tuple(summed)) if summed else result
+    return [axis for letter, axes in cuts.items() if letter in (first | second) - last for axis in axes]
 
 
 # -- which letters are cut -------------------------------------------------------------------------
 
 
-def cuts_of(role: Role, spec: ConvSpec, specs: Sequence[Sequence[Any]], sizes: dict[str, int]) -> Cuts:
+def cuts_of(role: Role, spec: ConvSpec, specs: Specs, sizes: dict[str, int]) -> Cuts:
     """Letter → mesh axes, out of how the two operands and the result are sharded.
 
-    Where they disagree, letters go before each other in the order n g o c h and what is left over
-    is not cut (the partitioner gathers it); so does a letter whose size does not divide.
+    Where they disagree, a letter that is summed over and cut in both operands goes first, then come
+    n g o c h; what is left over is not cut (the partitioner gathers it), nor what does not divide.
     """
-    wanted: list[tuple[str, tuple[str, ...]]] = [
-        (letter, axes if isinstance(axes, tuple) else (axes,))
+    wanted = [
+        (letter, axes)
         for name, entries in zip(ARRAYS[role], specs, strict=True)
-        for letter, axes in zip(letters(name, spec), entries, strict=False)
-        if axes
+        for letter, axes in _cut_letters(name, spec, entries)
     ]
+    result = letters(ARRAYS[role][2], spec)
+
+    def rank(entry: tuple[str, tuple[str, ...]]) -> int:
+        both = entry[0] not in result and wanted.count(entry) == 2
+        return -1 if both else "ngochkr".index(entry[0][0])
+
     cuts: Cuts = {}
-    for letter, axes in sorted(wanted, key=lambda entry: "ngochkr".index(entry[0][0])):
+    for letter, axes in sorted(wanted, key=rank):
         free = not set(axes) & {axis for used in cuts.values() for axis in used}
         if letter not in cuts and free and _divides(role, spec, letter, math.prod(sizes[a] for a in axes)):
             cuts[letter] = axes
     return cuts
+
+
+def scattered_of(role: Role, spec: ConvSpec, cuts: Cuts, specs: Specs, sizes: dict[str, int]) -> Cuts:
+    """Letters of the result that want mesh axes it is summed over: a reduce-scatter serves both."""
+    name = ARRAYS[role][2]
+    over = set(summed(role, spec, cuts))
+    shape = dict(zip(letters(name, spec), spec.result(role)[0], strict=True))
+    return {
+        letter: axes
+        for letter, axes in _cut_letters(name, spec, specs[2])
+        if letter not in cuts and set(axes) <= over and shape[letter] % math.prod(sizes[a] for a in axes) == 0
+    }
+
+
+def _cut_letters(name: str, spec: ConvSpec, entries: Sequence[Any]) -> list[tuple[str, tuple[str, ...]]]:
+    cut = zip(letters(name, spec), entries, strict=False)
+    return [(letter, axes if isinstance(axes, tuple) else (axes,)) for letter, axes in cut if axes]
 
 
 def _divides(role: Role, spec: ConvSpec, letter: str, parts: int) -> bool:
@@ -126,10 +160,17 @@ def partitioned(
         return run(resolve(algorithm, role, spec, platform), role, a, b, spec)
 
     def partition(mesh: Any, operands: Any, result: Any) -> Any:
-        specs = [array.sharding.spec for array in (*operands, result)]
-        cuts = _computable(cuts_of(role, spec, specs, dict(mesh.shape)), mesh)
-        first, second, last = (NamedSharding(mesh, spec_of(name, spec, cuts)) for name in ARRAYS[role])
-        return mesh, lambda a, b: shard_computes(role, a, b, spec, cuts, how), last, (first, second)
+        specs, sizes = [array.sharding.spec for array in (*operands, result)], dict(mesh.shape)
+        cuts = _computable(cuts_of(role, spec, specs, sizes), mesh)
+        scattered = scattered_of(role, spec, cuts, specs, sizes)
+        first, second = (NamedSharding(mesh, spec_of(name, spec, cuts)) for name in ARRAYS[role][:2])
+        last = NamedSharding(mesh, spec_of(ARRAYS[role][2], spec, cuts | scattered))
+
+        def shard(a: jax.Array, b: jax.Array) -> jax.Array:
+            with jax.sharding.use_abstract_mesh(NO_MESH):  # the caller's may be typed, a shard is not
+                return shard_computes(role, a, b, spec, cuts, scattered, how)
+
+        return mesh, shard, last, (first, second)
 
     def _computable(cuts: Cuts, mesh: Any) -> Cuts:
         """Less the cuts in space if the algorithm does not take the shard's problem, or less all."""

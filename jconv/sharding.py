@@ -1,0 +1,226 @@
+"""Convolutions on more than one device: which sharding to pick, and images cut in space.
+
+**Nothing to do.**  Under `jax.jit` with sharded arrays, jconv's functions keep whatever sharding they
+are given, in the classic mode and with sharding in types, and inside `jax.shard_map` they are ordinary
+functions of the shard.  What a cut costs, of one convolution and its two gradients:
+
+    cut                        sent forward     sent by grad_input   sent by grad_kernel
+    batch                      nothing          nothing              all-reduce of ∂w
+    output channels            nothing          all-reduce of ∂x     nothing
+    input channels             all-reduce of y  nothing              nothing
+    groups                     nothing          nothing              nothing
+    space (height, width, …)   halo of x        halo of g            halo of x, all-reduce of ∂w
+
+**Which to pick.**
+
+1. *Batch*, as long as every device gets at least one image and one image fits: what is sent does not
+   depend on the images at all, and it overlaps with the backward pass.
+2. *Groups*, for depthwise and grouped layers that follow each other: nothing is ever sent.
+3. *Space*, when one image (or its activations) does not fit a device or the batch is smaller than the
+   mesh.  A device of a square grid sends its border, and the border of an image shrinks more slowly
+   than its area: cut first the longest side, both sides from about 16 devices on, batch before either.
+   Keep (kernel − 1)·dilation well under the side of a shard, or a halo has several hops.
+4. *Channels*, when the kernels do not fit: late layers, small images, wide channels.  Cut output
+   channels in one layer and input channels in the next; that is one all-reduce for the two.
+
+`python -m jconv scaling` prints what each of the first and third costs for networks you know, up to
+4096 devices, and says where sending overtakes computing.
+
+**By hand.**  `conv` and `conv_transpose` of this module are for `jax.shard_map`: they see a shard of an
+image that is cut over mesh axes in space, fetch exactly the rows and columns that their geometry needs
+from the neighbours, and return the shard of the result.  `halo_bytes` says how much that is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+
+from jconv import arguments, halo
+from jconv import conv_transpose as transposed
+from jconv.algorithm import Algorithm
+from jconv.arguments import IntOrInts, Padding
+from jconv.derivatives import convolve
+from jconv.halo import AxisName, halo_bytes
+from jconv.problem import Problem, hashable, understand
+from jconv.spec import ConvSpec, Ints, Role
+
+__all__ = ["conv", "conv_transpose", "halo_bytes"]
+
+SpatialAxes = Sequence[AxisName | None]
+
+
+def conv(
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None = None,
+    *,
+    spatial_axes: SpatialAxes,
+    stride: IntOrInts = 1,
+    padding: Padding = 0,
+    dilation: IntOrInts = 1,
+    groups: int = 1,
+    layout: str | None = None,
+    algorithm: str | Algorithm = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """Convolution of an image cut over mesh axes in space, inside `jax.shard_map`.
+
+    Args:
+      x: this device's piece of the input, in the layout of `conv1d`, `conv2d` or `conv3d`.
+      w: kernel, whole.
+      b: bias or None, whole.
+      spatial_axes: per spatial dimension the mesh axis (or a tuple of them) it is cut over, or None.
+      stride, padding, dilation, groups, layout, algorithm, precision, preferred_element_type: as in
+        `conv2d`, of the whole image: `padding` is at the image's edges, not at the shards'.
+
+    Returns:
+      This device's piece of the output.  Put together, the pieces are `conv2d` of the whole image.
+
+    Raises:
+      ValueError, TypeError: an argument is wrong, or the geometry cannot be cut: input and output
+        sizes have to divide by the number of shards.
+
+    >>> import jax, jax.numpy as jnp, jconv.sharding
+    >>> from jax.sharding import PartitionSpec as P
+    >>> mesh, cut = jax.make_mesh((1,), ("rows",)), P(None, None, "rows")
+    >>> f = lambda x, w: jconv.sharding.conv(x, w, spatial_axes=("rows", None), padding=1)
+    >>> f = jax.shard_map(f, mesh=mesh, in_specs=(cut, P()), out_specs=cut)
+    >>> f(jnp.ones((1, 3, 16, 16)), jnp.ones((8, 3, 3, 3))).shape
+    (1, 8, 16, 16)
+
+    Source: `jconv.halo` derives the exchange.
+    """
+    x, w = arguments.array("x", x), arguments.array("w", w)
+    arguments.same_dtype(x=x, w=w)
+    names, parts = _mesh_axes(spatial_axes)
+    layout_of = arguments.layout(layout, len(names))
+    knobs = hashable(dict(stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
+                          algorithm=algorithm, precision=precision, padding_mode="zeros",
+                          preferred_element_type=preferred_element_type))  # fmt: skip
+    shape = _whole_shape(x.shape, layout_of.x, parts)
+    problem = understand(len(names), "forward", shape, w.shape, x.dtype, knobs)
+    b = arguments.bias(b, problem.spec.out_channels, problem.spec.y_dtype)
+    return _apply(_cut("forward", problem, problem.spec, names, parts), x, w, b)
+
+
+def conv_transpose(
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None = None,
+    *,
+    spatial_axes: SpatialAxes,
+    stride: IntOrInts = 1,
+    padding: Padding = 0,
+    output_padding: IntOrInts = 0,
+    groups: int = 1,
+    dilation: IntOrInts = 1,
+    layout: str | None = None,
+    algorithm: str | Algorithm = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:
+    """Transposed convolution of an image cut over mesh axes in space, inside `jax.shard_map`.
+
+    Args:
+      x: this device's piece of the input, in the layout of `conv_transpose2d` and its siblings.
+      w: kernel, whole.
+      b: bias or None, whole.
+      spatial_axes: per spatial dimension the mesh axis (or a tuple of them) it is cut over, or None.
+      stride, padding, output_padding, groups, dilation, layout, algorithm, precision,
+        preferred_element_type: as in `conv_transpose2d`, of the whole image.
+
+    Returns:
+      This device's piece of the output.
+
+    Raises:
+      ValueError, TypeError: as `conv`.
+
+    >>> import jax, jax.numpy as jnp, jconv.sharding
+    >>> from jax.sharding import PartitionSpec as P
+    >>> mesh, cut = jax.make_mesh((1,), ("rows",)), P(None, None, "rows")
+    >>> f = lambda x, w: jconv.sharding.conv_transpose(x, w, spatial_axes=("rows",), stride=2)
+    >>> f = jax.shard_map(f, mesh=mesh, in_specs=(cut, P()), out_specs=cut)
+    >>> f(jnp.ones((1, 3, 16)), jnp.ones((3, 8, 2))).shape
+    (1, 8, 32)
+    """
+    x, w = arguments.array("x", x), arguments.array("w", w)
+    arguments.same_dtype(x=x, w=w)
+    names, parts = _mesh_axes(spatial_axes)
+    layout_of = arguments.layout(layout, len(names))
+    knobs = hashable(dict(stride=stride, padding=padding, output_padding=output_padding, groups=groups,
+                          dilation=dilation, layout=layout, algorithm=algorithm, precision=precision,
+                          preferred_element_type=preferred_element_type))  # fmt: skip
+    shape = _whole_shape(x.shape, layout_of.y_in, parts)
+    problem = transposed.understand(len(names), shape, w.shape, x.dtype, knobs)
+    b = arguments.bias(b, problem.spec.in_channels, problem.spec.x_dtype)
+    return _apply(_cut("grad_input", problem, problem.spec.as_grad_input(), names, parts), x, w, b)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """A problem cut in space: the whole, what moves, and what one shard then computes."""
+
+    role: Role
+    problem: Problem
+    moved: ConvSpec  # the forward convolution whose input is exchanged
+    names: tuple[AxisName | None, ...]
+    local: ConvSpec
+
+
+def _cut(role: Role, problem: Problem, moved: ConvSpec, names: Any, parts: Ints) -> Cut:
+    for axis, (name, n) in enumerate(zip(names, parts, strict=True)):
+        if n > 1 and (reason := halo.refuses(moved, axis, n)):
+            raise ValueError(
+                f"`spatial_axes`: spatial dimension {axis} cannot be cut into {n} over {name!r}: {reason}; "
+                "pad the image, choose another `padding` or leave this dimension whole with None"
+            )
+    local = halo.local_spec(moved, parts)
+    local = local.as_grad_input() if role == "grad_input" else local
+    arguments.algorithm(problem.algorithm, role, local)
+    return Cut(role, problem, moved, names, local)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _apply(cut: Cut, x: jax.Array, w: jax.Array, b: jax.Array | None) -> jax.Array:
+    problem = cut.problem
+    forward = cut.role == "forward"
+    x = problem.canonical_x(x) if forward else problem.canonical_y(x)
+    x = halo.exchange(x, cut.moved, cut.names)
+    y = convolve(cut.role, x, w.transpose(problem.layout.w), cut.local, problem.algorithm)
+    y = y if b is None else y + b
+    return problem.users_y(y) if forward else problem.users_x(y)
+
+
+def _mesh_axes(spatial_axes: Any) -> tuple[tuple[AxisName | None, ...], Ints]:
+    """The mesh axes per spatial dimension and how many shards they make of it."""
+    if isinstance(spatial_axes, str) or not isinstance(spatial_axes, Sequence):
+        raise TypeError(
+            f"`spatial_axes` must have one entry per spatial dimension, got {spatial_axes!r}; "
+            "write ('rows', None) to cut the height of an image over the mesh axis 'rows'"
+        )
+    names = tuple(tuple(name) if isinstance(name, list) else name for name in spatial_axes)
+    try:
+        return names, tuple(1 if name is None else lax.axis_size(name) for name in names)
+    except NameError as error:
+        raise ValueError(
+            f"`spatial_axes`={names!r}: {error}; call this inside jax.shard_map over a mesh with these axes"
+        ) from None
+
+
+def _whole_shape(shape: Ints, axes: Ints, parts: Ints) -> Ints:
+    """Shape of the image that a shard of `shape` is a piece of; `axes` are its (n, *space, channels)."""
+    if len(shape) not in (len(parts) + 1, len(parts) + 2):
+        return shape  # the number of axes is wrong, which is said where all arguments are checked
+    whole = list(shape)
+    batched = len(shape) == len(parts) + 2
+    for axis, n in zip(axes[1:-1], parts, strict=True):
+        whole[axis if batched else axis - 1] *= n
+    return tuple(whole)

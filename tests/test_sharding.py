@@ -1,0 +1,18 @@
+"""Runs `mesh_checks.py` with eight simulated devices, which only a process of its own can have."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKS = Path(__file__).with_name("mesh_checks.py")
+
+
+def test_on_eight_devices():
+    environment = os.environ | {
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", str(CHECKS)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
