@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv import arguments
@@ -27,7 +28,7 @@ def _conv(ndim: int, x: ArrayLike, w: ArrayLike, b: ArrayLike | None, **knobs: A
 def _apply(problem: Problem, x: jax.Array, w: jax.Array, b: jax.Array | None) -> jax.Array:
     x, w = problem.canonical_x(x), w.transpose(problem.layout.w)
     y = convolve("forward", x, w, problem.spec, problem.algorithm)
-    return problem.users_y(y if b is None else y + b)
+    return problem.users_y(y if b is None else y + jnp.expand_dims(b, range(y.ndim - 1)))
 
 
 def conv2d(
