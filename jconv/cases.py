@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -196,13 +197,15 @@ def reference(role: Role, a: np.ndarray, b: np.ndarray, spec: ConvSpec) -> np.nd
     given = dict(zip(OPERANDS[role], (_wide(a), _wide(b)), strict=True))
     x, w, y = (given.get(name, np.zeros(_split(name, spec), _wide(a).dtype)) for name in "xwy")
     x, w, y = (v.reshape(_split(name, spec)) for name, v in zip("xwy", (x, w, y), strict=True))
-    for r, p, h in meetings(spec):
+    for r, positions, inputs in meetings(spec):
+        p: Any = (slice(None), *positions)
+        h: Any = (slice(None), *inputs)
         if role == "forward":
-            y[:, *p] += np.einsum("n...gc,cgo->n...go", x[:, *h], w[r])
+            y[p] += np.einsum("n...gc,cgo->n...go", x[h], w[r])
         elif role == "grad_input":
-            x[:, *h] += np.einsum("n...go,cgo->n...gc", y[:, *p], w[r])
+            x[h] += np.einsum("n...go,cgo->n...gc", y[p], w[r])
         else:
-            w[r] += np.einsum("pgc,pgo->cgo", _positions(x[:, *h]), _positions(y[:, *p]))
+            w[r] += np.einsum("pgc,pgo->cgo", _positions(x[h]), _positions(y[p]))
     result = {"forward": y, "grad_input": x, "grad_kernel": w}[role]
     return result.reshape(spec.result(role)[0])
 

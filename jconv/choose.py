@@ -98,6 +98,8 @@ def choose(spec: ConvSpec, role: Role = "forward", platform: str | None = None) 
 
 @functools.lru_cache(maxsize=4096)
 def _choose(spec: ConvSpec, role: Role, platform: str) -> Choice:
+    if spec.is_empty:  # costs may divide by its sizes
+        return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
     rates = cost.platform(platform)
     reasons = {a.name: refuses(a, role, spec) or not_allowed(a, spec) for a in ALGORITHMS.values()}
     able = [a for a in ALGORITHMS.values() if reasons[a.name] is None]

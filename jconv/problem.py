@@ -58,7 +58,7 @@ def hashable(knobs: dict[str, Any]) -> Knobs:
     are the types of all values, for 1 == True == 1.0 and only one of them is a stride.
     """
     plain = {name: _plain(name, value) for name, value in knobs.items()}
-    around = {"x64": jax.config.jax_enable_x64, "types": _types(tuple(plain.values()))}
+    around = {"x64": jax.config.read("jax_enable_x64"), "types": _types(tuple(plain.values()))}
     return tuple((plain | around).items())
 
 
