@@ -1,6 +1,7 @@
 """The zoo: every algorithm jconv has, by name, in the order they are explained."""
 
 from jconv.algorithm import Algorithm
+from jconv.algorithms.fft import FFT, FFT_OVERLAP
 from jconv.algorithms.grouped import merged, per_group
 from jconv.algorithms.im2col import IM2COL
 from jconv.algorithms.multiply_add import BROADCAST, DEPTHWISE
@@ -9,14 +10,16 @@ from jconv.algorithms.patchify import PATCHIFY
 from jconv.algorithms.pointwise import POINTWISE
 from jconv.algorithms.shift import SHIFT
 from jconv.algorithms.transposed import by_phase
+from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
 from jconv.algorithms.xla import XLA, XLA_EIGEN
 
 DIRECT = (XLA, XLA_EIGEN, IM2COL, SHIFT, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, OVERLAP_ADD)
 GROUPED = (per_group(XLA), per_group(XLA_EIGEN), merged(per_group(XLA_EIGEN)))
 TRANSPOSED = tuple(map(by_phase, (XLA, XLA_EIGEN, IM2COL, DEPTHWISE, BROADCAST, per_group(XLA_EIGEN))))
+TRANSFORMS = (WINOGRAD, WINOGRAD2, WINOGRAD4, FFT, FFT_OVERLAP)
 
 ALGORITHMS: dict[str, Algorithm] = {
-    algorithm.name: algorithm for algorithm in (*DIRECT, *GROUPED, *TRANSPOSED)
+    algorithm.name: algorithm for algorithm in (*DIRECT, *GROUPED, *TRANSPOSED, *TRANSFORMS)
 }
 
 __all__ = ["ALGORITHMS", "DEPTHWISE", "IM2COL", "SHIFT", "XLA"]

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,21 @@ from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import cook_toom
-from jconv.algorithms.cook_toom import Bilinear, Matrix
-from jconv.spec import ConvSpec, Ints, Role, itemsize
+from jconv.algorithms.cook_toom import Bilinear
+from jconv.algorithms.winograd_passes import (
+    Tiles,
+    analysis,
+    counts_of,
+    dtype_of,
+    groups_apart,
+    kernel_gradient,
+    positions_of,
+    sizes_of,
+    synthesis,
+    transformed_kernel,
+)  # fmt: skip
+from jconv.spec import ConvSpec, Role
 
-Tiles = tuple[Bilinear | None, ...]  # per spatial dimension; None: one tap, not transformed
 Rule = Callable[[ConvSpec], Tiles]
 
 MAX_TAPS = 7  # per dimension; F(2, 8) already errs 8 times as much as the direct sum
@@ -69,151 +80,28 @@ def fixed(m: int) -> Rule:
     return lambda spec: tuple(None if r == 1 else cook_toom.matrices(m, r) for r in spec.kernel)
 
 
-def _sizes(tiles: Tiles) -> Ints:
-    """m per dimension."""
-    return tuple(f.m if f else 1 for f in tiles)
-
-
-def _counts(tiles: Tiles, spec: ConvSpec) -> Ints:
-    """Tiles per dimension, the last one partial perhaps."""
-    return tuple(-(-p // m) for p, m in zip(spec.out_spatial, _sizes(tiles), strict=True))
-
-
-def _positions(tiles: Tiles) -> int:
-    """P: products per tile."""
-    return math.prod(f.n for f in tiles if f)
-
-
-# -- the passes: one dimension at a time, each one fused loop --------------------------------------
-
-
-def combination(row: Sequence, parts: Sequence[jax.Array]) -> jax.Array:
-    """Σ row[k]·parts[k], zeros and ones of the row costing nothing."""
-    terms = [_times(v, part) for v, part in zip(row, parts, strict=True) if v]
-    return functools.reduce(lax.add, terms)
-
-
-def _times(value, part: jax.Array) -> jax.Array:
-    if value in (1, -1):
-        return part if value == 1 else -part
-    return part * jnp.asarray(float(value), part.dtype)
-
-
-def analysis(
-    x: jax.Array, steps: Ints, before: Ints, counts: Ints, matrices: Sequence[Matrix | None]
-) -> jax.Array:
-    """Tiles of x (n, *h, c), transformed: (*positions, n, *tiles, c).
-
-    Along each dimension tile t starts at t·step − before and is as long as a row of the matrix; what
-    lies outside x is 0.  The last dimension goes first, so its positions end outermost.
-    """
-    done = 0
-    for d in reversed(range(len(steps))):
-        matrix = matrices[d] or ((1,),)
-        parts = [_every(x, d + 1, k - before[d], steps[d], counts[d]) for k in range(len(matrix[0]))]
-        parts = [part.transpose(_to_back(part.ndim, d, done)) for part in parts]
-        if matrices[d] is None:
-            (x,) = parts
-            continue
-        x = jnp.stack([combination(row, parts) for row in matrix], done if d == 0 else d + 1 + done)
-        x, done = lax.optimization_barrier(x), done + 1
-    return x
-
-
-def _every(x: jax.Array, axis: int, start: int, step: int, count: int) -> jax.Array:
-    """x[start], x[start + step], … along an axis, zeros outside x."""
-    length = (count - 1) * step + 1
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (-start, start + length - x.shape[axis], 0)
-    return lax.slice_in_dim(lax.pad(x, jnp.zeros((), x.dtype), config), 0, length, step, axis)
-
-
-def _to_back(ndim: int, d: int, done: int) -> list[int]:
-    """The axis order that brings axis d + 1, for d = 0 also n, behind the `done` position axes."""
-    last = [0, 1] if d == 0 else [d + 1]
-    first = [axis for axis in range(d + 2 + done) if axis not in last]
-    return first + last + [*range(d + 2 + done, ndim)]
-
-
-def synthesis(y: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    """Products (*positions, n, *tiles, o) back to (n, *p, o): the first dimension goes first."""
-    left = sum(f is not None for f in tiles)
-    for d, f in enumerate(tiles):
-        # y: (n, *p[:d], *positions[:left], tiles[d], …, o), with n behind the positions while d = 0
-        if f is None:
-            y = y.transpose(_to_front(y.ndim, d, left))
-            continue
-        left -= 1
-        axis = left if d == 0 else d + 1 + left
-        parts = [lax.index_in_dim(y, i, axis, False) for i in range(f.n)]
-        parts = [part.transpose(_to_front(part.ndim, d, left)) for part in parts]
-        y = jnp.stack([combination(row, parts) for row in f.A], d + 2)
-        y = y.reshape(*y.shape[: d + 1], -1, *y.shape[d + 3 :])
-        y = lax.slice_in_dim(y, 0, spec.out_spatial[d], axis=d + 1)
-        y = lax.optimization_barrier(y) if left else y
-    return y
-
-
-def _to_front(ndim: int, d: int, left: int) -> list[int]:
-    """The axis order that brings tiles[d], for d = 0 also n, in front of `left` position axes."""
-    first = [left, left + 1] if d == 0 else [*range(d + 1), d + 1 + left]
-    return first + [axis for axis in range(ndim) if axis not in first]
-
-
-def transformed_kernel(w: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    """U = G w: (*kernel, c, g·o) → (P·g, c, o)."""
-    w = w.astype(_dtype(spec)).reshape(*(r for r in spec.kernel if r > 1), spec.c, spec.out_channels)
-    for done, f in enumerate(f for f in tiles if f):
-        parts = [lax.index_in_dim(w, k, done, False) for k in range(f.r)]
-        w = jnp.stack([combination(row, parts) for row in f.G])
-    return lax.optimization_barrier(_groups_apart(w, spec.c, tiles, spec))
-
-
-def kernel_gradient(u: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    """∂w = Gᵀ ∂U: (P·g, c, o) → (*kernel, c, g·o), `transformed_kernel` backwards."""
-    active = [f for f in tiles if f]
-    u = u.reshape(-1, spec.groups, spec.c, spec.o).swapaxes(1, 2)
-    u = u.reshape(*(f.n for f in reversed(active)), spec.c, spec.out_channels)
-    for done, f in reversed(list(enumerate(active))):
-        parts = [lax.index_in_dim(u, p, 0, False) for p in range(f.n)]
-        u = jnp.stack([combination(column, parts) for column in zip(*f.G, strict=True)], done)
-    return u.reshape(spec.w_shape)
-
-
-def _groups_apart(a: jax.Array, rows: int, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    """(*positions, …rows, g·channels) → (P·g, rows, channels): row-major operands for the GEMM."""
-    channels = a.shape[-1] // spec.groups
-    if spec.groups > 1:
-        a = a.reshape(_positions(tiles), rows, spec.groups, channels).swapaxes(1, 2)
-    return lax.optimization_barrier(a.reshape(-1, rows, channels))
-
-
 # -- forward and grad_kernel of one block ----------------------------------------------------------
-
-
-def _dtype(spec: ConvSpec) -> np.dtype:
-    return jnp.promote_types(jnp.promote_types(spec.x_dtype, spec.w_dtype), spec.accumulator)
 
 
 def _rows(tiles: Tiles, spec: ConvSpec) -> int:
     """T: tiles in the batch."""
-    return spec.batch * math.prod(_counts(tiles, spec))
+    return spec.batch * math.prod(counts_of(tiles, spec))
 
 
 def _tiles_of_x(x: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
     """V = B x: (P·g, T, c)."""
     before = tuple(lo for lo, _ in spec.padding)
     matrices = [f and f.B for f in tiles]
-    v = analysis(x.astype(_dtype(spec)), _sizes(tiles), before, _counts(tiles, spec), matrices)
-    return _groups_apart(v, _rows(tiles, spec), tiles, spec)
+    v = analysis(x.astype(dtype_of(spec)), sizes_of(tiles), before, counts_of(tiles, spec), matrices)
+    return groups_apart(v, _rows(tiles, spec), tiles, spec)
 
 
 def _tiles_of_g(g: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
     """Aᵀ g: (P·g, T, o)."""
     matrices = [f and tuple(zip(*f.A, strict=True)) for f in tiles]
-    g = g.astype(_dtype(spec))
-    g = analysis(g, _sizes(tiles), (0,) * spec.ndim, _counts(tiles, spec), matrices)
-    return _groups_apart(g, _rows(tiles, spec), tiles, spec)
+    g = g.astype(dtype_of(spec))
+    g = analysis(g, sizes_of(tiles), (0,) * spec.ndim, counts_of(tiles, spec), matrices)
+    return groups_apart(g, _rows(tiles, spec), tiles, spec)
 
 
 def _block_forward(x: jax.Array, u: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
@@ -221,9 +109,9 @@ def _block_forward(x: jax.Array, u: jax.Array, tiles: Tiles, spec: ConvSpec) -> 
     m = jnp.einsum("ptc,pco->pto", v, u, precision=spec.precision, preferred_element_type=u.dtype)
     m = lax.optimization_barrier(m)
     if spec.groups > 1:
-        m = m.reshape(_positions(tiles), spec.groups, -1, spec.o).swapaxes(1, 2)
+        m = m.reshape(positions_of(tiles), spec.groups, -1, spec.o).swapaxes(1, 2)
     sizes = [f.n for f in reversed(tiles) if f]
-    m = m.reshape(*sizes, spec.batch, *_counts(tiles, spec), spec.out_channels)
+    m = m.reshape(*sizes, spec.batch, *counts_of(tiles, spec), spec.out_channels)
     return synthesis(m, tiles, spec).astype(spec.y_dtype)
 
 
@@ -241,9 +129,9 @@ BLOCK = 16 * MiB  # past it, blocks of this size: 8 images of 4 MiB or 16 of 2 w
 
 def workspace_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
     """Bytes of temporaries of all tiles at once: (U, what grows with the batch)."""
-    size = _dtype(spec).itemsize
+    size = dtype_of(spec).itemsize
     before, after = (_pass_sizes(tiles, spec, channels) for channels in (spec.in_channels, spec.out_channels))
-    u = size * _positions(tiles) * spec.c * spec.out_channels
+    u = size * positions_of(tiles) * spec.c * spec.out_channels
     v, m = before[-1], after[-1]
     if role == "grad_kernel":
         return u, size * (v + m + max(before[-2], after[-2]))
@@ -256,13 +144,15 @@ def _pass_sizes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[int]:
     shape = list(spec.out_spatial)
     for d, f in reversed(list(enumerate(tiles))):
         if f:
-            shape[d] = _counts(tiles, spec)[d] * f.n
+            shape[d] = counts_of(tiles, spec)[d] * f.n
             sizes.append(spec.batch * math.prod(shape) * channels)
     return sizes
 
 
 def blocks(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
     """How many images, and how many rows of output, are done at a time."""
+    if not all(isinstance(size, int) for size in (spec.batch, *spec.spatial)):
+        return spec.batch, spec.out_spatial[0]  # sizes that only a run will tell
     kernel, rest = workspace_of(tiles, spec, role)
     rows = spec.out_spatial[0]
     if kernel + rest <= WHOLE:
@@ -270,13 +160,16 @@ def blocks(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
     image = -(-rest // spec.batch)
     if image <= BLOCK:
         return _balanced(spec.batch, BLOCK // image), rows
-    m = _sizes(tiles)[0]
-    count = _counts(tiles, spec)[0]
+    m = sizes_of(tiles)[0]
+    count = counts_of(tiles, spec)[0]
     return 1, min(rows, m * _balanced(count, max(1, BLOCK * count // image)))
 
 
 def _balanced(total: int, most: int) -> int:
-    """`total` cut into as few pieces as `most` allows, all of about this size."""
+    """`total` in pieces of at most `most`: alike ones if there are any, else as few as possible."""
+    for size in range(min(total, most), most // 2, -1):
+        if total % size == 0:
+            return size
     return -(-total // -(-total // min(total, most)))
 
 
@@ -333,8 +226,8 @@ def _grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec) -> ja
         parts = lax.dynamic_slice(x, corner, block.x_shape), lax.dynamic_slice(g, corner, block.y_shape)
         return total + _block_grad_kernel(*parts, tiles, block)
 
-    shape = (_positions(tiles) * spec.groups, spec.c, spec.o)
-    total = lax.fori_loop(0, strips * stacks, body, jnp.zeros(shape, _dtype(spec)))
+    shape = (positions_of(tiles) * spec.groups, spec.c, spec.o)
+    total = lax.fori_loop(0, strips * stacks, body, jnp.zeros(shape, dtype_of(spec)))
     return kernel_gradient(total, tiles, spec)
 
 
@@ -350,7 +243,7 @@ def rejects(spec: ConvSpec) -> str | None:
     if any(d != 1 for _, d in wide):
         return f"it takes dilation 1 only, not {spec.rhs_dilation}"
     if max(spec.kernel) > MAX_TAPS:
-        return f"errors grow exponentially with the taps; it takes {MAX_TAPS} per dimension, not {spec.kernel}"
+        return f"errors grow exponentially with the taps: {MAX_TAPS} per dimension at most, not {spec.kernel}"
     if spec.is_depthwise:
         return "with one channel per group there is no sum over channels for the transforms to pay off in"
     if any(np.dtype(t).kind in "iub" for t in (spec.x_dtype, spec.w_dtype, spec.y_dtype)):
@@ -367,7 +260,7 @@ def _passes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[Step]:
     """The loops of `analysis` or, backwards, of `synthesis`."""
     sizes = _pass_sizes(tiles, spec, channels)
     lengths = [f.n for f in reversed(tiles) if f]
-    bytes_ = _dtype(spec).itemsize
+    bytes_ = dtype_of(spec).itemsize
     return [
         Loop(n * after, bytes_ * (before + after))
         for before, after, n in zip(sizes[:-1], sizes[1:], lengths, strict=True)
@@ -375,9 +268,9 @@ def _passes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[Step]:
 
 
 def steps_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    count, t = _positions(tiles) * spec.groups, _rows(tiles, spec)
+    count, t = positions_of(tiles) * spec.groups, _rows(tiles, spec)
     u = workspace_of(tiles, spec, role)[0]
-    kernel = Loop(2 * spec.parameters * _positions(tiles) ** 0.5, spec.parameters * 4 + 2 * u)
+    kernel = Loop(2 * spec.parameters * positions_of(tiles) ** 0.5, spec.parameters * 4 + 2 * u)
     gemm = Gemm(count, spec.c, spec.o, t) if role == "grad_kernel" else Gemm(count, t, spec.o, spec.c)
     ins, outs = (_passes(tiles, spec, channels) for channels in (spec.in_channels, spec.out_channels))
     return (*ins, kernel, gemm, *outs)
@@ -400,6 +293,7 @@ def winograd(name: str, rule: Rule) -> Algorithm:
         workspace=lambda spec, role: _workspace(rule(spec), spec, role),
         grad_kernel=lambda x, g, spec: _grad_kernel(x, g, rule(spec), spec),
         exact=False,
+        amplification=lambda spec: amplification(rule(spec)),
     )
 
 
