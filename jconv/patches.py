@@ -195,11 +195,15 @@ def _checked(channels_last: bool, shape: Ints, dtype: str, knobs: Any) -> Foldin
     strides = arguments.integers("stride", given["stride"], ndim)
     dilation = arguments.integers("dilation", given["dilation"], ndim)
     pairs = arguments.padding(given["padding"], kernel, strides, dilation)
-    arguments.fits(spatial, pairs, kernel, dilation)
     spec = ConvSpec.of(
         batch=n, in_channels=c, spatial=spatial, kernel=kernel, strides=strides, padding=pairs,
         rhs_dilation=dilation, dtype=dtype,
     )  # fmt: skip
+    if 0 in spec.out_spatial:
+        raise ValueError(
+            f"`kernel_size`={kernel} covers {spec.window} positions with its dilation but the padded image "
+            f"has only {spec.padded}: there is no window; enlarge `padding` or take a smaller kernel"
+        )
     return Folding(spec, channels_last, batched)
 
 
