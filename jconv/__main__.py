@@ -19,7 +19,11 @@ from types import ModuleType
 import jconv
 from jconv.bench import job
 
-COMMANDS: dict[str, str] = {"explain": "jconv.explain.command"}  # what a user types: the module that does it
+COMMANDS: dict[str, str] = {  # what a user types: the module that does it
+    "accuracy": "jconv.bench.accuracy",
+    "explain": "jconv.explain.command",
+    "tune": "jconv.bench.tuning",
+}
 EXTRAS = {"rich": "cli", "matplotlib": "bench"}  # what is not there for `import jconv`: the extra it is in
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 

@@ -1,0 +1,324 @@
+"""Measuring instead of estimating: time every candidate for every convolution of a program, keep the winners.
+
+    collect     the convolutions of a function, forward and gradients, as jconv will run them
+    candidates  what `choose` would consider: whatever does not refuse, is accurate enough for "auto" and
+                is estimated at no more than `within` times the best estimate
+    race        all compiled and run once, the hopeless dropped; then rounds in which each takes a turn in
+                random order, so that a drift of the machine meets all alike; the median counts
+    store       the winner, after each convolution: whoever interrupts keeps what was measured
+
+The analogue of cuDNN's benchmark mode, except that it is asked for and that its result is kept.  Near
+ties go to what was chosen before, so that noise does not change programs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import html
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jconv import cache
+from jconv.accelerate.rewrite import bodies, rewritten
+from jconv.accelerate.stateful import without_state
+from jconv.accelerate.wrap import program
+from jconv.algorithm import run
+from jconv.algorithms import ALGORITHMS
+from jconv.choose import choose
+from jconv.derivatives import OPERANDS
+from jconv.spec import ROLES, ConvSpec, Role
+
+Problem = tuple[ConvSpec, Role]
+Call = Callable[[], jax.Array]
+Progress = Callable[[int, int, str], None]
+
+HOPELESS = 3.0  # times the best: out after the first call
+NEAR_TIE = 1.03  # a winner has to be faster than what was chosen before by more than medians differ
+MEASUREMENT = 0.005  # seconds one turn should last
+MOST_REPEATS = 100
+HEADINGS = ("count", "role", "convolution", "before", "fastest", "gain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What was measured of one convolution.
+
+    Args:
+      spec, role: the problem.
+      count: how often the program runs it.
+      before: what `choose` answered so far.
+      algorithm: the winner, which it answers from now on.
+      seconds: median time per call of each candidate that stayed in the race, the least first.
+      failed: candidates that did not compile or run, and why.
+      known: True where the cache had it already and nothing was measured.
+    """
+
+    spec: ConvSpec
+    role: Role
+    count: int
+    before: str
+    algorithm: str
+    seconds: Mapping[str, float]
+    failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    known: bool = False
+
+    @property
+    def gain(self) -> float:
+        """How many times faster the winner is than what was chosen before; `nan` where that was not timed."""
+        return self.seconds.get(self.before, float("nan")) / self.seconds[self.algorithm]
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, in the order of `HEADINGS`."""
+        fastest = f"{self.algorithm} {self.seconds[self.algorithm] * 1e3:.3g} ms"
+        before = (
+            f"{self.before} {self.seconds[self.before] * 1e3:.3g} ms"
+            if self.before in self.seconds
+            else self.before
+        )
+        gain = "known" if self.known else "-" if self.gain != self.gain else f"{self.gain:.2f}×"
+        return f"{self.count}×", self.role, str(self.spec), before, fastest, gain
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """What `tune` returns: a row per convolution; prints as a table, in a notebook as an HTML one."""
+
+    rows: tuple[Row, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary a row, in plain types."""
+        return [vars(row) | {"spec": str(row.spec), "seconds": dict(row.seconds), "failed": dict(row.failed)}
+                for row in self.rows]  # fmt: skip
+
+    @property
+    def summary(self) -> str:
+        """The sums over one run of the program."""
+        timed = [row for row in self.rows if row.before in row.seconds]
+        before, after = (
+            sum(r.count * r.seconds[getattr(r, of)] for r in timed) for of in ("before", "algorithm")
+        )
+        changed = sum(row.before != row.algorithm for row in self.rows)
+        times = f"{before * 1e3:.3g} ms before, {after * 1e3:.3g} ms now"
+        return f"{len(self)} convolutions, {changed} changed: {times}"
+
+    def __str__(self) -> str:
+        lines = [HEADINGS, *(row.cells() for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+        return "\n".join([*text, self.summary])
+
+    def _repr_html_(self) -> str:
+        def tr(cells: Iterable[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = "".join(tr(row.cells(), "td") for row in self.rows)
+        return f"<table><caption>{html.escape(self.summary)}</caption>{tr(HEADINGS, 'th')}{body}</table>"
+
+
+def tune(
+    fn_or_specs: Callable[..., Any] | ConvSpec | Iterable[ConvSpec | Problem],
+    *args: Any,
+    rounds: int = 7,
+    within: float = 20.0,
+    again: bool = False,
+    progress: bool | Progress = True,
+) -> Tuned:
+    """Time the candidates for every convolution, and let "auto" take the fastest from now on.
+
+    The winners are kept in a file (`jconv.cache.path()`, set by `jconv.cache.use`) for this device, this
+    version of jax and exactly these sizes.  What is compiled already keeps its algorithm: tune first,
+    or call `jax.clear_caches()` afterwards.
+
+    Args:
+      fn_or_specs: a function, every convolution in which is tuned (hand in the gradient to have the
+        backward pass tuned, too); or a `ConvSpec` or several, of which all three roles are, or
+        `(spec, role)` pairs.
+      *args: the arguments of the function; `jax.ShapeDtypeStruct` does for an array.
+      rounds: how many times each candidate takes its turn.
+      within: candidates that are estimated at more than this many times the best are not tried.
+      again: also measure what the cache has already.
+      progress: True writes a line to stderr that says how far it is, False nothing; or a function of
+        (done, total, what is next).
+
+    Returns:
+      `Tuned`: a row per convolution.
+
+    Raises:
+      ValueError, TypeError: an argument is wrong.  RuntimeError: no candidate runs.
+
+    >>> import jax, jax.numpy as jnp, jconv
+    >>> from jconv import cache
+    >>> from jconv.tune import tune
+    >>> cache.use(None)  # in memory only
+    >>> def layer(x, w):
+    ...     return jconv.conv2d(x, w, stride=2)
+    >>> x, w = jax.ShapeDtypeStruct((1, 4, 9, 9), "float32"), jax.ShapeDtypeStruct((8, 4, 1, 1), "float32")
+    >>> tuned = tune(layer, x, w, rounds=1, progress=False)
+    >>> [row.role for row in tuned], tuned.rows[0].algorithm in tuned.rows[0].seconds
+    (['forward'], True)
+    """
+    if not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f"`rounds`={rounds!r} must be an int of at least 1")
+    if not within >= 1:
+        raise ValueError(f"`within`={within!r} must be at least 1")
+    found = collect(fn_or_specs, *args)
+    tell = progress if callable(progress) else _line if progress else _silent
+    rows = []
+    for done, ((spec, role), count) in enumerate(found.items()):
+        tell(done, len(found), f"{role} of {spec}")
+        rows.append(_known(spec, role, count, again) or _measured(spec, role, count, rounds, within))
+    tell(len(found), len(found), "")
+    return Tuned(tuple(rows))
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    pass
+
+
+def _line(done: int, total: int, what: str) -> None:
+    """On a terminal one line that is written over, elsewhere one line each."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K[{done}/{total}] {what}" if what else "\r\x1b[K", end="", file=sys.stderr, flush=True)
+    elif what:
+        print(f"[{done}/{total}] {what}", file=sys.stderr, flush=True)
+
+
+# -- collect ---------------------------------------------------------------------------------------
+
+
+def collect(fn_or_specs: Any, *args: Any) -> Counter[Problem]:
+    """The problems of a function or of a list, each with how often it is run.
+
+    >>> from jconv.spec import ConvSpec
+    >>> [role for spec, role in collect(ConvSpec.of(spatial=(5,), kernel=(3,)))]
+    ['forward', 'grad_input', 'grad_kernel']
+    """
+    if callable(fn_or_specs):
+        fn, args, kwargs = without_state(fn_or_specs, args, {})
+        found: Counter[Problem] = Counter()
+        _walk(rewritten(program(fn, args, kwargs).jaxpr), 1, found)
+        return found
+    if args:
+        raise TypeError("arguments go with a function; specs take none")
+    specs = [fn_or_specs] if isinstance(fn_or_specs, ConvSpec) else fn_or_specs
+    problems = [_problem(entry) for entry in specs]
+    return Counter(problem for group in problems for problem in group)
+
+
+def _problem(entry: Any) -> list[Problem]:
+    if isinstance(entry, ConvSpec):
+        return [(entry, role) for role in ROLES]
+    if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], ConvSpec) and entry[1] in ROLES:
+        return [entry]
+    raise TypeError(f"`fn_or_specs` must be a function, ConvSpecs or (ConvSpec, role) pairs, got {entry!r}")
+
+
+def _walk(jaxpr: Any, times: int, found: Counter[Problem]) -> None:
+    """Count what "auto" will choose for, also in loops, branches and calls."""
+    for eqn in jaxpr.eqns:
+        role = eqn.primitive.name.removeprefix("jconv_")
+        if role in ROLES and eqn.params["algorithm"] == "auto" and not eqn.params["spec"].is_empty:
+            found[eqn.params["spec"], role] += times
+        steps = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+        for body in bodies(eqn):
+            _walk(body, times * steps, found)
+
+
+# -- measure ---------------------------------------------------------------------------------------
+
+
+def _known(spec: ConvSpec, role: Role, count: int, again: bool) -> Row | None:
+    """What the cache has."""
+    winner, entry = cache.winner(spec, role), cache.entry(spec, role)
+    if again or winner is None or entry is None or winner not in entry["seconds"]:
+        return None
+    return Row(spec, role, count, winner, winner, entry["seconds"], known=True)
+
+
+def _measured(spec: ConvSpec, role: Role, count: int, rounds: int, within: float) -> Row:
+    choice = choose(spec, role)
+    before, least = choice.algorithm.name, min(choice.seconds.values())
+    names = [
+        n for n, estimate in choice.seconds.items() if estimate <= within * least or n in (before, "xla")
+    ]
+    calls, failed = _compiled(names, role, spec)
+    seconds = race(calls, rounds, failed)
+    if not seconds:
+        raise RuntimeError(f"nothing could run {role} of {spec}: {failed}")
+    fastest = next(iter(seconds))
+    if seconds.get(before, float("inf")) <= NEAR_TIE * seconds[fastest]:
+        fastest = before
+    cache.store(spec, role, None, seconds, fastest)
+    return Row(spec, role, count, before, fastest, seconds, failed)
+
+
+def _compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[str, Call], dict[str, str]]:
+    """A compiled call of each candidate on random operands, and why others do not compile."""
+    operands = [_random(name, spec) for name in OPERANDS[role]]
+    calls: dict[str, Call] = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        fn = functools.partial(run, ALGORITHMS[name], role, spec=spec)
+        try:
+            calls[name] = functools.partial(jax.jit(fn).lower(*operands).compile(), *operands)
+        except Exception as error:  # whatever it is, another candidate may do
+            failed[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return calls, failed
+
+
+def _random(name: str, spec: ConvSpec) -> jax.Array:
+    """An operand on the device: noise, for zeros and small integers may be faster than data."""
+    shape = {"x": spec.x_shape, "w": spec.w_shape, "y": spec.y_shape}[name]
+    dtype = np.dtype({"x": spec.x_dtype, "w": spec.w_dtype, "y": spec.y_dtype}[name])
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2, shape) if dtype.kind in "iub" else rng.standard_normal(shape, np.float32)
+    array = jax.device_put(values.astype(dtype))
+    if array.dtype != dtype:
+        raise ValueError(f"{dtype} needs 64-bit types: jax.config.update('jax_enable_x64', True)")
+    return array
+
+
+def race(calls: Mapping[str, Call], rounds: int, failed: dict[str, str]) -> dict[str, float]:
+    """Median seconds per call of those that stay in the race, the least first; adds to `failed`."""
+    once = {}
+    for name, call in calls.items():
+        try:
+            seconds_of(call, 1)
+            once[name] = seconds_of(call, 1)
+        except jax.errors.JaxRuntimeError as error:  # out of memory, perhaps
+            failed[name] = str(error).partition("\n")[0]
+    hopeful = [name for name in once if once[name] <= HOPELESS * min(once.values())]
+    repeats = {
+        name: max(1, min(MOST_REPEATS, round(MEASUREMENT / max(once[name], 1e-9)))) for name in hopeful
+    }
+    turns: dict[str, list[float]] = {name: [] for name in hopeful}
+    shuffle = random.Random(0).shuffle
+    for _ in range(rounds):
+        shuffle(hopeful)
+        for name in hopeful:
+            turns[name].append(seconds_of(calls[name], repeats[name]))
+    medians = {name: statistics.median(times) for name, times in turns.items()}
+    return dict(sorted(medians.items(), key=lambda item: item[1]))
+
+
+def seconds_of(call: Call, repeats: int) -> float:
+    """Seconds per call now, each call until its result is there."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        jax.block_until_ready(call())
+    return (time.perf_counter() - start) / repeats
