@@ -1,0 +1,113 @@
+"""FFT: lengths, blocks and errors, against NumPy in float64."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from jconv import cases
+from jconv.algorithm import run
+from jconv.algorithms import fft
+from jconv.algorithms.fft import FFT, FFT_OVERLAP
+from jconv.algorithms.fft_lengths import fast_length, overlapping, whole
+from jconv.spec import ROLES, ConvSpec
+from jconv.tolerance import tolerance, unit_roundoff
+
+
+def is_smooth(number):
+    for prime in (2, 3, 5, 7):
+        while number % prime == 0:
+            number //= prime
+    return number == 1
+
+
+def test_fast_length_is_the_least_smooth_one():
+    smooth = [n for n in range(1, 2500) if is_smooth(n)]
+    for least in range(1, 2401):
+        assert fast_length(least) == next(n for n in smooth if n >= least)
+
+
+SPECS = {
+    "wide_padding": ConvSpec.of(spatial=(5, 7), kernel=(15, 2), padding=((9, 10), (4, 6))),
+    "cropped": ConvSpec.of(batch=2, spatial=(40, 39), kernel=(5, 4), in_channels=4, out_channels=6,
+                           groups=2, strides=(1, 2), padding=((3, 1), (-1, 5))),
+    "dilated": ConvSpec.of(batch=2, spatial=(120,), kernel=(5,), in_channels=4, out_channels=4, groups=4,
+                           rhs_dilation=(3,), lhs_dilation=(2,), padding=((9, -2),)),
+    "causal": ConvSpec.of(spatial=(300,), kernel=(211,), in_channels=3, out_channels=6, groups=3,
+                          padding=((210, 0),)),
+    "volume": ConvSpec.of(batch=2, spatial=(9, 8, 40), kernel=(2, 3, 3), in_channels=20, out_channels=3),
+    "many": ConvSpec.of(batch=18, spatial=(13,), kernel=(4,), in_channels=2, out_channels=3),
+}  # fmt: skip
+BOTH = pytest.mark.parametrize("algorithm", [FFT, FFT_OVERLAP], ids=lambda a: a.name)
+
+
+def assert_agrees(algorithm, spec, roles=ROLES):
+    arrays = cases.normal(spec)
+    for role in roles:
+        a, b = cases.operands(role, arrays)
+        got = jax.jit(functools.partial(run, algorithm, role, spec=spec))(a, b)
+        assert got.dtype == spec.result(role)[1]
+        bound = tolerance(str(got.dtype), cases.reduction(role, spec), algorithm.amplification(spec))
+        assert cases.error(got, cases.reference(role, a, b, spec)) <= bound
+
+
+@BOTH
+@pytest.mark.parametrize("name", SPECS)
+def test_agrees(algorithm, name):
+    assert algorithm.rejects(SPECS[name]) is None
+    assert_agrees(algorithm, SPECS[name])
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "complex64"])
+def test_dtypes(x64, algorithm, dtype):
+    assert_agrees(algorithm, cases.with_dtype(SPECS["cropped"], dtype))
+
+
+@pytest.mark.parametrize("bytes_", [60_000, 6_000])
+def test_blocks_of_images_and_groups_agree(monkeypatch, bytes_):
+    spec = SPECS["cropped"].replace(batch=6)
+    monkeypatch.setattr(fft, "WHOLE", bytes_)
+    monkeypatch.setattr(fft, "BLOCK", bytes_)
+    fft._block.cache_clear()
+    assert fft._block(whole(spec), spec) != spec
+    assert_agrees(FFT, spec, ("forward", "grad_kernel"))
+    fft._block.cache_clear()
+
+
+def test_overlap_cuts_long_inputs_only():
+    long = ConvSpec.of(spatial=(100_000,), kernel=(50,))
+    (length,), (step,) = overlapping(long)
+    assert 99 <= length < 2000
+    assert step == length - 49
+    short = ConvSpec.of(spatial=(64,), kernel=(50,), in_channels=8, out_channels=8, groups=8)
+    assert overlapping(short) == whole(short)
+
+
+@pytest.mark.parametrize(("size", "taps"), [(16, 3), (128, 3), (96, 31)])
+def test_error_is_the_square_root_of_log_points(size, taps):
+    spec = ConvSpec.of(spatial=(size, size), kernel=(taps, taps))
+    arrays = cases.normal(spec)
+    want = cases.reference("forward", arrays["x"], arrays["w"], spec)
+    off = np.asarray(run(FFT, "forward", arrays["x"], arrays["w"], spec)) - want
+    ratio = np.sqrt(np.mean(off**2) / np.mean(want**2)) / unit_roundoff("float32")
+    assert 0.5 < ratio / math.sqrt(2 * math.log2(size)) < 1.5
+
+
+def test_nan_spreads_over_its_image_and_group_only():
+    spec = ConvSpec.of(batch=2, spatial=(6, 7), kernel=(3, 3), in_channels=4, out_channels=4, groups=2)
+    x = np.ones(spec.x_shape, "float32")
+    x[1, 2, 3, 0] = np.nan
+    y = np.asarray(run(FFT, "forward", x, np.ones(spec.w_shape, "float32"), spec))
+    expected = np.zeros(spec.y_shape, bool)
+    expected[1, :, :, :2] = True
+    np.testing.assert_array_equal(np.isnan(y), expected)
+
+
+@BOTH
+def test_refuses_with_a_reason(algorithm):
+    spec = ConvSpec.of(spatial=(5,), kernel=(3,))
+    assert "integers" in algorithm.rejects(cases.with_dtype(spec, "int32"))
+    assert "dimensions" in algorithm.rejects(ConvSpec.of(spatial=(3,) * 4, kernel=(2,) * 4))
