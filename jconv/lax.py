@@ -30,10 +30,7 @@ from jconv.layout import Layout
 from jconv.recognise import convolve_as_role
 from jconv.spec import ConvSpec, extent
 
-# lax's own, taken at import: jconv's may be put in their place later
-_lax_conv = lax.conv_general_dilated
-_lax_patches = lax.conv_general_dilated_patches
-_lax_conv_transpose = lax.conv_transpose
+_lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +153,8 @@ def conv_transpose(
 ) -> jax.Array:
     """`jax.lax.conv_transpose`, with its signature, results and errors, run by jconv.
 
-    What lax makes of the arguments is a `conv_general_dilated` with a dilated input; lax is asked for
-    its parameters, and jconv computes it.  For PyTorch's meaning see `jconv.conv_transpose2d`.
+    A `conv_general_dilated` with a dilated input, whose padding follows from that of the convolution it
+    transposes.  For PyTorch's meaning see `jconv.conv_transpose2d`.
 
     >>> import jax.numpy as jnp, jconv
     >>> x, w = jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 5))
@@ -165,13 +162,36 @@ def conv_transpose(
     (1, 8, 8, 5)
     """
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
-    arguments = (strides, padding, rhs_dilation, dimension_numbers, transpose_kernel,
-                 precision, preferred_element_type, use_consistent_padding)  # fmt: skip
-    convolution = _cached(_understand_transpose, (_aval(lhs), _aval(rhs)), arguments)
+    if dimension_numbers is None:
+        space = "HWD"[: max(lhs.ndim - 2, 0)]
+        dimension_numbers = f"N{space}C", f"{space}IO", f"N{space}C"
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    out, into, *space = numbers.rhs_spec
+    dilation = rhs_dilation or (1,) * len(space)
+    if use_consistent_padding or padding in ("SAME", "VALID"):
+        each = [padding] * len(space) if isinstance(padding, str) else padding
+        windows = (extent(rhs.shape[axis], d) for axis, d in zip(space, dilation, strict=True))
+        padding = tuple(map(_padding_of_transposed, windows, strides, each))
     if transpose_kernel:
-        out, into, *space = convolution["dimension_numbers"].rhs_spec
         rhs = lax.rev(rhs, space).swapaxes(out, into)
-    return conv_general_dilated(lhs, rhs, **convolution)
+    return conv_general_dilated(
+        lhs, rhs, (1,) * len(space), padding, strides, dilation, numbers,
+        precision=precision, preferred_element_type=preferred_element_type,
+    )  # fmt: skip
+
+
+def _padding_of_transposed(window: int, stride: int, padding: Any) -> tuple[int, int]:
+    """lax's padding of the dilated input, from the padding of the convolution it transposes."""
+    if padding == "VALID":
+        return window - 1, stride - 1 + max(window - stride, 0)
+    if padding == "SAME":
+        total = window + stride - 2
+        lo = window - 1 if stride > window - 1 else -(-total // 2)
+        return lo, total - lo
+    if isinstance(padding, str):
+        raise ValueError(f"`padding`={padding!r} is not known; choose 'SAME', 'VALID' or (low, high) pairs")
+    lo, hi = padding
+    return window - 1 - lo, window - 1 - hi
 
 
 def conv_general_dilated_patches(
@@ -251,20 +271,10 @@ def _understand(
 
 
 @functools.lru_cache(maxsize=4096)
-def _understand_transpose(
-    lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, arguments: Any, x64: bool
-) -> dict[str, Any]:
-    """The arguments of the `conv_general_dilated` that lax calls."""
-    jaxpr = jax.make_jaxpr(lambda x, w: _lax_conv_transpose(x, w, *arguments))(lhs, rhs)
-    return next(e.params for e in jaxpr.eqns if "dimension_numbers" in e.params)
-
-
-@functools.lru_cache(maxsize=4096)
 def _understand_patches(lhs: jax.ShapeDtypeStruct, arguments: Any, x64: bool) -> LaxProblem:
     """The spec of the one-channel convolutions of which every tap is a channel of the result."""
-    jaxpr = jax.make_jaxpr(lambda x: _lax_patches(x, *arguments))(lhs)
-    numbers = next(e.params["dimension_numbers"] for e in jaxpr.eqns if "dimension_numbers" in e.params)
-    kernel, strides, padding, lhs_dilation, rhs_dilation, _, _, preferred = arguments
+    kernel, strides, padding, lhs_dilation, rhs_dilation, numbers, _, preferred = arguments
+    numbers = lax.conv_dimension_numbers(lhs.shape, (1, 1, *kernel), numbers)
     channels = lhs.shape[numbers.lhs_spec[1]]
     w_shape = [0] * lhs.ndim
     for axis, size in zip(numbers.rhs_spec, (channels * math.prod(kernel), 1, *kernel), strict=True):

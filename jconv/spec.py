@@ -125,12 +125,12 @@ class ConvSpec:
     @property
     def c(self) -> int:
         """Input channels per group."""
-        return self.in_channels // self.groups
+        return self.in_channels // max(self.groups, 1)  # a vmap over nothing has no groups
 
     @property
     def o(self) -> int:
         """Output channels per group."""
-        return self.out_channels // self.groups
+        return self.out_channels // max(self.groups, 1)
 
     @property
     def window(self) -> Ints:

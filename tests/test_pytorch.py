@@ -16,7 +16,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even k
 CONVS = {  # x, w, keywords
     "plain": ((2, 3, 9, 8), (4, 3, 3, 2), {}),
     "stride_padding": ((2, 3, 9, 11), (4, 3, 3, 3), dict(stride=(2, 3), padding=(1, 2))),
-    "everything": ((2, 6, 10, 9), (9, 2, 3, 2), dict(stride=(2, 1), padding=(2, 1), dilation=(1, 3), groups=3)),
+    "everything": ((2, 6, 10, 9), (9, 2, 3, 2), dict(stride=(2, 1), padding=(2, 1), dilation=(1, 3),
+                                                     groups=3)),
     "depthwise_multiplier": ((1, 3, 7, 8), (6, 1, 3, 3), dict(padding=1, groups=3)),
     "same_even_kernel": ((1, 2, 7, 6), (3, 2, 4, 2), dict(padding="same")),
     "same_dilated": ((1, 2, 7, 9), (3, 2, 2, 3), dict(padding="same", dilation=(3, 2))),
@@ -27,7 +28,7 @@ CONVS = {  # x, w, keywords
     "1d": ((2, 4, 12), (6, 2, 5), dict(stride=2, padding=3, groups=2)),
     "1d_unbatched": ((4, 12), (6, 4, 5), dict(dilation=2)),
     "3d": ((1, 4, 5, 6, 4), (6, 2, 2, 3, 2), dict(stride=(1, 2, 1), padding=(1, 0, 1), groups=2)),
-}
+}  # fmt: skip
 TRANSPOSED = {
     "plain": ((2, 3, 5, 4), (3, 4, 3, 2), {}),
     "stride": ((2, 3, 5, 4), (3, 4, 4, 3), dict(stride=(2, 3), padding=(1, 0))),
@@ -114,12 +115,12 @@ def test_padding_modes(mode, padding):
     layer = torch.nn.Conv2d(2, 3, (4, 3), padding=padding, padding_mode=mode)
     x, w, b = normal((2, 2, 6, 5), (3, 2, 4, 3), (3,))
     layer.weight, layer.bias = map(torch.nn.Parameter, map(torch.tensor, (w, b)))
-    (input,) = torches(x)
-    expected = layer(input)
+    (image,) = torches(x)
+    expected = layer(image)
     (g,) = normal(tuple(expected.shape), seed=1)
     expected.backward(torch.tensor(g))
     y, pullback = jax.vjp(lambda *a: jconv.conv2d(*a, padding=padding, padding_mode=mode), x, w, b)
-    theirs = [t.detach().numpy() for t in (expected, input.grad, layer.weight.grad, layer.bias.grad)]
+    theirs = [t.detach().numpy() for t in (expected, image.grad, layer.weight.grad, layer.bias.grad)]
     chex.assert_trees_all_close([y, *pullback(g)], theirs, rtol=0, atol=10 * tolerance("float32", 100))
 
 
@@ -257,7 +258,9 @@ def test_unfold_refuses(case):
 def test_fold_refuses(case):
     cols, size, kernel, blamed = REFUSED_FOLDS[case]
     assert_both_refuse(
-        lambda: jconv.fold(jnp.ones(cols), size, kernel), lambda: F.fold(torch.ones(cols), size, kernel), blamed
+        lambda: jconv.fold(jnp.ones(cols), size, kernel),
+        lambda: F.fold(torch.ones(cols), size, kernel),
+        blamed,
     )
 
 
