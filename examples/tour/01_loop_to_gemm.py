@@ -41,7 +41,7 @@ print(f"\non a 32×32 image all four agree, bit for bit, in all {expected.size:,
 
 times = race(ways, rounds=5)
 for way in ways:
-    print(f"  {way:34s} {1e3 * times.median(way):9.3f} ms   {times.ratio(slowest, way):7.0f}× the loop's pace")
+    print(f"  {way:34s} {1e3 * times.median(way):9.3f} ms   {times.ratio(slowest, way):7.0f}× the loop")
 
 seconds = times.median(slowest) * numbers / expected.size
 print(f"\nat the loop's pace the whole stem would take {seconds:.1f} s for one image.  The sum is the same,")

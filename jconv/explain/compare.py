@@ -5,14 +5,15 @@ The page does no guessing: each combination of the fields was put to jconv when 
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 import math
 from typing import Any
 
-from jconv import cost
-from jconv.algorithm import Algorithm, Gemm, refuses, steps, workspace
+from jconv.algorithm import Algorithm, Fft, Gemm, Loop, steps, workspace
 from jconv.algorithms import ALGORITHMS
-from jconv.choose import cheapest
+from jconv.choose import Choice, choose
 from jconv.spec import ConvSpec
 
 PLATFORM = "cpu"
@@ -36,6 +37,7 @@ PRESETS = {
 }
 
 
+@functools.cache  # it takes seconds
 def layers() -> dict[str, Any]:
     """The fields, the presets and an answer for every combination that makes a layer."""
     texts: dict[str, int] = {}
@@ -67,48 +69,48 @@ def spec_of(batch: str, size: str, c: str, o: str, kernel: str, stride: str, gro
 
 def answer(spec: ConvSpec, texts: dict[str, int]) -> dict[str, Any]:
     """The choice, its reason, and a row per algorithm; sentences are numbered in `texts`."""
-    name, reason = chosen(spec)
+    choice = asked(spec)
     return {
-        "chosen": list(ALGORITHMS).index(name),
-        "reason": numbered(reason, texts),
-        "rows": [row(algorithm, spec, texts) for algorithm in ALGORITHMS.values()],
+        "chosen": list(ALGORITHMS).index(choice.algorithm.name),
+        "reason": numbered(choice.reason, texts),
+        "rows": [row(algorithm, choice, texts) for algorithm in ALGORITHMS.values()],
     }
 
 
-def chosen(spec: ConvSpec) -> tuple[str, str]:
-    """What "auto" runs for this layer, and why."""
-    return cheapest("forward", spec, PLATFORM).name, "the least estimated time"
+def asked(spec: ConvSpec) -> Choice:
+    """What "auto" runs for this layer, why, and why not the others."""
+    return choose(spec, "forward", PLATFORM)
 
 
-def row(algorithm: Algorithm, spec: ConvSpec, texts: dict[str, int]) -> list[Any]:
-    """[µs, workspace in bytes, multiplications if not the direct sum's, why refused]."""
-    refusal = refuses(algorithm, "forward", spec)
-    if refusal:
-        return [None, None, None, numbered(refusal, texts)]
-    count = multiplications(algorithm, spec)
-    space = workspace(algorithm, "forward", spec)
-    return [three_digits(microseconds(algorithm, spec)), space, None if count == spec.macs else count, None]
-
-
-def microseconds(algorithm: Algorithm, spec: ConvSpec) -> float:
-    """Estimated time by the cost model."""
-    rates = cost.PLATFORMS[PLATFORM]
-    return 1e6 * sum(cost.seconds(step, rates) for step in steps(algorithm, "forward", spec))
+def row(algorithm: Algorithm, choice: Choice, texts: dict[str, int]) -> list[float] | int:
+    """[µs, workspace in bytes, multiplications if not the direct sum's], or the number of the refusal."""
+    if algorithm.name not in choice.seconds:
+        return numbered(choice.rejected[algorithm.name], texts)
+    time = three_digits(1e6 * choice.seconds[algorithm.name])
+    space = workspace(algorithm, "forward", choice.spec)
+    count = multiplications(algorithm, choice.spec)
+    return [time, space, *([] if count == choice.spec.macs else [count])]
 
 
 def multiplications(algorithm: Algorithm, spec: ConvSpec) -> int:
-    """Products of an input value (or its transform) with a kernel value (or its transform).
+    """Real products of an input value (or its transform) with a kernel value (or its transform).
 
-    Those of the matrix products, where there are any; else the direct sum's.
+    Those of the matrix products, where there are any; of spectra and of the transforms themselves,
+    N log₂ N for N real points, where those are Fourier's; else the direct sum's.
     """
-    parts = [step for step in steps(algorithm, "forward", spec) if isinstance(step, Gemm)]
-    return sum(g.count * g.m * g.n * g.k for g in parts) if parts else spec.macs
+    parts = steps(algorithm, "forward", spec)
+    gemms = [step for step in parts if isinstance(step, Gemm)]
+    transforms = sum(s.count * s.length * math.log2(s.length) for s in parts if isinstance(s, Fft))
+    if transforms:
+        return round(transforms + sum(step.flops for step in parts if isinstance(step, Loop)) / 2)
+    return sum(g.count * g.m * g.n * g.k for g in gemms) if gemms else spec.macs
 
 
 def about(algorithm: Algorithm) -> str:
     """The first sentence of the file the algorithm is written in."""
-    module = __import__(algorithm.forward.__module__, fromlist=["__doc__"])
-    return (module.__doc__ or "").split("\n\n")[0].replace("\n", " ").rstrip(".")
+    written = getattr(algorithm.forward, "func", algorithm.forward)  # a partial says nothing of itself
+    doc = inspect.getmodule(written).__doc__ or ""
+    return doc.split("\n\n")[0].replace("\n", " ").rstrip(".")
 
 
 def numbered(sentence: str, texts: dict[str, int]) -> int:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from jconv.algorithms.cook_toom import Matrix, matrices
 from jconv.explain.kernels import NAMED
 from jconv.explain.lesson import EXAMPLE
 
-BT = [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]
-G = [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]
-AT = [[1, 1, 1, 0], [0, 1, -1, -1]]
-
 
 def winograd() -> dict[str, Any]:
-    """Bᵀ, G and Aᵀ of y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A (Lavin & Gray, 2016)."""
-    return {"BT": BT, "G": G, "AT": AT, "example": {"x": EXAMPLE, "w": NAMED["sobel-x"]}}
+    """Aᵀ, G and Bᵀ of y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A, as jconv derives them.
+
+    >>> winograd()["BT"]
+    [[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, -1.0, 1.0, 0.0], [0.0, -1.0, 0.0, 1.0]]
+    """
+    f = matrices(2, 3)
+    example = {"x": EXAMPLE, "w": NAMED["sobel-x"]}
+    return {"AT": floats(f.A), "G": floats(f.G), "BT": floats(f.B), "example": example}
+
+
+def floats(matrix: Matrix) -> list[list[float]]:
+    """Fractions as the floats they are exactly."""
+    return [list(map(float, row)) for row in matrix]

@@ -39,7 +39,8 @@ function paintLayer() {
   const facts = layerFacts(layer);
   paintFacts(facts);
   const answer = known(layer);
-  byId("verdict").replaceChildren("jconv chooses ", element("b", { id: "chosen" }, LAYERS.names[answer.chosen]), `: ${LAYERS.texts[answer.reason]}`);
+  byId("verdict").replaceChildren("jconv chooses ", element("b", { id: "chosen" }, LAYERS.names[answer.chosen]), ": ",
+    LAYERS.texts[answer.reason].replace(`${LAYERS.names[answer.chosen]}: `, ""));
   paintTable(answer, facts);
   for (const button of byId("presets").children) button.setAttribute("aria-pressed", String(button.dataset.key === keyOf(layer)));
 }
@@ -56,22 +57,25 @@ function paintFacts({ out, parameters, macs, flops, bytes, padding }) {
 
 const COLUMNS = ["multiplications", "workspace", "estimated time"];
 
+// rows: [microseconds, bytes of workspace, multiplications where they are not the direct sum's], or the
+// number of the sentence in which the algorithm refuses.
 function paintTable({ chosen, rows }, { macs }) {
   const head = element("tr", {}, ...["algorithm", ...COLUMNS].map((name) => element("th", { scope: "col" }, name)));
-  const slowest = Math.max(...rows.map(([time]) => time ?? 0));
-  const order = rows.map((_, i) => i).sort((a, b) => (rows[a][0] ?? Infinity) - (rows[b][0] ?? Infinity));
-  byId("algorithm-table").replaceChildren(element("caption", {}, "Every algorithm for this layer, forward"), element("thead", {}, head),
-    element("tbody", {}, ...order.map((i) => algorithmRow(i, rows[i], i === chosen, slowest, macs))));
+  const indices = rows.map((_, i) => i);
+  const able = indices.filter((i) => Array.isArray(rows[i])).sort((a, b) => rows[a][0] - rows[b][0]);
+  const slowest = rows[able.at(-1)][0];
+  byId("algorithm-table").replaceChildren(element("caption", {}, "Every algorithm that takes this layer, forward"), element("thead", {}, head),
+    element("tbody", {}, ...able.map((i) => algorithmRow(i, rows[i], i === chosen, slowest, macs))));
+  const others = indices.filter((i) => !able.includes(i));
+  byId("refusals").hidden = !others.length;
+  byId("refusals-count").textContent = `${others.length} do not take it`;
+  byId("refusals-list").replaceChildren(...others.map((i) =>
+    element("li", { "data-algorithm": LAYERS.names[i] }, element("b", {}, LAYERS.names[i]), `: ${LAYERS.texts[rows[i]]}`)));
 }
 
-// rows: [microseconds or null, workspace in bytes, multiplications where they are not the direct sum's, refusal]
-function algorithmRow(index, [time, workspace, multiplications, refusal], isChosen, slowest, macs) {
+function algorithmRow(index, [time, workspace, multiplications], isChosen, slowest, macs) {
   const name = element("th", { scope: "row" }, LAYERS.names[index], element("small", {}, LAYERS.about[index]));
   const row = element("tr", { "data-algorithm": LAYERS.names[index], class: isChosen ? "chosen" : "" }, name);
-  if (time === null) {
-    row.append(element("td", { colspan: 3, class: "refused" }, `not here: ${LAYERS.texts[refusal]}`));
-    return row;
-  }
   const count = multiplications ?? macs;
   const share = count === macs ? "" : ` (${(count / macs).toPrecision(2)}×)`;
   const bar = element("span", { class: "bar", style: `--part:${Math.max(1, (100 * time) / slowest)}%` });
