@@ -23,55 +23,96 @@ MARGIN = 1.1  # an estimate is rarely closer than this; XLA's own wins ties
 
 
 @dataclasses.dataclass(frozen=True)
+class Route:
+    """One way the platform's compiler computes a convolution.
+
+    Reaches `rate` FLOP/s · k / (k + half_k) · o / (o + half_o), k = taps·c the length of the sums, o
+    the output channels of a group; plus gathering the patches at `packing` bytes/s per channel that lies
+    side by side, the bytes of x, w and y at `bandwidth`, and `call` per group.
+    """
+
+    rate: float
+    half_k: float = 0.0
+    half_o: float = 0.0
+    packing: float = math.inf
+    bandwidth: float = math.inf
+    call: float = 10e-6
+
+
+@dataclasses.dataclass(frozen=True)
 class Platform:
     """Rates of one kind of device, in FLOP/s, bytes/s and seconds.
 
     Args:
-      gemm: large matrix products; `half` is the length of a side at which half of that is reached.
-      loop: one fused elementwise loop that stays in registers and cache.
-      bandwidth: its memory traffic.
-      fresh: extra seconds per byte of a buffer too large for the allocator to keep (`large`).
-      fft: transforms.
+      gemm: matrix products; `half` are the sides m, n, k at which half of it is reached.
+      loop: one fused elementwise loop over long runs; `half_run` is the run at which half is.
+      bandwidth: the memory traffic of such a loop; `copy`: of one that only moves values.
+      fresh: extra seconds per byte written to a buffer of more than `large` bytes.
+      fft: real transforms.
       native: the platform's own convolution, by route.
-      call: starting one step.
+      call: starting one step; `batched`: each further product of a batched GEMM.
     """
 
     gemm: float
     half: tuple[float, float, float]
     loop: float
+    half_run: float
     bandwidth: float
+    copy: float
     fresh: float
     large: float
     fft: float
-    native: dict[str, float]
+    native: dict[str, Route]
     call: float
+    batched: float
 
 
-# AMD EPYC with AVX-512, 2 cores, jax 0.10.2, 2026-11
+# AMD EPYC with AVX-512, 2 cores, jax 0.10.2, 2026-11: fitted to 791 measured times of 18 algorithms in
+# three roles on 60 convolutions; the algorithm of the least estimate takes 1.16 times the best one's
+# time in the geometric mean.
 CPU = Platform(
-    gemm=400e9,
-    half=(8, 16, 24),
-    loop=60e9,
-    bandwidth=30e9,
-    fresh=0.27e-3 / 2**20,
-    large=32 * 2**20,
-    fft=6e9,
-    native={"ynn": 250e9, "eigen": 320e9, "naive": 1e9},
-    call=3e-6,
+    gemm=260e9,
+    half=(25, 13, 25),
+    loop=22e9,
+    half_run=4,
+    bandwidth=19e9,
+    copy=33e9,
+    fresh=0.06e-9,
+    large=16e6,
+    fft=9.7e9,
+    native={
+        "ynn": Route(390e9, 32, 8, 1.2e9, 5e9),
+        "ynn_kernel": Route(170e9, bandwidth=5e9),
+        "eigen": Route(340e9, 40, 12, 1.2e9, 20e9, call=20e-6),
+        "eigen_kernel": Route(77e9, bandwidth=20e9, call=20e-6),
+        "eigen_grouped": Route(185e9, 90, 23, 1.2e9, 20e9, call=20e-6),
+        "eigen_grouped_kernel": Route(9e9, call=20e-6),
+        "eigen_3d": Route(29e9, call=20e-6),
+        "eigen_3d_kernel": Route(14e9, call=20e-6),
+        "naive": Route(1e9),
+    },
+    call=11e-6,
+    batched=0.9e-6,
 )
-# Not measured: an H200's data sheet, so that "auto" has an order to follow there.
+# Not measured: from the data sheet of an H200, so that "auto" has an order to follow there.
 GPU = Platform(
-    gemm=400e12,
+    gemm=40e12,
     half=(64, 64, 64),
     loop=30e12,
+    half_run=1,
     bandwidth=3e12,
+    copy=3e12,
     fresh=0.0,
     large=math.inf,
-    fft=10e12,
-    native={"cudnn": 300e12},
+    fft=5e12,
+    native={"cudnn": Route(40e12, 32, 32, bandwidth=3e12, call=4e-6)},
     call=4e-6,
+    batched=0.0,
 )
 PLATFORMS = {"cpu": CPU, "cuda": GPU, "gpu": GPU, "rocm": GPU}
+
+PACKED_RUN = 24  # values side by side beyond which gathering gets no faster
+LARGE_IMAGE = 3e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long
 
 
 def platform(name: str) -> Platform:
@@ -79,7 +120,7 @@ def platform(name: str) -> Platform:
     return PLATFORMS.get(name, GPU)
 
 
-def total(steps: tuple[Step, ...], rates: Platform, spec: ConvSpec) -> float:
+def total(steps: tuple[Step, ...], rates: Platform) -> float:
     """Estimated seconds of all steps, one after the other."""
     return sum(seconds(step, rates) for step in steps) + rates.call
 
@@ -89,10 +130,12 @@ def seconds(step: Step, rates: Platform) -> float:
     match step:
         case Gemm(count, m, n, k):
             used = math.prod(size / (size + h) for size, h in zip((m, n, k), rates.half, strict=True))
-            return 2 * count * m * n * k / (rates.gemm * used) + rates.call
-        case Loop(flops, size):
+            return 2 * count * m * n * k / (rates.gemm * used) + rates.call + (count - 1) * rates.batched
+        case Loop(flops, size, run):
+            used = run / (run + rates.half_run)
             fresh = rates.fresh * size / 2 if size / 2 > rates.large else 0.0
-            return max(flops / rates.loop, size / rates.bandwidth) + fresh + rates.call
+            moving = size / (rates.bandwidth if flops else rates.copy)
+            return max(flops / rates.loop, moving) / used + fresh + rates.call
         case Fft(count, length):
             return 2.5 * count * length * math.log2(max(length, 2)) / rates.fft + rates.call
         case Native(spec):
@@ -102,23 +145,33 @@ def seconds(step: Step, rates: Platform) -> float:
 
 def native(spec: ConvSpec, rates: Platform) -> float:
     """Estimated seconds of the platform's own convolution."""
-    if "cudnn" in rates.native:
-        return spec.flops * spec.groups / rates.native["cudnn"] + rates.call
-    return spec.flops / rates.native[route(spec)] + rates.call * spec.groups
+    taken = "cudnn" if "cudnn" in rates.native else route(spec)
+    way = rates.native[taken]
+    k = spec.taps * spec.c
+    run = spec.c * (spec.kernel[-1] if taken == "ynn" else 1) if spec.ndim else spec.c
+    packing = 4 * spec.positions * k / (way.packing * min(run, PACKED_RUN))
+    rate = way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o)
+    time = spec.flops / rate + spec.bytes / way.bandwidth + (packing if "_kernel" not in taken else 0.0)
+    if taken == "ynn" and all(s == 1 for s in spec.strides):
+        time *= 1 + (math.prod(spec.out_spatial) / LARGE_IMAGE) ** 1.8
+    return time + way.call * spec.groups
 
 
 def route(spec: ConvSpec) -> str:
-    """Which of XLA:CPU's three ways a convolution takes, read in its source (jaxlib 0.10).
+    """Which of XLA:CPU's ways a convolution takes, read in its source (jaxlib 0.10).
 
     YNNPACK: 2-D, one group, f32 or f64, more than 16 channels on a side, output and kernel no larger
-    than the input, no input dilation.  Eigen: other f32 and halves in 1 to 3 dimensions.  Else a naive
-    loop.
+    than the input, no input dilation.  Eigen: other f32 and halves in 1 to 3 dimensions, group by
+    group.  Else a naive loop.  A kernel larger than the output (a kernel gradient) has rates of its own.
     """
     plain = all(d == 1 for d in spec.lhs_dilation)
-    if spec.ndim == 2 and spec.groups == 1 and plain and max(spec.c, spec.o) > 16:
+    kernel = "_kernel" if spec.taps > math.prod(spec.out_spatial) else ""
+    if plain and spec.ndim == 2 and spec.groups == 1 and max(spec.c, spec.o) > 16:
         shrinks = all(p <= h for p, h in zip(spec.out_spatial, spec.spatial, strict=True))
         fits = all(k <= h for k, h in zip(spec.kernel, spec.spatial, strict=True))
         if shrinks and fits and spec.x_dtype in ("float32", "float64"):
-            return "ynn"
+            return "ynn" + kernel
     halves = ("float32", "bfloat16", "float16")
-    return "eigen" if 1 <= spec.ndim <= 3 and spec.x_dtype in halves and plain else "naive"
+    if not (plain and 1 <= spec.ndim <= 3 and spec.x_dtype in halves):
+        return "naive"
+    return "eigen" + ("_3d" if spec.ndim == 3 else "_grouped" if spec.groups > 1 else "") + kernel

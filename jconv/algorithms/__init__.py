@@ -13,7 +13,7 @@ from jconv.algorithms.transposed import by_phase
 from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
 from jconv.algorithms.xla import XLA, XLA_EIGEN
 
-DIRECT = (XLA, XLA_EIGEN, IM2COL, SHIFT, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, OVERLAP_ADD)
+DIRECT = (XLA, XLA_EIGEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, IM2COL, SHIFT, OVERLAP_ADD)
 GROUPED = (per_group(XLA), per_group(XLA_EIGEN), merged(per_group(XLA_EIGEN)))
 TRANSPOSED = tuple(map(by_phase, (XLA, XLA_EIGEN, IM2COL, DEPTHWISE, BROADCAST, per_group(XLA_EIGEN))))
 TRANSFORMS = (WINOGRAD, WINOGRAD2, WINOGRAD4, FFT, FFT_OVERLAP)

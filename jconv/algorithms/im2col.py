@@ -80,7 +80,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     part = blocks.band(spec, columns_bytes(spec))
     count = -(-spec.positions // max(part.positions, 1))
     m, k = part.positions, spec.taps * spec.c
-    copy = Loop(0, 2 * columns_bytes(part))
+    copy = Loop(0, 2 * columns_bytes(part), spec.c)
     if role == "grad_kernel":
         turned = Loop(0, 8 * spec.groups * m * min(k, spec.o))
         return (copy, turned, Gemm(spec.groups, k, spec.o, m)) * count

@@ -94,7 +94,7 @@ def _product_bytes(spec: ConvSpec) -> int:
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     gemm = Gemm(1, spec.batch * math.prod(spec.spatial), spec.taps * spec.o, spec.c)
     y = math.prod(spec.y_shape) * itemsize(spec.accumulator)
-    return gemm, Loop(0, 2 * _product_bytes(spec)), Loop(0, 2 * y)
+    return gemm, Loop(0, _product_bytes(spec), spec.o), Loop(0, 2 * y, spec.o)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:

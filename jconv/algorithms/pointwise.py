@@ -70,7 +70,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
         "grad_kernel": (spec.c, spec.o, spec.positions),
     }[role]
     turned = 8 * spec.positions * min(spec.c, spec.o) if role == "grad_kernel" else 0
-    return Gemm(1, m, n, k), *([Loop(0, moved + turned)] if moved + turned else [])
+    return Gemm(1, m, n, k), *([Loop(0, moved + turned, spec.c)] if moved + turned else [])
 
 
 POINTWISE = Algorithm(

@@ -11,10 +11,12 @@ Source: Cho & Brand, "MEC"; Anderson et al., "Low-memory GEMM-based convolution 
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step, size_of
+from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.windows import pad, positions, tap
 from jconv.spec import ConvSpec, Role, itemsize
 
@@ -56,14 +58,18 @@ def rejects(spec: ConvSpec) -> str | None:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count = spec.taps * spec.groups
+    if spec.c == 1:  # a product over one channel is a multiply-add, and the compiler sees that
+        y = 3 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
+        return (Loop(spec.flops, y, spec.out_channels),) * (spec.taps if role == "grad_kernel" else 1)
     if role == "grad_kernel":
-        return (Gemm(count, spec.c, spec.o, spec.positions),)
-    partial = 3 * size_of(spec.y_shape) * itemsize(spec.accumulator)
+        turned = Loop(0, 8 * spec.positions * min(spec.c, spec.o) * count, spec.c)
+        return Gemm(count, spec.c, spec.o, spec.positions), turned
+    partial = 3 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
     return (Gemm(count, spec.positions, spec.o, spec.c), *([Loop(0, partial)] * (spec.taps - 1)))
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    return 2 * size_of(spec.x_shape) * itemsize(spec.x_dtype) + size_of(spec.y_shape) * itemsize(
+    return 2 * math.prod(spec.x_shape) * itemsize(spec.x_dtype) + math.prod(spec.y_shape) * itemsize(
         spec.accumulator
     )
 

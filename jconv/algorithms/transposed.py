@@ -125,7 +125,7 @@ def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
 def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     subs = [sub_spec(spec, combination) for combination in _combinations(spec)]
     each = sum((inner.steps(sub, "forward") for sub in subs if not sub.is_empty), ())
-    return *each, Loop(0, 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator))
+    return *each, Loop(0, 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator), spec.out_channels)
 
 
 def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:

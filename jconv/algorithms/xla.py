@@ -78,6 +78,10 @@ def _rejects_eigen(spec: ConvSpec) -> str | None:
         return f"{spec.ndim} spatial dimensions: only 2-D convolutions go to YNNPACK by themselves"
     if any(s != 1 for s in (*spec.strides, *spec.lhs_dilation)):
         return "stride or input dilation: the extra rows would cost more than they gain"
+    if spec.is_pointwise:
+        return "one tap: a plain matrix product"
+    if spec.taps > math.prod(spec.out_spatial):
+        return "the kernel is larger than the output: Eigen takes 10 to 100 times as long"
     if spec.out_spatial[0] > spec.spatial[0]:
         return "its output is already larger than its input"
     return None
