@@ -1,0 +1,256 @@
+"""The problem as integers: sizes, parameters, FLOPs, and the specs of gradients and batches."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from oracles import convolutions, lax_forward
+
+from jconv import cases
+from jconv.layout import from_specs, inverse, named, names
+from jconv.recognise import convolve_as_role, is_transposed
+from jconv.spec import ROLES, ConvSpec, extent, itemsize, windows
+
+small = st.integers(1, 3)
+
+
+@st.composite
+def specs(draw):
+    """Any geometry with an output, in 0 to 3 dimensions."""
+    n = draw(st.integers(0, 3))
+    each = lambda values: tuple(draw(st.lists(values, min_size=n, max_size=n)))  # noqa: E731
+    groups = draw(small)
+    spec = ConvSpec.of(
+        batch=draw(small), in_channels=groups * draw(small), out_channels=groups * draw(small), groups=groups,
+        spatial=each(st.integers(1, 6)), kernel=each(small), strides=each(small), lhs_dilation=each(small),
+        rhs_dilation=each(small), padding=each(st.tuples(st.integers(-2, 4), st.integers(-2, 4))),
+    )  # fmt: skip
+    assume(all(spec.out_spatial))
+    return spec
+
+
+# -- sizes and costs -------------------------------------------------------------------------------
+
+DENSE = ConvSpec.of(
+    batch=2, spatial=(28, 28), kernel=(3, 3), in_channels=256, out_channels=256, padding=((1, 1),) * 2
+)
+DEPTHWISE = DENSE.replace(groups=256)
+POINTWISE = DENSE.replace(kernel=(1, 1), padding=((0, 0),) * 2)
+
+
+def test_parameters_of_full_and_separable():
+    assert DENSE.parameters == 589_824
+    assert DEPTHWISE.parameters + POINTWISE.parameters == 67_840
+
+
+def test_flops_and_bytes():
+    positions = 2 * 28 * 28
+    assert DENSE.macs == positions * 589_824
+    assert DENSE.flops == 2 * DENSE.macs
+    assert DEPTHWISE.flops + POINTWISE.flops == 2 * positions * 67_840
+    assert DENSE.bytes == 4 * (positions * 256 + 589_824 + positions * 256)
+    halves = cases.with_dtype(DENSE, "bfloat16")
+    assert halves.bytes == DENSE.bytes // 2
+    assert halves.replace(y_dtype="float32").bytes == DENSE.bytes // 2 + 2 * positions * 256
+
+
+@given(specs())
+def test_every_role_costs_the_same_multiplications(spec):
+    """One per pair of (output, tap) and channel, as the definition counts them with padding as data."""
+    assert (
+        spec.macs
+        == spec.batch * np.prod(spec.out_spatial) * np.prod(spec.kernel) * spec.c * spec.out_channels
+    )
+    assert (
+        spec.as_grad_input().macs
+        == spec.batch * np.prod(spec.x_shape[1:-1]) * spec.taps * spec.o * spec.in_channels
+    )
+
+
+@given(specs())
+def test_the_output_has_laxs_shape(spec):
+    x, w = (jax.ShapeDtypeStruct(shape, "float32") for shape in (spec.x_shape, spec.w_shape))
+    y = jax.eval_shape(lambda x, w: lax_forward(x, w, spec), x, w)
+    assert y.shape == spec.y_shape
+    assert spec.positions * spec.out_channels == y.size
+
+
+@given(size=st.integers(0, 12), dilation=small, stride=small, window=st.integers(1, 5))
+def test_extents_and_windows_are_counted(size, dilation, stride, window):
+    assert extent(size, dilation) == (max(range(0, size * dilation, dilation)) + 1 if size else 0)
+    assert windows(size, window, stride) == sum(
+        1 for start in range(0, size, stride) if start + window <= size
+    )
+
+
+def test_results_by_role():
+    spec = DENSE.replace(y_dtype="bfloat16", w_dtype="float16")
+    assert spec.result("forward") == (spec.y_shape, "bfloat16")
+    assert spec.result("grad_input") == (spec.x_shape, "float32")
+    assert spec.result("grad_kernel") == (spec.w_shape, "float16")
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "accumulator"),
+    [
+        (("float32",) * 3, "float32"), (("bfloat16",) * 3, "float32"), (("float16",) * 3, "float32"),
+        (("float8_e4m3fn",) * 3, "float32"), (("float64",) * 3, "float64"), (("complex64",) * 3, "complex64"),
+        (("int8", "int8", "int32"), "int32"), (("uint8",) * 3, "int32"), (("int64",) * 3, "int64"),
+        (("bool", "bool", "int32"), "int32"), (("bfloat16", "bfloat16", "float64"), "float64"),
+    ],
+)  # fmt: skip
+def test_accumulators(dtypes, accumulator):
+    spec = DENSE.replace(**dict(zip(("x_dtype", "w_dtype", "y_dtype"), dtypes, strict=True)))
+    assert spec.accumulator == accumulator
+    assert itemsize(dtypes[0]) == np.dtype(dtypes[0]).itemsize
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(batch=0), dict(in_channels=0), dict(out_channels=0), dict(spatial=(0, 3)), dict(kernel=(40, 1)),
+     dict(kernel=(0, 1))],
+)  # fmt: skip
+def test_emptiness(change):
+    assert not DENSE.is_empty
+    assert DENSE.replace(**change).is_empty
+
+
+def test_kinds():
+    assert (DENSE.is_depthwise, DEPTHWISE.is_depthwise) == (False, True)
+    assert (DENSE.is_pointwise, POINTWISE.is_pointwise) == (False, True)
+    assert not DENSE.replace(in_channels=1).is_depthwise  # one channel in all is not a group each
+
+
+def test_specs_are_keys():
+    assert len({DENSE, dataclasses.replace(DENSE), DENSE.replace(batch=3)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (DENSE, "3×3 256→256 on 2×28×28, padding ((1, 1), (1, 1)), float32"),
+        (DEPTHWISE, "3×3 256→256 on 2×28×28, padding ((1, 1), (1, 1)), depthwise, float32"),
+        (POINTWISE.replace(strides=(2, 2)), "1×1 256→256 on 2×28×28, stride (2, 2), float32"),
+        (ConvSpec.of(spatial=(9,), kernel=(3,), lhs_dilation=(2,), rhs_dilation=(3,)),
+         "3 1→1 on 1×9, input dilation (2,), dilation (3,), float32"),
+    ],
+)  # fmt: skip
+def test_says_what_it_is(spec, text):
+    assert str(spec) == text
+
+
+# -- gradients -------------------------------------------------------------------------------------
+
+
+def flipped_and_swapped(w, spec):
+    """(r, c, g·o) → (−r, o, g·c), by NumPy."""
+    n = spec.ndim
+    w = np.flip(w, tuple(range(n))).reshape(*spec.kernel, spec.c, spec.groups, spec.o)
+    return np.swapaxes(w, n, n + 2).reshape(*spec.kernel, spec.o, spec.in_channels)
+
+
+@given(specs())
+def test_grad_input_is_the_convolution_it_says(spec):
+    arrays, moved = cases.whole(spec), spec.as_grad_input()
+    got = cases.reference("forward", arrays["y"], flipped_and_swapped(arrays["w"], spec), moved)
+    np.testing.assert_array_equal(got, cases.reference("grad_input", arrays["y"], arrays["w"], spec))
+
+
+@given(specs())
+def test_grad_kernel_is_the_convolution_it_says(spec):
+    arrays, moved, n = cases.whole(spec), spec.as_grad_kernel(), spec.ndim
+    x = arrays["x"].reshape(spec.batch, *spec.spatial, spec.groups, spec.c)
+    x = np.moveaxis(x, (n + 2, n + 1, 0), (0, n + 1, n + 2)).reshape(moved.x_shape)
+    y = cases.reference("forward", x, np.moveaxis(arrays["y"], 0, n), moved)
+    np.testing.assert_array_equal(
+        np.moveaxis(y, 0, n), cases.reference("grad_kernel", arrays["x"], arrays["y"], spec)
+    )
+
+
+def without_leftover(spec):
+    """The high padding cut to what the last window reaches: all that a gradient can know of it."""
+    rests = [(size - K) % s for size, K, s in zip(spec.padded, spec.window, spec.strides, strict=True)]
+    return spec.replace(padding=tuple((lo, hi - r) for (lo, hi), r in zip(spec.padding, rests, strict=True)))
+
+
+@given(specs())
+def test_the_gradient_of_the_gradient_is_the_convolution(spec):
+    tight = without_leftover(spec)
+    assert tight.y_shape == spec.y_shape
+    assert spec.as_grad_input().as_grad_input() == tight
+    assert spec.as_grad_kernel().as_grad_kernel() == tight
+    assert spec.as_grad_input().y_shape == spec.x_shape
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+@given(spec=specs(), size=small, letter=st.sampled_from("ncog"))
+def test_folding_multiplies_the_work_and_what_carries_the_letter(spec, size, letter):
+    folded = spec.folded(size, letter)
+    assert folded.macs == size * spec.macs
+    carried = {"x": "ngc", "w": "cgo", "y": "ngo"}
+    for name, shape in cases.shapes(folded).items():
+        assert np.prod(shape) == np.prod(cases.shapes(spec)[name]) * (size if letter in carried[name] else 1)
+
+
+# -- layouts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_layouts_by_name(ndim):
+    space = tuple(range(5, 5 + ndim))
+    first, last = names(ndim)
+    for name in (first, "nchw"):
+        layout = named(name, ndim)
+        assert tuple((2, 3, *space)[axis] for axis in layout.x) == (2, *space, 3)
+        assert tuple((4, 3, *space)[axis] for axis in layout.w) == (*space, 3, 4)
+        assert tuple((2, *space, 4)[axis] for axis in layout.y) == (2, 4, *space)
+    layout, same = named(last, ndim), tuple(range(ndim + 2))
+    assert (layout.x, layout.w, layout.y) == (same,) * 3
+    assert named("NQ", ndim) is None
+
+
+@given(st.integers(0, 3).flatmap(lambda n: st.tuples(*[st.permutations(range(n + 2))] * 3)))
+def test_any_dimension_numbers_are_undone(perms):
+    layout = from_specs(*perms)
+    for into, back in ((layout.x, layout.x_out), (layout.w, layout.w_out), (layout.y_in, layout.y)):
+        assert inverse(into) == back
+        assert tuple(into[axis] for axis in back) == tuple(range(len(into)))
+    assert (layout.x[0], layout.x[-1], *layout.x[1:-1]) == (perms[0][0], perms[0][1], *perms[0][2:])
+    assert (layout.w[-1], layout.w[-2], *layout.w[:-2]) == tuple(perms[1])
+    assert (layout.y_in[0], layout.y_in[-1], *layout.y_in[1:-1]) == (perms[2][0], perms[2][1], *perms[2][2:])
+
+
+# -- which role it plays ---------------------------------------------------------------------------
+
+PLAIN = ConvSpec.of(batch=2, spatial=(7, 6), kernel=(3, 2), in_channels=4, out_channels=6, groups=2)
+STRIDED = PLAIN.replace(strides=(2, 3), padding=((1, 0), (2, 1)))
+PLAYED = {
+    "forward": (PLAIN, "forward", PLAIN),
+    "strided": (STRIDED, "forward", STRIDED),
+    "transposed": (STRIDED.as_grad_input(), "grad_input", without_leftover(STRIDED)),
+    "kernel gradient": (STRIDED.as_grad_kernel(), "grad_kernel", without_leftover(STRIDED)),
+    "kernel gradient of a transposed": (
+        STRIDED.as_grad_input().as_grad_kernel(), "grad_kernel", without_leftover(STRIDED),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "role", "behind"), PLAYED.values(), ids=PLAYED)
+def test_is_recognised_and_computed_as_what_it_is(spec, role, behind):
+    arrays = cases.whole(spec)
+    x, w = cases.operands("forward", arrays)
+    assert convolutions(lambda x, w: convolve_as_role(x, w, spec), x, w) == [(role, behind)]
+    got = convolve_as_role(x, w, spec, "im2col")
+    np.testing.assert_array_equal(got, cases.reference("forward", x, w, spec))
+
+
+def test_what_is_transposed():
+    assert [is_transposed(s) for s in (PLAIN, STRIDED, STRIDED.as_grad_input())] == [False, False, True]
+    both = STRIDED.as_grad_input().replace(strides=(2, 1))
+    assert not is_transposed(both)
+    assert set(ROLES) == {role for _, role, _ in PLAYED.values()}
