@@ -22,6 +22,7 @@ from jconv.bench import job
 COMMANDS: dict[str, str] = {  # what a user types: the module that does it
     "accuracy": "jconv.bench.accuracy",
     "explain": "jconv.explain.command",
+    "scaling": "jconv.bench.scaling",
     "tune": "jconv.bench.tuning",
 }
 EXTRAS = {"rich": "cli", "matplotlib": "bench"}  # what is not there for `import jconv`: the extra it is in

@@ -18,6 +18,7 @@ import jconv.sharding
 from jconv import halo
 from jconv.algorithm import refuses
 from jconv.algorithms import ALGORITHMS
+from jconv.bench import scaling_check
 from jconv.derivatives import OPERANDS, RESULT, convolve
 from jconv.spec import ROLES, ConvSpec
 from jconv.tolerance import tolerance
@@ -295,7 +296,8 @@ def in_space(role, spec, sizes, **knobs):
     names = tuple(f"s{d}" for d in range(len(sizes)))
     mesh, cut = auto_mesh(**dict(zip(names, sizes, strict=True))), P(None, *names)
     layout = {1: "NWC", 2: "NHWC", 3: "NDHWC"}[spec.ndim]
-    knobs |= dict(stride=spec.strides, padding=spec.padding, dilation=spec.rhs_dilation, groups=spec.groups)
+    knobs |= dict(stride=spec.strides, padding=spec.padding, dilation=spec.rhs_dilation, groups=spec.groups,
+                  algorithm="xla")  # fmt: skip
     door = jconv.sharding.conv if role == "forward" else jconv.sharding.conv_transpose
     shard = functools.partial(door, spatial_axes=names, layout=layout, **knobs)
     return jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=(cut, P()), out_specs=cut))
@@ -356,3 +358,27 @@ def test_inside_shard_map_with_varying_axes_checked(name):
     x, w, g = (random(shapes(spec)[array]) for array in "xwy")
     for role, actual in zip(ROLES, jax.jit(step)(x, w, g), strict=True):
         assert_near(actual, reference(role, spec), reductions(spec)[role], 8.0 if algorithm.exact else 64.0)
+
+
+def test_memory_of_a_device_shrinks_with_the_bands():
+    """Temporaries of a two-layer gradient: an eighth, plus the halos and the copies they travel in."""
+    x, w = jax.ShapeDtypeStruct((1, 512, 32, 8), "float32"), jax.ShapeDtypeStruct((3, 3, 8, 8), "float32")
+
+    def loss(conv, w, x):
+        knobs = dict(padding=1, layout="NHWC", algorithm="xla")
+        return (conv(jax.nn.relu(conv(x, w, **knobs)), w, **knobs) ** 2).sum()
+
+    mesh, cut = auto_mesh(bands=8), P(None, "bands")
+    in_bands = functools.partial(jconv.sharding.conv, spatial_axes=("bands", None))
+    banded = jax.shard_map(
+        lambda w, x: lax.psum(loss(in_bands, w, x), "bands"), mesh=mesh, in_specs=(P(), cut), out_specs=P()
+    )
+    whole, each = (
+        jax.jit(jax.grad(f, (0, 1))).lower(w, x).compile().memory_analysis().temp_size_in_bytes
+        for f in (functools.partial(loss, jconv.conv2d), banded)
+    )
+    assert whole / 8 * 0.9 < each < whole / 8 * (1 + 6 / 64)  # rows of halo and its copies, of 64
+
+
+def test_compiled_steps_send_what_scaling_on_paper_says():
+    assert scaling_check.main((4,)) == 0
