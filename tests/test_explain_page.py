@@ -106,8 +106,10 @@ class Page:
 
     def knob(self, section, name, value):
         shown = f"#{section} output[data-knob='{name}']"
-        while (gap := value - int(self.text(shown))) != 0:
+        gap = value - int(self.text(shown))
+        for _ in range(abs(gap)):
             self.click(f"#{section} button[data-step='{name}'][data-by='{1 if gap > 0 else -1}']")
+        assert int(self.text(shown)) == value
 
     def knobs(self, section, **values):
         for name, value in values.items():
