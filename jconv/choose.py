@@ -22,7 +22,7 @@ import jax
 import jax.export
 
 from jconv import cost
-from jconv.algorithm import Algorithm, allowed, refuses, steps
+from jconv.algorithm import Algorithm, allowed, refuses, steps, workspace
 from jconv.algorithms import ALGORITHMS, XLA
 from jconv.spec import ConvSpec, Role
 
@@ -103,7 +103,7 @@ def _choose(spec: ConvSpec, role: Role, platform: str) -> Choice:
     rates = cost.platform(platform)
     reasons = {a.name: refuses(a, role, spec) or not_allowed(a, spec) for a in ALGORITHMS.values()}
     able = [a for a in ALGORITHMS.values() if reasons[a.name] is None]
-    seconds = {a.name: cost.total(steps(a, role, spec), rates) for a in able}
+    seconds = {a.name: cost.total(steps(a, role, spec), workspace(a, role, spec), rates) for a in able}
     seconds = dict(sorted(seconds.items(), key=lambda item: item[1]))
     best = _preferred(seconds)
     for name in seconds:

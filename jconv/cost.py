@@ -47,7 +47,7 @@ class Platform:
       gemm: matrix products; `half` are the sides m, n, k at which half of it is reached.
       loop: one fused elementwise loop over long runs; `half_run` is the run at which half is.
       bandwidth: the memory traffic of such a loop; `copy`: of one that only moves values.
-      fresh: extra seconds per byte written to a buffer of more than `large` bytes.
+      fresh: extra seconds per byte of temporaries of more than `large` bytes.
       fft: real transforms.
       native: the platform's own convolution, by route.
       call: starting one step; `batched`: each further product of a batched GEMM.
@@ -77,7 +77,7 @@ CPU = Platform(
     half_run=4,
     bandwidth=19e9,
     copy=33e9,
-    fresh=0.06e-9,
+    fresh=0.27e-9,
     large=16e6,
     fft=9.7e9,
     native={
@@ -120,9 +120,10 @@ def platform(name: str) -> Platform:
     return PLATFORMS.get(name, GPU)
 
 
-def total(steps: tuple[Step, ...], rates: Platform) -> float:
-    """Estimated seconds of all steps, one after the other."""
-    return sum(seconds(step, rates) for step in steps) + rates.call
+def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
+    """Estimated seconds of all steps, one after the other, with `workspace` bytes of temporaries."""
+    fresh = rates.fresh * workspace if workspace > rates.large else 0.0
+    return sum(seconds(step, rates) for step in steps) + fresh + rates.call
 
 
 def seconds(step: Step, rates: Platform) -> float:
@@ -133,9 +134,8 @@ def seconds(step: Step, rates: Platform) -> float:
             return 2 * count * m * n * k / (rates.gemm * used) + rates.call + (count - 1) * rates.batched
         case Loop(flops, size, run):
             used = run / (run + rates.half_run)
-            fresh = rates.fresh * size / 2 if size / 2 > rates.large else 0.0
             moving = size / (rates.bandwidth if flops else rates.copy)
-            return max(flops / rates.loop, moving) / used + fresh + rates.call
+            return max(flops / rates.loop, moving) / used + rates.call
         case Fft(count, length):
             return 2.5 * count * length * math.log2(max(length, 2)) / rates.fft + rates.call
         case Native(spec):

@@ -49,7 +49,8 @@ def forward(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> 
     x, batches, bands = _cut(x, spec, part)
 
     def one(i: jax.Array) -> jax.Array:
-        return compute(_input(x, i, bands, spec, part)).reshape(part.y_shape)
+        band = _input(x, i // bands, i % bands * part.out_spatial[0], spec, part)
+        return compute(band).reshape(part.y_shape)
 
     y = lax.map(one, jnp.arange(batches * bands)).reshape(batches, bands, *part.y_shape)
     # (batches, bands, n, rows, …) → (batches·n, bands·rows, …)
@@ -63,13 +64,17 @@ def grad_kernel(
     """compute(x band, g band) → ∂w, summed over the bands."""
     x, batches, bands = _cut(x, spec, part)
     rows = part.out_spatial[0]
-    more = [(0, batches * part.batch - spec.batch), (0, bands * rows - spec.out_spatial[0])]
-    g = jnp.pad(g, more + [(0, 0)] * (g.ndim - 2))
+    g = jnp.pad(g, [(0, batches * part.batch - spec.batch), *[(0, 0)] * (g.ndim - 1)])
 
     def add(i: jax.Array, total: jax.Array) -> jax.Array:
-        start = (i // bands * part.batch, i % bands * rows, *[0] * (g.ndim - 2))
-        piece = lax.dynamic_slice(g, start, part.y_shape)
-        return total + compute(_input(x, i, bands, spec, part), piece).reshape(total.shape)
+        # The last band starts early rather than end late, its rows that are done already as zeros: zero
+        # gradients past the end would make NaNs of rows of x that no output sees through that tap.
+        first = i % bands * rows
+        row = jnp.minimum(first, spec.out_spatial[0] - rows)
+        piece = lax.dynamic_slice(g, (i // bands * part.batch, row, *[0] * (g.ndim - 2)), part.y_shape)
+        is_new = (row + jnp.arange(rows) >= first).reshape(-1, *[1] * (g.ndim - 2))
+        band = _input(x, i // bands, row, spec, part)
+        return total + compute(band, jnp.where(is_new, piece, 0)).reshape(total.shape)
 
     return lax.fori_loop(0, batches * bands, add, jnp.zeros(spec.w_shape, spec.accumulator))
 
@@ -84,7 +89,7 @@ def _cut(x: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, int, 
     return jnp.pad(x, more + [(0, 0)] * (x.ndim - 2)), batches, bands
 
 
-def _input(x: jax.Array, i: jax.Array, bands: int, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    row = i % bands * part.out_spatial[0] * spec.strides[0]
-    start = (i // bands * part.batch, row, *[0] * (x.ndim - 2))
+def _input(x: jax.Array, batch: jax.Array, row: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
+    """What the band that begins at a row of the output reads."""
+    start = (batch * part.batch, row * spec.strides[0], *[0] * (x.ndim - 2))
     return lax.dynamic_slice(x, start, part.x_shape)

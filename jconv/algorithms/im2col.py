@@ -16,6 +16,9 @@ processing", 2006.
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -81,6 +84,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count = -(-spec.positions // max(part.positions, 1))
     m, k = part.positions, spec.taps * spec.c
     copy = Loop(0, 2 * columns_bytes(part), spec.c)
+    if spec.groups > 1:  # groups to the front, and back
+        copy = dataclasses.replace(copy, bytes=copy.bytes + 2 * (math.prod(part.x_shape) + math.prod(part.y_shape)) * 4)
     if role == "grad_kernel":
         turned = Loop(0, 8 * spec.groups * m * min(k, spec.o))
         return (copy, turned, Gemm(spec.groups, k, spec.o, m)) * count

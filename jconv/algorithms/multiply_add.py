@@ -40,14 +40,17 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     block = _block(spec)
     if block.kernel == spec.kernel:
         return _written_out(_kept(pad(x, spec)), w, spec)
-    x, count = _padded_to_blocks(x, spec, block)
-    w = jnp.pad(w, [(0, count * block.kernel[0] - spec.kernel[0]), *[(0, 0)] * (w.ndim - 1)])
+    x, height = pad(x, spec), block.kernel[0]
 
     def add(i: jax.Array, y: jax.Array) -> jax.Array:
-        taps = lax.dynamic_slice_in_dim(w, i * block.kernel[0], block.kernel[0])
-        return y + _written_out(_block_of(x, i, spec, block), taps, block)
+        # The last block starts early rather than end late, its rows that are done already as zeros: a
+        # zero tap outside the kernel would make NaNs of what no output sees.
+        start = jnp.minimum(i * height, spec.kernel[0] - height)
+        taps = lax.dynamic_slice_in_dim(w, start, height)
+        is_new = (start + jnp.arange(height) >= i * height).reshape(-1, *[1] * (w.ndim - 1))
+        return y + _written_out(_block_of(x, start, spec, block), jnp.where(is_new, taps, 0), block)
 
-    return lax.fori_loop(0, count, add, jnp.zeros(spec.y_shape, x.dtype))
+    return lax.fori_loop(0, -(-spec.kernel[0] // height), add, jnp.zeros(spec.y_shape, x.dtype))
 
 
 def _kept(padded: jax.Array) -> jax.Array:
@@ -74,25 +77,18 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
         return _written_out_kernel(_kept(pad(x, spec)), g, spec)
     x, count = _padded_to_blocks(x, spec, block)
     blocks = lax.map(
-        lambda i: _written_out_kernel(_block_of(x, i, spec, block), g, block), jnp.arange(count)
+        lambda i: _written_out_kernel(_block_of(x, i * block.kernel[0], spec, block), g, block),
+        jnp.arange(count),
     )
     return blocks.reshape(-1, *spec.w_shape[1:])[: spec.kernel[0]]
 
 
 def _written_out_kernel(padded: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    rows = _rows(spec)
-    missing = -spec.out_spatial[0] % rows
     g = g.reshape(*spec.y_shape[:-1], spec.groups, spec.o)
-    widths = [(0, 0)] * g.ndim
-    widths[1] = (0, missing)
-    g = jnp.pad(g, widths)
     padded = padded.reshape(*padded.shape[:-1], spec.groups, spec.c)
-    widths[1] = (0, missing * spec.strides[0])
-    padded = jnp.pad(padded, widths)
-    longer = spec.replace(spatial=(padded.shape[1], *padded.shape[2:-2]), padding=((0, 0),) * spec.ndim,
-                          lhs_dilation=(1,) * spec.ndim)  # fmt: skip
+    pieces = _pieces(g, spec)
     partial = [
-        _summed_rows(tap(padded[..., c], at, longer)[..., None], g, rows)
+        _summed(tap(padded[..., c], at, spec)[..., None], pieces)
         for at in positions(spec)
         for c in range(spec.c)
     ]
@@ -100,9 +96,24 @@ def _written_out_kernel(padded: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.
     return stacked.sum(tuple(range(1, spec.ndim + 2))).reshape(spec.w_shape)
 
 
-def _summed_rows(view: jax.Array, g: jax.Array, rows: int) -> jax.Array:
-    """Σ over each run of `rows` rows, written out: (n, p/rows, *p[1:], g, o)."""
-    return functools.reduce(jnp.add, (view[:, i::rows] * g[:, i::rows] for i in range(rows)))
+def _pieces(g: jax.Array, spec: ConvSpec) -> list[tuple[int, jax.Array]]:
+    """g in pieces of equally many rows, and where each begins.
+
+    The last begins early rather than end late, its rows that were there already as zeros: zeros past the
+    end would make NaNs of rows of x that no output sees.
+    """
+    height = spec.out_spatial[0]
+    rows = -(-height // _rows(spec))
+    pieces = [(at, g[:, at : at + rows]) for at in range(0, height - rows + 1, rows)]
+    if missing := height % rows:
+        last = jnp.pad(g[:, height - missing :], [(0, 0), (rows - missing, 0), *[(0, 0)] * (g.ndim - 2)])
+        pieces.append((height - rows, last))
+    return pieces
+
+
+def _summed(view: jax.Array, pieces: list[tuple[int, jax.Array]]) -> jax.Array:
+    """Σ over the pieces of view times g, written out: (n, rows of a piece, *p[1:], g, o)."""
+    return functools.reduce(jnp.add, (view[:, at : at + g.shape[1]] * g for at, g in pieces))
 
 
 def _rows(spec: ConvSpec) -> int:
@@ -135,9 +146,9 @@ def _padded_to_blocks(x: jax.Array, spec: ConvSpec, block: ConvSpec) -> tuple[ja
     return jnp.pad(x, [(0, 0), (0, more), *[(0, 0)] * (x.ndim - 2)]), count
 
 
-def _block_of(x: jax.Array, i: jax.Array, spec: ConvSpec, block: ConvSpec) -> jax.Array:
-    start = i * block.kernel[0] * spec.rhs_dilation[0]
-    return lax.dynamic_slice_in_dim(x, start, block.spatial[0], axis=1)
+def _block_of(x: jax.Array, tap: jax.Array, spec: ConvSpec, block: ConvSpec) -> jax.Array:
+    """What the block that begins at a row of taps reads of the padded x."""
+    return lax.dynamic_slice_in_dim(x, tap * spec.rhs_dilation[0], block.spatial[0], axis=1)
 
 
 # -- the records -----------------------------------------------------------------------------------

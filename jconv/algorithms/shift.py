@@ -61,11 +61,12 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if spec.c == 1:  # a product over one channel is a multiply-add, and the compiler sees that
         y = 3 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
         return (Loop(spec.flops, y, spec.out_channels),) * (spec.taps if role == "grad_kernel" else 1)
+    apart = [Loop(0, 8 * (math.prod(spec.x_shape) + math.prod(spec.y_shape)), spec.c)] * (spec.groups > 1)
     if role == "grad_kernel":
         turned = Loop(0, 8 * spec.positions * min(spec.c, spec.o) * count, spec.c)
-        return Gemm(count, spec.c, spec.o, spec.positions), turned
+        return Gemm(count, spec.c, spec.o, spec.positions), turned, *apart
     partial = 3 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
-    return (Gemm(count, spec.positions, spec.o, spec.c), *([Loop(0, partial)] * (spec.taps - 1)))
+    return (Gemm(count, spec.positions, spec.o, spec.c), *([Loop(0, partial)] * (spec.taps - 1)), *apart)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:

@@ -123,8 +123,8 @@ def _block_grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec)
 # -- blocks: temporaries stay below the size that is mapped afresh at every call --------------------
 
 MiB = 2**20
-WHOLE = 30 * MiB  # up to here in one piece: allocations from 32 MiB on are page-faulted at every call
-BLOCK = 16 * MiB  # past it, blocks of this size: 8 images of 4 MiB or 16 of 2 were alike, 2 of 15 slower
+WHOLE = 16 * MiB  # up to here in one piece: allocations from 32 MiB on are page-faulted at every call
+BLOCK = 12 * MiB  # past it, blocks of this size: of 16, 12, 8 and 5 MiB the fastest in 10 of 15 races
 
 
 def workspace_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:

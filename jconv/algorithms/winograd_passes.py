@@ -49,7 +49,7 @@ def positions_of(tiles: Tiles) -> int:
 
 
 def dtype_of(spec: ConvSpec) -> np.dtype:
-    return jnp.promote_types(jnp.promote_types(spec.x_dtype, spec.w_dtype), spec.accumulator)
+    return np.dtype(spec.accumulator)
 
 
 def combination(row: Sequence, parts: Sequence[jax.Array]) -> jax.Array:
@@ -72,10 +72,11 @@ def analysis(
     Along each dimension tile t starts at t·step − before and is as long as a row of the matrix; what
     lies outside x is 0.  The last dimension goes first, so its positions end outermost.
     """
-    done = 0
+    widths = [len(matrix[0]) if matrix else 1 for matrix in matrices]
+    x, done = _framed(x, steps, before, counts, widths), 0
     for d in reversed(range(len(steps))):
         matrix = matrices[d] or ((1,),)
-        parts = [_every(x, d + 1, k - before[d], steps[d], counts[d]) for k in range(len(matrix[0]))]
+        parts = [_every(x, d + 1, k, steps[d], counts[d]) for k in range(widths[d])]
         parts = [part.transpose(_to_back(part.ndim, d, done)) for part in parts]
         if matrices[d] is None:
             (x,) = parts
@@ -85,12 +86,19 @@ def analysis(
     return x
 
 
+def _framed(x: jax.Array, steps: Ints, before: Ints, counts: Ints, widths: Sequence[int]) -> jax.Array:
+    """x with the zeros around it that the tiles read, or cut to what they read."""
+    ends = [(count - 1) * step + width for count, step, width in zip(counts, steps, widths, strict=True)]
+    sizes = zip(before, ends, x.shape[1:-1], strict=True)
+    config = [(0, 0, 0), *((lo, end - lo - have, 0) for lo, end, have in sizes), (0, 0, 0)]
+    if not any(map(any, config)):
+        return x
+    return lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), config))
+
+
 def _every(x: jax.Array, axis: int, start: int, step: int, count: int) -> jax.Array:
-    """x[start], x[start + step], … along an axis, zeros outside x."""
-    length = (count - 1) * step + 1
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (-start, start + length - x.shape[axis], 0)
-    return lax.slice_in_dim(lax.pad(x, jnp.zeros((), x.dtype), config), 0, length, step, axis)
+    """x[start], x[start + step], … along an axis."""
+    return lax.slice_in_dim(x, start, start + (count - 1) * step + 1, step, axis)
 
 
 def _to_back(ndim: int, d: int, done: int) -> list[int]:
