@@ -7,9 +7,12 @@ takes every convolution: each is measured on the first family below that it take
     dense        3×3, the channels grow                        K = 9·c
     1×1          the channels grow                             K = c
     depthwise    4 channels, the kernel grows                  K = r²
-    patches      3×3 at stride 3, the channels grow            K = 9·c
     groups       4 groups of 2 → 2, the kernel grows           K = 2·r²
+    patches      3×3 at stride 3, the channels grow            K = 9·c
+    strided      6×6 at stride 2, the channels grow            K = 36·c
     transposed   6×6, input dilation 2, the channels grow      K = 9·c
+    transposed depthwise   4 channels, the kernel grows        K = r²/4
+    valid        the kernel as large as the image              K = 2·r²
 
 The error is max|result − reference| / max|reference|; "× xla" compares the root mean squares of the
 errors of the two on the same problem, at the longest sum that both take.
@@ -32,7 +35,7 @@ import jax
 import numpy as np
 
 from jconv import cases
-from jconv.algorithm import Algorithm, refuses, run
+from jconv.algorithm import Algorithm, refuses, rewritten, run
 from jconv.algorithms import ALGORITHMS
 from jconv.bench.job import machine
 from jconv.spec import ConvSpec, Role
@@ -57,31 +60,30 @@ def dense(length: int) -> ConvSpec:
     )
 
 
-def depthwise(length: int) -> ConvSpec:
-    """One channel a group, a kernel of about `length` taps."""
-    r = math.isqrt(length)
+def grouped(length: int, channels: int = 1, groups: int = 4, more: int = 5) -> ConvSpec:
+    """`channels` in and out of every group, and a kernel that makes sums of about `length`."""
+    r, total = max(1, math.isqrt(length // channels)), channels * groups
+    space = (r + more, r + more + 2)
     return ConvSpec.of(
-        batch=2, spatial=(r + 5, r + 7), kernel=(r, r), in_channels=4, out_channels=4, groups=4
+        batch=2, spatial=space, kernel=(r, r), in_channels=total, out_channels=total, groups=groups
     )
 
 
-def groups(length: int) -> ConvSpec:
-    """Two channels a group."""
-    r = math.isqrt(length // 2)
-    return ConvSpec.of(
-        batch=2, spatial=(r + 5, r + 7), kernel=(r, r), in_channels=8, out_channels=8, groups=4
-    )
+def dilated(spec: ConvSpec, kernel: tuple[int, int]) -> ConvSpec:
+    """With zeros between the inputs, and as large a kernel as brings the products back."""
+    return spec.replace(kernel=kernel, lhs_dilation=(2, 2), padding=tuple((k // 2, k // 2) for k in kernel))
 
 
 FAMILIES: Mapping[str, Callable[[int], ConvSpec]] = {
     "dense": dense,
     "1×1": lambda length: dense(9 * length).replace(kernel=(1, 1), padding=((0, 0),) * 2),
-    "depthwise": depthwise,
+    "depthwise": grouped,
+    "groups": lambda length: grouped(length, 2),
     "patches": lambda length: dense(length).replace(strides=(3, 3)),
-    "groups": groups,
-    "transposed": lambda length: dense(length).replace(
-        kernel=(6, 6), lhs_dilation=(2, 2), padding=((5, 5),) * 2
-    ),
+    "strided": lambda length: dense(max(9, length // 4)).replace(kernel=(6, 6), strides=(2, 2)),
+    "transposed": lambda length: dilated(dense(length), (6, 6)),
+    "transposed depthwise": lambda length: dilated(grouped(length), (2 * math.isqrt(length),) * 2),
+    "valid": lambda length: grouped(length, 2, 1, more=1),
 }
 
 
@@ -131,9 +133,15 @@ def measure(
     operands, reference = _problem(family, dtype, length, role)
     result = np.asarray(jax.jit(functools.partial(run, algorithm, role, spec=spec))(*operands), np.float64)
     off = result - reference
-    bound = tolerance(dtype, cases.reduction(role, spec), algorithm.amplification(spec))
+    bound = tolerance(dtype, cases.reduction(role, spec), amplification(algorithm, role, spec))
     rms = math.sqrt(np.mean(off**2) / np.mean(reference**2))
     return Cell(algorithm.name, family, role, dtype, length, cases.error(result, reference), rms, bound)
+
+
+def amplification(algorithm: Algorithm, role: Role, spec: ConvSpec) -> float:
+    """What the algorithm documents, of the spec that it computes `role` by."""
+    own = role == "forward" or getattr(algorithm, role)
+    return algorithm.amplification(spec if own else rewritten(spec, role))
 
 
 @functools.lru_cache(maxsize=64)

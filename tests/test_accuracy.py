@@ -1,0 +1,213 @@
+"""Every algorithm keeps to the rounding error it documents, and to what it says of NaN and Inf."""
+
+import csv
+import functools
+import io
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from jconv import __main__ as command_line
+from jconv import cases
+from jconv.algorithm import MAX_AMPLIFICATION, allowed, refuses, run
+from jconv.algorithms import ALGORITHMS
+from jconv.bench import accuracy
+from jconv.spec import ROLES, ConvSpec
+from jconv.tolerance import tolerance, unit_roundoff
+
+everyone = pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+every_role = pytest.mark.parametrize("role", ROLES)
+
+# Geometries with groups come first: what leaks from one group into another shows there.
+SMALL = {"groups": 72, "depthwise": 16, "dense": 72, "1×1": 16, "patches": 72, "transposed": 72,
+         "transposed depthwise": 16, "strided": 144, "valid": 72}  # fmt: skip
+
+
+@functools.cache
+def small(algorithm, role):
+    """A geometry of which the algorithm computes the role, its operands, and the compiled role."""
+    specs = [accuracy.FAMILIES[name](length) for name, length in SMALL.items()]
+    taken = [spec for spec in specs if refuses(algorithm, role, spec) is None]
+    if not taken and role != "forward":
+        pytest.skip(refuses(algorithm, role, specs[-1]))
+    spec = taken[0]
+    operands = cases.operands(role, cases.normal(spec))
+    return spec, operands, jax.jit(functools.partial(run, algorithm, role, spec=spec))
+
+
+# -- the bound it documents ------------------------------------------------------------------------
+
+
+@every_role
+@everyone
+def test_the_error_keeps_to_what_is_documented(algorithm, role):
+    spec, operands, compiled = small(algorithm, role)
+    error = cases.error(compiled(*operands), cases.reference(role, *operands, spec))
+    amplification = accuracy.amplification(algorithm, role, spec)
+    assert 0 < error <= tolerance("float32", cases.reduction(role, spec), amplification)
+
+
+HALVES = [(name, "bfloat16") for name in ALGORITHMS] + [
+    (name, "float16") for name in ("xla", "fft", "winograd")
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), HALVES)
+def test_halves_err_by_little_more_than_their_last_rounding(name, dtype):
+    """Sums are kept in float32: a result in halves is half a unit off, whatever the length."""
+    spec, _, _ = small(ALGORITHMS[name], "forward")
+    (family,) = (f for f, length in SMALL.items() if accuracy.FAMILIES[f](length) == spec)
+    cell = accuracy.measure(ALGORITHMS[name], family, dtype, SMALL[family])
+    assert cell.error <= cell.bound
+    assert cell.rms <= unit_roundoff(dtype)
+
+
+def test_sums_kept_in_halves_would_be_seen():
+    spec = cases.with_dtype(accuracy.dense(576), "bfloat16")
+    x, w = cases.operands("forward", cases.normal(spec))
+    total = np.zeros(spec.y_shape, spec.y_dtype)
+    for r, p, h in cases.meetings(spec):
+        for c in range(spec.c):
+            total[:, *p] += x[:, *h][..., c : c + 1] * w[r][c]
+    assert cases.error(total, cases.reference("forward", x, w, spec)) > tolerance("bfloat16", 576)
+
+
+def test_the_error_does_not_outgrow_the_square_root():
+    cells = [accuracy.measure(ALGORITHMS["im2col"], "dense", "float32", n) for n in (9, 72, 576, 4608)]
+    assert all(cell.error <= cell.bound for cell in cells)
+    assert cells[-1].bound < 30 * cells[0].bound
+
+
+@pytest.mark.parametrize("name", [name for name, a in ALGORITHMS.items() if not a.exact])
+def test_auto_takes_what_mixes_values_only_where_it_errs_little(name):
+    algorithm = ALGORITHMS[name]
+    family = accuracy.family_of(algorithm, (72,))
+    spec = accuracy.FAMILIES[family](72)
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert allowed(algorithm, spec) == (algorithm.amplification(spec) < MAX_AMPLIFICATION)
+    assert not allowed(algorithm, spec.replace(precision=highest))
+    direct = accuracy.measure(ALGORITHMS["xla"], family, "float32", 72)
+    cell = accuracy.measure(algorithm, family, "float32", 72)
+    assert cell.rms < MAX_AMPLIFICATION * direct.rms
+
+
+def test_exact_ones_are_always_allowed():
+    spec = accuracy.dense(72).replace(precision=(jax.lax.Precision.HIGHEST,) * 2)
+    assert allowed(ALGORITHMS["im2col"], spec)
+
+
+# -- NaN and Inf -----------------------------------------------------------------------------------
+
+
+def poisoned(array, value, row=None):
+    """One entry replaced, in the middle but for its row."""
+    array = array.copy()
+    at = [size // 2 for size in array.shape]
+    at[1] = at[1] if row is None else row
+    array[tuple(at)] = value
+    return array
+
+
+def reached(role, operands, position, spec, row=None):
+    """Which results have that entry of operand number `position` in their sums."""
+    marks = [np.ones_like(v) for v in operands]
+    marks[position] = poisoned(np.zeros_like(operands[position]), 1, row)
+    return cases.reference(role, *marks, spec) > 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+@every_role
+@everyone
+def test_nan_and_inf_stay_where_they_belong(algorithm, role, value):
+    """In whatever holds pixels (x or a gradient): it reaches all results that sum over it and, if the
+    algorithm is exact, no other; in particular not those of other groups."""
+    spec, operands, compiled = small(algorithm, role)
+    clean = np.asarray(compiled(*operands))
+    for position in (0, 1) if role == "grad_kernel" else (0,):
+        bad = [poisoned(v, value) if i == position else v for i, v in enumerate(operands)]
+        got, inside = np.asarray(compiled(*bad)), reached(role, operands, position, spec)
+        assert not np.isfinite(got[inside]).any()
+        if algorithm.exact:
+            assert inside.any()
+            assert not inside.all()
+            np.testing.assert_array_equal(got[~inside], clean[~inside])
+
+
+@everyone
+def test_nan_in_a_kernel_stays_in_its_output_channel(algorithm):
+    """There it reaches whatever its tap sees of the input; of the padding, that is left open."""
+    spec, (x, w), compiled = small(algorithm, "forward")
+    got = np.asarray(compiled(x, poisoned(w, np.nan)))
+    seen = reached("forward", (x, w), 1, spec)
+    assert np.isnan(got[seen]).all()
+    channel = spec.out_channels // 2
+    assert seen[..., channel].any()
+    if algorithm.exact or not np.isnan(np.delete(got, channel, -1)).any():
+        np.testing.assert_array_equal(
+            np.delete(got, channel, -1), np.delete(np.asarray(compiled(x, w)), channel, -1)
+        )
+
+
+IN_PIECES = {
+    "blocks of taps": ("depthwise", "forward", dict(spatial=(17, 11), kernel=(13, 6), groups=4)),
+    "pieces of rows": ("depthwise", "grad_kernel", dict(spatial=(21, 9), kernel=(3, 3), groups=4)),
+    "bands": ("im2col", "grad_kernel", dict(spatial=(67, 90), kernel=(3, 3), batch=9)),
+}
+
+
+@pytest.mark.parametrize(("name", "role", "geometry"), IN_PIECES.values(), ids=IN_PIECES)
+def test_cutting_into_pieces_that_do_not_fit_leaks_no_nan(name, role, geometry):
+    """What fills up the last piece must not meet a row that it does not see."""
+    channels = 32 if name == "im2col" else 4
+    spec = ConvSpec.of(**geometry, in_channels=channels, out_channels=4)
+    x, other = cases.operands(role, cases.whole(spec))
+    compiled = jax.jit(functools.partial(run, ALGORITHMS[name], role, spec=spec))
+    clean = np.asarray(compiled(x, other))
+    np.testing.assert_array_equal(clean, cases.reference(role, x, other, spec))
+    for row in (spec.spatial[0] - 1, spec.spatial[0] // 2):
+        got = np.asarray(compiled(poisoned(x, np.nan, row), other))
+        inside = reached(role, (x, other), 0, spec, row)
+        assert inside.any()
+        np.testing.assert_array_equal(got, np.where(inside, np.nan, clean))
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_the_command_prints_and_writes_a_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(accuracy.sweep, "__defaults__", (accuracy.DTYPES, (9, 18)))
+    files = tmp_path / "table.md", tmp_path / "table.csv"
+    arguments = ["accuracy", "im2col", "depthwise", "--dtypes", "float32", "--markdown", str(files[0])]
+    assert command_line.main([*arguments, "--csv", str(files[1])]) == 0
+    out = capsys.readouterr().out
+    assert out.strip() == files[0].read_text().strip()
+    assert "| `im2col`    | dense     |" in out
+    assert "### float32" in out
+    rows = list(csv.DictReader(io.StringIO(files[1].read_text())))
+    assert [(row["algorithm"], row["length"]) for row in rows] == [
+        ("im2col", "9"), ("im2col", "18"), ("depthwise", "9"), ("depthwise", "18"),
+    ]  # fmt: skip
+    assert all(0 < float(row["error"]) < 1e-6 for row in rows)
+
+
+def test_the_command_fails_when_a_bound_is_broken(capsys, monkeypatch):
+    cell = accuracy.Cell("im2col", "dense", "forward", "float32", 9, 1e-3, 1e-4, 1e-6)
+    monkeypatch.setattr(accuracy, "sweep", lambda *_: iter([cell]))
+    assert command_line.main(["accuracy", "im2col"]) == 1
+    assert "1.0e-03 over 1.0e-06!" in capsys.readouterr().out
+
+
+def test_the_command_refuses_wrong_usage(tmp_path, capsys, monkeypatch):
+    assert command_line.main(["accuracy", "guesswork"]) == 2
+    assert "no algorithm 'guesswork'; there are xla" in capsys.readouterr().err
+    monkeypatch.setattr(accuracy, "sweep", lambda *_: iter([]))
+    assert command_line.main(["accuracy", "--csv", str(tmp_path / "no" / "folder.csv")]) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_an_algorithm_beside_xla_is_compared_on_the_same_problem():
+    cell = accuracy.measure(ALGORITHMS["xla"], "dense", "float32", 9)
+    assert accuracy._against_xla(cell) == 1.0
+    assert math.isnan(accuracy._against_xla(accuracy.Cell("a", "dense", "forward", "int32", 9, 0, 0, 0)))
