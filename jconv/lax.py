@@ -251,7 +251,9 @@ def _understand(
     lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, arguments: Any, x64: bool
 ) -> LaxProblem:
     strides, padding, lhs_dilation, rhs_dilation, numbers, groups, batch_groups, precision, _ = arguments
-    # lax finds every error there is to find, and the dtype of the result
+    if any(isinstance(s, int) and s < 1 for s in strides):  # lax leaves this one to the compiler
+        raise ValueError(f"`window_strides`={strides!r} expects window to have positive stride")
+    # lax finds every other error, and the dtype of the result
     result = jax.eval_shape(lambda x, w: _lax_conv(x, w, *arguments), lhs, rhs)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, numbers)
     layout = layouts.from_specs(*numbers)

@@ -94,5 +94,6 @@ def test_values_and_gradients_are_laxs(problem):
 
 
 def assert_refused_alike(x, w, knobs, error):
-    with pytest.raises(type(error), match=f"^{re.escape(str(error))}$"):
+    first, *_ = str(error).splitlines()  # below it JAX may say that it shortened the traceback
+    with pytest.raises(type(error), match=re.escape(first)):
         jconv.conv_general_dilated(x, w, **knobs)

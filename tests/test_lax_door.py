@@ -1,0 +1,241 @@
+"""The door in lax's names: the same shapes, dtypes, weak types, errors and values as lax."""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jconv
+from jconv.tolerance import tolerance
+
+X, W = (2, 4, 7, 6), (6, 2, 3, 2)
+EVERYTHING = dict(window_strides=(2, 1), padding=((1, 2), (0, 1)), lhs_dilation=(1, 2), rhs_dilation=(2, 1),
+                  feature_group_count=2)  # fmt: skip
+NUMBERS = [
+    None,
+    ("NCHW", "OIHW", "NCHW"),
+    ("NHWC", "HWIO", "NHWC"),
+    ("CNWH", "IWHO", "HCNW"),
+    lax.ConvDimensionNumbers((3, 2, 0, 1), (3, 2, 1, 0), (0, 1, 3, 2)),
+]
+
+
+def normal(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def in_layout(numbers, x_shape=X, w_shape=W):
+    """The two shapes, given as NC… and OI…, in the order that `numbers` asks for."""
+    if numbers is None:
+        return x_shape, w_shape
+    if isinstance(numbers, tuple) and isinstance(numbers[0], str):
+        ranks = [(0,) * len(spec) for spec in numbers]
+        numbers = lax.conv_dimension_numbers(ranks[0], ranks[1], numbers)
+    shapes = []
+    for shape, spec in ((x_shape, numbers[0]), (w_shape, numbers[1])):
+        laid = [0] * len(shape)
+        for axis, size in zip(spec, shape, strict=True):
+            laid[axis] = size
+        shapes.append(tuple(laid))
+    return shapes
+
+
+def assert_is_laxs(ours, theirs, *arrays, reduction=100):
+    expected, found = theirs(*arrays), ours(*arrays)
+    assert (found.shape, found.dtype, found.weak_type) == (expected.shape, expected.dtype, expected.weak_type)
+    scale = float(np.abs(expected).max()) if expected.size else 1.0
+    chex.assert_trees_all_close(found, expected, rtol=0, atol=scale * tolerance("float32", reduction))
+
+
+@pytest.mark.parametrize("numbers", NUMBERS, ids=str)
+def test_dimension_numbers(numbers):
+    arrays = normal(*in_layout(numbers))
+    knobs = EVERYTHING | dict(dimension_numbers=numbers)
+    assert_is_laxs(
+        lambda x, w: jconv.conv_general_dilated(x, w, **knobs),
+        lambda x, w: lax.conv_general_dilated(x, w, **knobs),
+        *arrays,
+    )
+
+
+def test_every_argument_by_position():
+    arguments = ((1, 1), "SAME", (1, 1), (1, 1), None, 2, 1, ("default", "highest"), jnp.float32, None)
+    assert_is_laxs(
+        lambda *a: jconv.conv_general_dilated(*a, *arguments),
+        lambda *a: lax.conv_general_dilated(*a, *arguments),
+        *normal(X, W),
+    )
+
+
+SETTINGS = {  # x, w, keywords
+    "same": (X, (6, 4, 3, 2), dict(window_strides=(2, 3), padding="SAME")),
+    "same_lower": (X, (6, 4, 4, 2), dict(window_strides=(1, 2), padding="SAME_LOWER")),
+    "negative_padding": (X, (6, 4, 2, 2), dict(window_strides=(1, 1), padding=((-1, 2), (1, -2)))),
+    "batch_groups": ((4, 3, 7, 6), (6, 3, 3, 2), dict(window_strides=(2, 1), padding="SAME",
+                                                      batch_group_count=2)),
+    "lists_and_arrays": (X, (6, 4, 3, 2), dict(window_strides=np.array([2, 1]), padding=[[1, 0], [0, 1]],
+                                              rhs_dilation=[1, 2])),
+    "no_dimensions": ((3, 4), (6, 4), dict(window_strides=(), padding=())),
+    "one_dimension": ((2, 4, 9), (6, 4, 3), dict(window_strides=(2,), padding="SAME", rhs_dilation=(2,))),
+    "four_dimensions": ((1, 2, 3, 4, 3, 4), (2, 2, 2, 1, 2, 3), dict(window_strides=(1, 2, 1, 1),
+                                                                     padding="SAME")),
+    "empty_batch": ((0, 4, 7, 6), (6, 4, 3, 2), dict(window_strides=(1, 1), padding="SAME")),
+    "empty_side": ((2, 4, 0, 6), (6, 4, 1, 2), dict(window_strides=(1, 1), padding=((1, 1), (0, 0)))),
+    "empty_channels": ((2, 0, 7, 6), (6, 0, 3, 2), dict(window_strides=(1, 1), padding="SAME")),
+    "empty_output_channels": (X, (0, 4, 3, 2), dict(window_strides=(1, 1), padding="SAME")),
+    "kernel_larger_than_input": (X, (6, 4, 9, 2), dict(window_strides=(1, 1), padding="VALID")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_settings_with_gradients(case):
+    x, w, knobs = SETTINGS[case]
+
+    def value_and_gradients(conv):
+        def run(x, w):
+            y, pullback = jax.vjp(lambda x, w: conv(x, w, **knobs), x, w)
+            return y, *pullback(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+        return jax.jit(run)(*normal(x, w))
+
+    ours, theirs = map(value_and_gradients, (jconv.conv_general_dilated, lax.conv_general_dilated))
+    for mine, its in zip(ours, theirs, strict=True):
+        assert_is_laxs(lambda v=mine: v, lambda v=its: v)
+
+
+REFUSED = {  # x, w, keywords: everything lax refuses
+    "wrong_channels": (X, (6, 3, 3, 2), {}),
+    "wrong_rank": (X, (6, 4, 3), {}),
+    "groups_do_not_divide": (X, W, dict(feature_group_count=3)),
+    "both_groups": (X, W, dict(feature_group_count=2, batch_group_count=2)),
+    "no_groups": (X, W, dict(feature_group_count=0)),
+    "three_strides": (X, (6, 4, 3, 2), dict(window_strides=(1, 1, 1))),
+    "unknown_padding": (X, (6, 4, 3, 2), dict(padding="FULL")),
+    "flat_padding": (X, (6, 4, 3, 2), dict(padding=(1, 1))),
+    "bad_dimension_numbers": (X, (6, 4, 3, 2), dict(dimension_numbers=("NCHW", "OIHW", "NCXY"))),
+    "narrow_preferred_type": (X, (6, 4, 3, 2), dict(preferred_element_type=jnp.bfloat16)),
+    "unknown_precision": (X, (6, 4, 3, 2), dict(precision="sharp")),
+    "no_dilation": (X, (6, 4, 3, 2), dict(rhs_dilation=(0, 1))),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_errors_are_laxs(case):
+    x, w, knobs = REFUSED[case]
+    x, w, knobs = jnp.ones(x), jnp.ones(w), dict(window_strides=(1, 1), padding="SAME") | knobs
+    with pytest.raises((TypeError, ValueError, RuntimeError)) as error:
+        lax.conv_general_dilated(x, w, **knobs)
+    with pytest.raises(error.type, match=re.escape(str(error.value).splitlines()[0][:60])):
+        jconv.conv_general_dilated(x, w, **knobs)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, inside lax
+def test_no_stride_is_refused():
+    """lax leaves this to the compiler, with a message of its own."""
+    for conv in (lax.conv, jconv.lax.conv):
+        with pytest.raises(ValueError, match="expects window to have positive stride"):
+            conv(jnp.ones((1, 1, 4)), jnp.ones((1, 1, 2)), (0,), "VALID")
+
+
+def test_weak_types_are_kept():
+    x = jnp.broadcast_to(jnp.asarray(1.0), (1, 1, 3)) * 1.0
+    w = jnp.broadcast_to(2.0, (1, 1, 2))
+    for a, b in [(x, w), (x, jnp.ones((1, 1, 2)))]:
+        mine, its = (conv(a, b, (1,), "SAME") for conv in (jconv.lax.conv, lax.conv))
+        assert mine.weak_type == its.weak_type
+
+
+def test_it_may_stand_in_laxs_place(monkeypatch):
+    """No call of lax's name inside jconv ends up in jconv again."""
+    expected = lax.conv_general_dilated(jnp.ones(X), jnp.ones(W), (1, 1), "SAME", feature_group_count=2)
+    monkeypatch.setattr(lax, "conv_general_dilated", jconv.conv_general_dilated)
+    monkeypatch.setattr(jax._src.lax.convolution, "conv_general_dilated", jconv.conv_general_dilated)
+    found = lax.conv_general_dilated(jnp.ones(X), jnp.ones(W), (1, 1), "SAME", feature_group_count=2)
+    np.testing.assert_array_equal(found, expected)
+    x, w = jnp.ones((1, 4, 5)), jnp.ones((4, 4, 3))
+    np.testing.assert_array_equal(jconv.conv1d(x, w, algorithm="xla"), lax.conv(x, w, (1,), "VALID"))
+    transposed = (jnp.ones((1, 5, 2)), jnp.ones((3, 2, 4)), (2,), "SAME")
+    np.testing.assert_array_equal(jconv.lax.conv_transpose(*transposed), lax.conv_transpose(*transposed))
+
+
+# -- the other doors -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 3))], ids=str)
+@pytest.mark.parametrize("transpose_kernel", [False, True])
+@pytest.mark.parametrize("consistent", [False, True])
+def test_conv_transpose(padding, transpose_kernel, consistent):
+    kernel = (3, 4, 5, 2) if transpose_kernel else (3, 4, 2, 5)
+    knobs = dict(strides=(2, 3), padding=padding, rhs_dilation=(2, 1), transpose_kernel=transpose_kernel,
+                 use_consistent_padding=consistent)  # fmt: skip
+    assert_is_laxs(
+        lambda x, w: jconv.lax.conv_transpose(x, w, **knobs),
+        lambda x, w: lax.conv_transpose(x, w, **knobs),
+        *normal((2, 4, 5, 2), kernel),
+    )
+
+
+def test_conv_transpose_refuses_as_lax():
+    x, w = jnp.ones((1, 4, 5, 2)), jnp.ones((3, 3, 2, 5))
+    for padding in ("FULL", (1, 1)):
+        for door in (lax, jconv.lax):
+            with pytest.raises(ValueError, match="adding"):
+                door.conv_transpose(x, w, (2, 2), padding)
+
+
+PATCHES = [
+    ((2, 5), (), (), [], ("NC", "OI", "CN")),
+    ((2, 3, 4), (2,), (2,), [(0, 2)], ("CNH", "OHI", "HNC")),
+    ((2, 3, 5, 6), (3, 2), (2, 1), "SAME", None),
+    ((1, 2, 5, 4), (3, 2), (1, 2), [(-1, 0), (2, 1)], ("CWHN", "HOWI", "NCHW")),
+    ((2, 3, 4, 5, 6), (2, 1, 3), (2, 1, 3), [(1, 2), (5, 3), (3, 5)], ("NHWDC", "HDIWO", "DCWNH")),
+]
+
+
+@pytest.mark.parametrize("case", PATCHES, ids=lambda case: str(case[-1]))
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_patches(case, dtype):
+    shape, *arguments, numbers = case
+    x = np.random.default_rng(0).integers(-9, 9, shape).astype(dtype)
+    expected = lax.conv_general_dilated_patches(x, *arguments, dimension_numbers=numbers)
+    found = jconv.conv_general_dilated_patches(x, *arguments, dimension_numbers=numbers)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_patches_with_dilations_and_preferred_type():
+    knobs = dict(lhs_dilation=(1, 2), rhs_dilation=(2, 1), preferred_element_type=jnp.float32)
+    x = jnp.arange(60, dtype=jnp.bfloat16).reshape(1, 2, 5, 6)
+    padding = ((1, 2), (0, 1))
+    expected = lax.conv_general_dilated_patches(x, (2, 3), (1, 2), padding, **knobs)
+    found = jconv.conv_general_dilated_patches(x, (2, 3), (1, 2), padding, **knobs)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_patches_are_bit_exact():
+    """NaNs and infinities stay where they are; lax's identity kernel would multiply them with zeros."""
+    x = jnp.array([jnp.nan, 1.0, jnp.inf, -0.0]).reshape(1, 1, 4)
+    found = jconv.conv_general_dilated_patches(x, (2,), (1,), "VALID")
+    np.testing.assert_array_equal(found, [[[np.nan, 1, np.inf], [1, np.inf, -0.0]]])
+    assert np.signbit(found[0, 1, 2])
+
+
+def test_the_shorter_doors():
+    arrays = normal(X, (6, 4, 3, 2))
+    assert_is_laxs(
+        lambda x, w: jconv.lax.conv(x, w, (2, 1), "SAME"),
+        lambda x, w: lax.conv(x, w, (2, 1), "SAME"),
+        *arrays,
+    )
+    general = ((2, 1), ((1, 2), (0, 1)), (1, 2), (2, 1))
+    assert_is_laxs(
+        lambda x, w: jconv.lax.conv_with_general_padding(x, w, *general),
+        lambda x, w: lax.conv_with_general_padding(x, w, *general),
+        *arrays,
+    )
