@@ -90,7 +90,7 @@ def conv(
 
     >>> import jax, jax.numpy as jnp, jconv.sharding
     >>> from jax.sharding import PartitionSpec as P
-    >>> mesh, cut = jax.make_mesh((1,), ("rows",)), P(None, None, "rows")
+    >>> mesh, cut = jax.sharding.Mesh(jax.devices()[:1], ("rows",)), P(None, None, "rows")
     >>> f = lambda x, w: jconv.sharding.conv(x, w, spatial_axes=("rows", None), padding=1)
     >>> f = jax.shard_map(f, mesh=mesh, in_specs=(cut, P()), out_specs=cut)
     >>> f(jnp.ones((1, 3, 16, 16)), jnp.ones((8, 3, 3, 3))).shape
@@ -145,7 +145,7 @@ def conv_transpose(
 
     >>> import jax, jax.numpy as jnp, jconv.sharding
     >>> from jax.sharding import PartitionSpec as P
-    >>> mesh, cut = jax.make_mesh((1,), ("rows",)), P(None, None, "rows")
+    >>> mesh, cut = jax.sharding.Mesh(jax.devices()[:1], ("rows",)), P(None, None, "rows")
     >>> f = lambda x, w: jconv.sharding.conv_transpose(x, w, spatial_axes=("rows",), stride=2)
     >>> f = jax.shard_map(f, mesh=mesh, in_specs=(cut, P()), out_specs=cut)
     >>> f(jnp.ones((1, 3, 16)), jnp.ones((3, 8, 2))).shape
