@@ -32,10 +32,14 @@ class Gemm:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """One fused elementwise loop: `flops` operations over `bytes` of memory traffic."""
+    """One fused elementwise loop: `flops` operations over `bytes` of memory traffic.
+
+    `run` is how many elements lie side by side in memory: the inner, vectorised length.
+    """
 
     flops: float
     bytes: float
+    run: int = 64
 
 
 @dataclasses.dataclass(frozen=True)
