@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jconv import cost
-from jconv.algorithm import Algorithm, steps
-from jconv.algorithms import ALGORITHMS
-from jconv.choose import resolve
+from jconv.algorithm import Algorithm
+from jconv.algorithms import XLA
+from jconv.choose import choose, resolve
 from jconv.spec import ConvSpec, Role
 
 
@@ -16,22 +15,13 @@ class Estimate(NamedTuple):
 
     algorithm: str
     reason: str
-    seconds: float
-    lax_seconds: float
+    seconds: float | None
+    lax_seconds: float | None
 
 
 def estimate(role: Role, spec: ConvSpec, platform: str, algorithm: str | Algorithm = "auto") -> Estimate:
-    """What the choice at lowering will be."""
-    chosen = resolve(algorithm, role, spec, platform)
-    return Estimate(
-        chosen.name,
-        "least estimated time" if algorithm == "auto" else "asked for by name",
-        seconds(chosen, role, spec, platform),
-        seconds(ALGORITHMS["xla"], role, spec, platform),
-    )
-
-
-def seconds(algorithm: Algorithm, role: Role, spec: ConvSpec, platform: str) -> float:
-    """Estimated time of one call."""
-    rates = cost.PLATFORMS.get(platform, cost.CPU)
-    return sum(cost.seconds(step, rates) for step in steps(algorithm, role, spec))
+    """What will run, as far as the cost model has a time for it."""
+    choice = choose(spec, role, platform)
+    name = resolve(algorithm, role, spec, platform).name
+    reason = choice.reason if algorithm == "auto" else "asked for by name"
+    return Estimate(name, reason, choice.seconds.get(name), choice.seconds.get(XLA.name))

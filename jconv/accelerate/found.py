@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.extend import source_info_util
 from jax.extend.core import JaxprEqn
 
+from jconv.accelerate import rules
 from jconv.accelerate.estimate import estimate
-from jconv.accelerate.rewrite import PROGRAMS, bodies
+from jconv.accelerate.rewrite import PROGRAMS, bodies, rewritten
 from jconv.accelerate.rules import has_own_derivative
 from jconv.accelerate.takeover import is_convolution, take_over
 from jconv.spec import ConvSpec
@@ -22,6 +21,7 @@ from jconv.spec import ConvSpec
 OURS = "jconv_"  # the names of jconv's primitives: this and the role
 LIBRARIES = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sysconfig.get_path("stdlib")})
 JCONV = str(Path(__file__).parent.parent)
+RULES = rules.__file__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Found:
       count: how often it runs.
       algorithm: what will compute it.
       reason: why that one, or why jconv does not.
-      seconds, lax_seconds: estimates for one run; None for what jconv leaves to lax.
+      seconds, lax_seconds: estimates for one run; None for what jconv leaves to lax or has no estimate of.
       taken: whether it runs on jconv.
     """
 
@@ -55,9 +55,9 @@ class Found:
 
 
 def find(jaxpr: Any, platform: str) -> list[Found]:
-    """Every convolution in a jaxpr, in order, equal ones at one place counted together."""
+    """Every convolution in a jaxpr and what replaces it, in order, equal ones at one place counted together."""
     together: dict[Found, int] = {}
-    for found in _walk(jaxpr, 1, "", platform):
+    for found in _walk(rewritten(jaxpr), 1, "", platform):
         key = dataclasses.replace(found, count=0)
         together[key] = together.get(key, 0) + found.count
     return [dataclasses.replace(found, count=count) for found, count in together.items()]
@@ -66,10 +66,12 @@ def find(jaxpr: Any, platform: str) -> list[Found]:
 def _walk(
     jaxpr: Any, times: int, inside: str, platform: str, call: JaxprEqn | None = None
 ) -> Iterator[Found]:
+    """Over a rewritten jaxpr; `call` is the call of jconv that is being looked into."""
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
         if is_convolution(eqn):
-            yield from _lax(eqn, times, inside, platform)
+            reason = f"inside {inside}, whose meaning jconv does not know" if inside else take_over(eqn)[1]
+            yield Found(*_place(eqn), "-", None, _shapes(eqn), times, "lax", reason, None, None, False)
         elif name.startswith(OURS) and "spec" in eqn.params:
             yield _ours(eqn, call or eqn, times, platform)
         closed = inside or ("" if name in PROGRAMS or has_own_derivative(eqn) else name)
@@ -80,26 +82,10 @@ def _walk(
 
 
 def _is_ours(body: Any) -> bool:
-    source = getattr(getattr(body.jaxpr if hasattr(body, "jaxpr") else body, "debug_info", None), "func_src_info", "")
-    return f" {JCONV}" in (source or "")
-
-
-def _lax(eqn: JaxprEqn, times: int, inside: str, platform: str) -> Iterator[Found]:
-    """lax's convolution: as what it is replaced by, or as it stays."""
-    new, reason = take_over(eqn)
-    if inside:
-        reason = f"inside {inside}, whose meaning jconv does not know"
-    if not reason:
-        yield from (_ours(inner, eqn, times, platform) for inner in _calls(new))
-        return
-    yield Found(*_place(eqn), "-", None, _shapes(eqn), times, "lax", reason, None, None, False)
-
-
-def _calls(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
-    if eqn.primitive.name.startswith(OURS):
-        yield eqn
-    for body in bodies(eqn):
-        yield from itertools.chain.from_iterable(map(_calls, body.eqns))
+    """Whether a body was traced from a function of jconv, and not from one that evaluates the user's."""
+    info = getattr(body.jaxpr if hasattr(body, "jaxpr") else body, "debug_info", None)
+    source = getattr(info, "func_src_info", None) or ""
+    return f" {JCONV}" in source and f" {RULES}" not in source
 
 
 def _ours(call: JaxprEqn, eqn: JaxprEqn, times: int, platform: str) -> Found:

@@ -12,10 +12,11 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from jconv.accelerate import rules
-from jconv.accelerate.takeover import is_convolution, take_over
+from jconv.accelerate.takeover import as_one_equation, is_convolution, take_over
 
 # Primitives that mean nothing but "run these programs": bodies can be replaced by equal bodies.
 PROGRAMS = frozenset(
@@ -53,11 +54,28 @@ def _rewrite_eqn(eqn: JaxprEqn) -> JaxprEqn:
         return take_over(eqn)[0]
     if rules.has_own_derivative(eqn):
         return rules.rewrite(eqn, rewritten) if rules.may_hold_convolution(eqn, holds_convolution) else eqn
-    if eqn.primitive.name not in PROGRAMS:
+    if eqn.primitive.name not in PROGRAMS or not holds_convolution(eqn):
         return eqn
+    if eqn.primitive.name == "shard_map":
+        return _rewrite_shard_map(eqn)
     params = {name: _rewrite_param(value) for name, value in eqn.params.items()}
     changed = any(params[name] is not eqn.params[name] for name in params)
     return eqn.replace(params=params) if changed else eqn
+
+
+def _rewrite_shard_map(eqn: JaxprEqn) -> JaxprEqn:
+    """The body is rewritten while a shard_map is traced: only then JAX keeps track of varying axes."""
+    params = eqn.params
+
+    def body(*args: Any) -> Any:
+        return jaxpr_as_fun(ClosedJaxpr(rewritten(params["jaxpr"]), ()))(*args)
+
+    mapped = jax.shard_map(
+        body, mesh=params["mesh"], in_specs=params["in_specs"], out_specs=list(params["out_specs"]),
+        axis_names=set(params["manual_axes"]), check_vma=params["check_vma"],
+    )  # fmt: skip
+    call = as_one_equation(mapped, eqn)
+    return eqn.replace(params=params | {"jaxpr": call.params["jaxpr"]})
 
 
 def _rewrite_param(value: Any) -> Any:
