@@ -81,7 +81,7 @@ CPU = Platform(
     large=16e6,
     fft=9.7e9,
     native={
-        "ynn": Route(390e9, 32, 8, 1.2e9, 5e9),
+        "ynn": Route(390e9, 32, 8, 1.2e9, 9e9),
         "ynn_kernel": Route(170e9, bandwidth=5e9),
         "eigen": Route(340e9, 40, 12, 1.2e9, 20e9, call=20e-6),
         "eigen_kernel": Route(77e9, bandwidth=20e9, call=20e-6),

@@ -51,7 +51,7 @@ def _rejects_each(inner: Algorithm, spec: ConvSpec) -> str | None:
 
 
 def _steps_each(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    moved = Loop(0, 2 * (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.x_dtype))
+    moved = Loop(0, (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.x_dtype))
     return *(steps_of(inner, role, one_group(spec)) * spec.groups), moved
 
 

@@ -16,7 +16,6 @@ processing", 2006.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import jax
@@ -83,9 +82,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     part = blocks.band(spec, columns_bytes(spec))
     count = -(-spec.positions // max(part.positions, 1))
     m, k = part.positions, spec.taps * spec.c
-    copy = Loop(0, 2 * columns_bytes(part), spec.c)
-    if spec.groups > 1:  # groups to the front, and back
-        copy = dataclasses.replace(copy, bytes=copy.bytes + 2 * (math.prod(part.x_shape) + math.prod(part.y_shape)) * 4)
+    moved = math.prod(part.x_shape) + math.prod(part.y_shape) if spec.groups > 1 else 0  # groups apart
+    copy = Loop(0, (2 if count == 1 else 3) * columns_bytes(part) + 8 * moved, spec.c)
     if role == "grad_kernel":
         turned = Loop(0, 8 * spec.groups * m * min(k, spec.o))
         return (copy, turned, Gemm(spec.groups, k, spec.o, m)) * count

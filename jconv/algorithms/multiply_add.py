@@ -181,7 +181,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     """One loop per block.
 
     Against a plain multiply-add per pair of loads, a broadcast channel is loaded once for all its
-    outputs (5 times the rate) and grad_kernel keeps no sum in a register (half the rate).
+    outputs (5 times the rate where these are many) and grad_kernel keeps no sum in a register (half the rate).
     """
     block = _block(spec)
     count = -(-spec.kernel[0] // block.kernel[0])
@@ -190,7 +190,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_kernel":
         partial = block.taps * spec.c * y // _rows(spec)
         return (Loop(2 * block.flops, x + y + partial, run), Loop(0, 2 * partial, run)) * count
-    flops = block.flops if spec.c == 1 else 0.2 * block.flops
+    flops = block.flops if spec.c == 1 else (0.2 if spec.groups == 1 else 0.8) * block.flops
     return (Loop(flops, x + (1 if count == 1 else 2) * y, run),) * count
 
 
