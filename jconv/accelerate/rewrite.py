@@ -57,7 +57,10 @@ def _rewrite_eqn(eqn: JaxprEqn) -> JaxprEqn:
     if eqn.primitive.name not in PROGRAMS or not holds_convolution(eqn):
         return eqn
     if eqn.primitive.name == "shard_map":
-        return _rewrite_shard_map(eqn)
+        try:
+            return _rewrite_shard_map(eqn)
+        except (KeyError, TypeError, ValueError, NotImplementedError):
+            return eqn
     params = {name: _rewrite_param(value) for name, value in eqn.params.items()}
     changed = any(params[name] is not eqn.params[name] for name in params)
     return eqn.replace(params=params) if changed else eqn
@@ -72,7 +75,7 @@ def _rewrite_shard_map(eqn: JaxprEqn) -> JaxprEqn:
 
     mapped = jax.shard_map(
         body, mesh=params["mesh"], in_specs=params["in_specs"], out_specs=list(params["out_specs"]),
-        axis_names=set(params["manual_axes"]), check_vma=params["check_vma"],
+        axis_names=set(params["newly_manual_axes"]), check_vma=params["check_vma"],
     )  # fmt: skip
     call = as_one_equation(mapped, eqn)
     return eqn.replace(params=params | {"jaxpr": call.params["jaxpr"]})

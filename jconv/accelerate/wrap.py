@@ -77,7 +77,9 @@ class Program(NamedTuple):
     result: Any
 
 
-def program(fn: Callable[..., Any], args: Any, kwargs: Any, trace: Callable[..., Any] | None = None) -> Program:
+def program(
+    fn: Callable[..., Any], args: Any, kwargs: Any, trace: Callable[..., Any] | None = None
+) -> Program:
     """Trace `fn`; what is not an array is static."""
     leaves, tree = jax.tree.flatten((fn, args, kwargs))
     arrays = [leaf for leaf in leaves if is_array(leaf)]

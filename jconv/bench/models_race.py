@@ -1,0 +1,100 @@
+"""Race whole models, accelerated against plain, and against the same architecture in PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+import jconv
+from jconv.bench import models_torch
+from jconv.bench.models import MODELS, Built, Model
+from jconv.bench.timing import race
+
+PASSES = ("forward", "train")  # train: loss, and the gradient of every parameter
+HEADINGS = ("model", "library", "pass", "batch", "plain ms", "jconv ms", "faster", "PyTorch ms", "of PyTorch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One line: median seconds, and paired ratios (see `jconv.bench.timing`)."""
+
+    model: str
+    library: str
+    what: str
+    batch: int
+    plain: float
+    fast: float
+    faster: float  # plain / jconv
+    torch: float | None = None
+    of_torch: float | None = None  # PyTorch / jconv: 1 is as fast
+
+    def cells(self) -> tuple[str, ...]:
+        """The line as text."""
+        ms = (f"{1e3 * s:.1f}" if s is not None else "-" for s in (self.plain, self.fast, self.torch))
+        plain, fast, torch = ms
+        share = f"{self.of_torch:.2f}" if self.of_torch is not None else "-"
+        about = (self.model, self.library, self.what, str(self.batch))
+        return (*about, plain, fast, f"{self.faster:.2f}×", torch, share)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which models, batches and passes, and for how long."""
+    parser.add_argument("names", nargs="*", metavar="MODEL", help=f"some of {', '.join(map(str, MODELS))}")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes")
+    parser.add_argument("--only", choices=PASSES, help="only this pass")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of every race")
+    parser.add_argument("--reduced", action="store_true", help="the small variants that the tests run")
+    parser.add_argument("--no-torch", action="store_true", help="without PyTorch")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the table line by line, as each race is over."""
+    wanted = {name.lower() for name in args.names}
+    unknown = wanted - {model.name.lower() for model in MODELS}
+    if unknown:
+        print(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(map(str, MODELS))}")
+        return 2
+    widths = [max(len(heading), 10) for heading in HEADINGS]
+    widths[0] = max(len(model.name) for model in MODELS)
+    print(_line(HEADINGS, widths), flush=True)
+    for model in MODELS:
+        if not wanted or model.name.lower() in wanted:
+            for result in results(model, args):
+                print(_line(result.cells(), widths), flush=True)
+    return 0
+
+
+def results(model: Model, args: argparse.Namespace) -> Iterator[Result]:
+    """Every batch size and pass of one model."""
+    built = model.build(not args.reduced)
+    for batch in args.batch:
+        with_torch = not (args.no_torch or args.reduced)
+        torch = models_torch.calls(model.name, batch) if with_torch else {}
+        for what in [args.only] if args.only else PASSES:
+            yield one(model, built, what, batch, args.rounds, torch.get(what))
+
+
+def one(
+    model: Model, built: Built, what: str, batch: int, rounds: int, torch: Callable[[], Any] | None = None
+) -> Result:
+    """One race."""
+    fun = built.apply if what == "forward" else jax.value_and_grad(built.loss, has_aux=True)
+    x = built.inputs(batch)
+    plain, fast = jax.jit(fun), jax.jit(jconv.accelerate(fun))
+    calls = {"plain": lambda: plain(built.params, x), "jconv": lambda: fast(built.params, x)}
+    times = race(calls | ({"torch": torch} if torch else {}), rounds)
+    line = Result(
+        model.name, model.library, what, batch,
+        times.median("plain"), times.median("jconv"), times.ratio("plain", "jconv"),
+    )  # fmt: skip
+    if torch is None:
+        return line
+    return dataclasses.replace(line, torch=times.median("torch"), of_torch=times.ratio("torch", "jconv"))
+
+
+def _line(cells: tuple[str, ...], widths: list[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

@@ -1,0 +1,201 @@
+"""Real models from real libraries: accelerated, they compute and learn the same.
+
+Deep networks amplify rounding, each its own amount, and a parameter before a normalisation has a
+gradient of zero that consists of rounding.  So the bound is not a taste but measured: the plain model is
+run a second time with every parameter moved by a relative `NUDGE`, and what a result may differ by is
+
+    tolerance · (its magnitude + its response to the nudge / NUDGE)
+
+since a convolution that errs by `tolerance` is a convolution whose kernel is off by as much.
+"""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jconv
+from jconv.bench.models import MODELS, named
+from jconv.tolerance import tolerance
+
+NUDGE = 1e-5
+TERMS = 9 * 1024  # longest sum of products: a kernel gradient over batch and positions
+BATCH = 4
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+for _library in ("flax", "equinox", "haiku", "keras"):
+    pytest.importorskip(_library, reason="needs the extra [models]")
+
+
+@functools.cache
+def built(name):
+    """The model, its input, and value_and_grad of its loss, plain and accelerated, compiled once."""
+    model = named(name).build(False)
+    value_and_grad = jax.value_and_grad(model.loss, has_aux=True)
+    return model, model.inputs(BATCH), jax.jit(value_and_grad), jax.jit(jconv.accelerate(value_and_grad))
+
+
+def nudged(params):
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda p: p * (1 + NUDGE * rng.choice([-1.0, 1.0], p.shape).astype(p.dtype)), params)
+
+
+def assert_within_rounding(got, wanted, moved, steps=1):
+    assert jax.tree.structure(got) == jax.tree.structure(wanted)
+    rounding = steps * tolerance("float32", TERMS)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
+        other, near = (np.asarray(leaf_at(tree, path)) for tree in (got, moved))
+        leaf = np.asarray(leaf)
+        bound = rounding * (np.abs(leaf).max() + np.abs(near - leaf).max() / NUDGE)
+        assert np.abs(other - leaf).max() <= bound, jax.tree_util.keystr(path)
+
+
+def leaf_at(tree, path):
+    return dict(jax.tree_util.tree_leaves_with_path(tree))[path]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_outputs_loss_and_every_gradient(model):
+    built_model, x, plain, fast = built(model.name)
+    params = built_model.params
+    wanted, got, moved = plain(params, x), fast(params, x), plain(nudged(params), x)
+    assert_within_rounding(got, wanted, moved)
+    assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(wanted[1])) > 1e-3, "nothing to learn"
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_every_convolution_is_taken_over(model):
+    built_model, x, *_ = built(model.name)
+    table = jconv.explain(jax.value_and_grad(built_model.loss, has_aux=True), built_model.params, x)
+    assert all(row.taken for row in table)
+    roles = {row.role for row in table}
+    assert {"forward", "grad_kernel", "grad_input"} <= roles
+
+
+@pytest.mark.parametrize("name", ["WaveNet", "U-Net", "Mamba block"])
+def test_twenty_steps_of_training_stay_together(name):
+    model, x, plain, fast = built(name)
+
+    def train(step, params):
+        losses = []
+        for _ in range(20):
+            (loss, _), grads = step(params, x)
+            params = jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
+            losses.append(loss)
+        return jnp.stack(losses)
+
+    wanted, got = train(plain, model.params), train(fast, model.params)
+    assert_within_rounding(got, wanted, train(plain, nudged(model.params)), steps=20)
+    assert wanted[-1] < 0.99 * wanted[0], "it learns"
+
+
+# -- the hooks of Flax -----------------------------------------------------------------------------
+
+
+def test_the_hook_of_nnx():
+    from flax import nnx
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 7, 6), "float32"))
+    options = {"strides": 2, "feature_group_count": 2, "kernel_dilation": 2, "padding": "SAME"}
+    for extra in ({}, {"preferred_element_type": jnp.float32}, {"dtype": jnp.bfloat16}):
+        plain, ours = (
+            nnx.Conv(6, 8, (3, 3), **options, **extra, rngs=nnx.Rngs(0), **hook)
+            for hook in ({}, {"conv_general_dilated": jconv.conv_general_dilated})
+        )
+        wanted, got = plain(x), ours(x)
+        assert got.dtype == wanted.dtype
+        bound = tolerance(str(wanted.dtype), 27)
+        assert jnp.abs(got - wanted).max() <= bound * jnp.abs(wanted).max()
+    text = str(jax.make_jaxpr(lambda x: ours(x))(x))
+    assert "jconv_forward" in text
+    assert "conv_general_dilated[" not in text
+
+
+def test_the_hook_of_nnx_with_an_explicit_out_sharding():
+    from flax import nnx
+
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 7, 3), "float32"))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    with jax.set_mesh(mesh):
+        plain, ours = (
+            nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0), **hook)
+            for hook in ({}, {"conv_general_dilated": jconv.conv_general_dilated})
+        )
+        x = jax.device_put(x, sharding)
+        wanted, got = (jax.jit(lambda layer, x: layer(x, out_sharding=sharding))(c, x) for c in (plain, ours))
+    assert jax.typeof(got).sharding == jax.typeof(wanted).sharding
+    assert jnp.abs(got - wanted).max() <= tolerance("float32", 27) * jnp.abs(wanted).max()
+
+
+def test_the_hook_of_linen():
+    from flax import linen
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 7, 6), "float32"))
+    layer = functools.partial(linen.Conv, 8, (3, 3), strides=2, feature_group_count=2)
+    params = layer().init(jax.random.key(0), x)
+    ours = layer(conv_general_dilated=jconv.conv_general_dilated)
+    wanted, got = layer().apply(params, x), ours.apply(params, x)
+    assert jnp.abs(got - wanted).max() <= tolerance("float32", 27) * jnp.abs(wanted).max()
+
+
+# -- objects of libraries through accelerate -------------------------------------------------------
+
+
+def test_state_of_nnx_objects_reaches_the_caller():
+    import optax
+    from flax import nnx
+
+    class Net(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.conv, self.norm = nnx.Conv(3, 4, (3, 3), rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.drop(self.norm(self.conv(x)))
+
+    def step(model, optimizer, x):
+        loss, grads = nnx.value_and_grad(lambda model: jnp.mean(jnp.square(model(x))))(model)
+        optimizer.update(model, grads)
+        return loss
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 8, 3), "float32"))
+    nets = [Net() for _ in range(3)]
+    optimizers = [nnx.Optimizer(net, optax.sgd(0.1, momentum=0.9), wrt=nnx.Param) for net in nets]
+    plain, inside, outside = nnx.jit(step), nnx.jit(jconv.accelerate(step)), jconv.accelerate(nnx.jit(step))
+    for _ in range(2):
+        for run, net, optimizer in zip((plain, inside, outside), nets, optimizers, strict=True):
+            run(net, optimizer, x)
+    kept = nnx.Not(nnx.RngKey)
+    states = [(nnx.state(n, kept), nnx.state(o, kept)) for n, o in zip(nets, optimizers, strict=True)]
+    for wanted, *others in zip(*map(jax.tree.leaves, states), strict=True):
+        for got in others:
+            np.testing.assert_allclose(got, wanted, rtol=tolerance("float32", 1000), atol=1e-5)
+    assert float(jnp.abs(nets[1].norm.mean[...]).max()) > 0
+
+
+def test_equinox_modules_and_their_filters():
+    import equinox as eqx
+
+    net = eqx.nn.Sequential(
+        [eqx.nn.Conv2d(3, 4, 3, key=jax.random.key(0)), eqx.nn.Lambda(jax.nn.gelu)]
+    )  # fmt: skip
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 9, 8), "float32"))
+    loss = lambda net, x: jnp.sum(jnp.square(net(x)))  # noqa: E731
+    wanted = eqx.filter_grad(loss)(net, x)
+    ways = (
+        jconv.accelerate(eqx.filter_grad(loss)),
+        eqx.filter_grad(jconv.accelerate(loss)),
+        eqx.filter_jit(jconv.accelerate(eqx.filter_grad(loss))),
+        jconv.accelerate(eqx.filter_jit(eqx.filter_grad(loss))),
+    )
+    for way in ways:
+        got = way(net, x)
+        assert jax.tree.structure(got) == jax.tree.structure(wanted)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            assert jnp.abs(a - b).max() <= tolerance("float32", 4 * 42) * jnp.abs(b).max()
