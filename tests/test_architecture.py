@@ -29,7 +29,7 @@ FLOORS = (
     ("conv", "conv_transpose", "gradients", "lax", "patches", "accelerate"),  # the door
     ("tune",),  # measuring which
     ("",),  # jconv itself: the public names
-    ("cases", "sharding", "explain", "bench"),  # around
+    ("cases", "sharding", "lesson", "bench", "testing"),  # around
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -11,7 +11,7 @@ import numpy as np
 
 import jconv
 from jconv.algorithms.windows import patches
-from jconv.explain.kernels import MEANING, NAMED
+from jconv.lesson.kernels import MEANING, NAMED
 from jconv.problem import hashable, understand
 from jconv.textbook.example import INPUT
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jconv.explain.kernels import NAMED
-from jconv.explain.page import build
+from jconv.lesson.kernels import NAMED
+from jconv.lesson.page import build
 
 MOST_INPUT, MOST_KERNEL, MOST_KNOB = 12, 7, 4
 

@@ -15,9 +15,9 @@ from jconv.__main__ import main as command_line
 from jconv.algorithm import workspace
 from jconv.algorithms import ALGORITHMS
 from jconv.choose import choose
-from jconv.explain import compare
-from jconv.explain.kernels import NAMED
-from jconv.explain.page import build, embedded
+from jconv.lesson import compare
+from jconv.lesson.kernels import NAMED
+from jconv.lesson.page import build, embedded
 from jconv.textbook.example import INPUT, SOBEL_X
 from jconv.tolerance import tolerance
 

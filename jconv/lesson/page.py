@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 import jconv
-from jconv.explain.compare import layers
-from jconv.explain.kernels import NAMED
-from jconv.explain.lesson import EXAMPLE, lesson
-from jconv.explain.transforms import winograd
+from jconv.lesson.compare import layers
+from jconv.lesson.kernels import NAMED
+from jconv.lesson.example import EXAMPLE, lesson
+from jconv.lesson.transforms import winograd
 
 # In the order they build on each other; they share one scope.
 SCRIPTS = ("arithmetic", "grid", "state", "unroll", "calculator", "three", "algorithms", "winograd", "groups",
@@ -68,4 +68,4 @@ def embedded(data: dict[str, Any]) -> str:
 
 def resource(name: str) -> str:
     """A file of `web/` as text."""
-    return (importlib.resources.files("jconv.explain") / "web" / name).read_text(encoding="utf-8")
+    return (importlib.resources.files("jconv.lesson") / "web" / name).read_text(encoding="utf-8")

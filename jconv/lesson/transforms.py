@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from jconv.algorithms.cook_toom import Matrix, matrices
-from jconv.explain.kernels import NAMED
-from jconv.explain.lesson import EXAMPLE
+from jconv.lesson.kernels import NAMED
+from jconv.lesson.example import EXAMPLE
 
 
 def winograd() -> dict[str, Any]:
