@@ -122,7 +122,8 @@ def _check_one(
         return
     results = jconv_results(algorithm, case.spec, arrays)
     for role in ROLES:
-        bound = tolerance(case.spec.result(role)[1], cases.reduction(role, case.spec))
+        reduction, stated = cases.reduction(role, case.spec), algorithm.amplification(case.spec)
+        bound = tolerance(case.spec.result(role)[1], reduction, stated)
         for oracle, expected in oracles.items():
             off = error(results[role], expected[role])
             yield Verdict(algorithm.name, case.name, role, oracle, off, bound)
