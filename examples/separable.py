@@ -74,7 +74,8 @@ per_byte = {name: spec.flops / spec.bytes for name, spec in (("full", full), ("d
 print(f"""
 At the worst, {max(slower):.1f} times less of the saving arrives as time than was saved.  The depthwise half
 is the reason: for every byte it moves it has {per_byte["depthwise"]:.0f} FLOP to do,
-the full layer {per_byte["full"]:.0f}; it waits for memory while the multipliers idle.  Fewer FLOPs are slower as soon as the rate falls faster than they do:
+the full layer {per_byte["full"]:.0f}; it waits for memory while the multipliers idle.
+Fewer FLOPs are slower as soon as the rate falls faster than they do:
 """)
 
 # A grouped kernel of a few channels a group: fewer FLOPs than the full one, and less work per byte.
