@@ -3,6 +3,7 @@
 from jconv import lax
 from jconv.accelerate import accelerate, explain, install, installed, uninstall
 from jconv.algorithm import Algorithm
+from jconv.ask import choose
 from jconv.conv import conv1d, conv2d, conv3d
 from jconv.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from jconv.gradients import grad_input, grad_kernel
@@ -18,6 +19,6 @@ __all__ = [
     "grad_input", "grad_kernel",
     "unfold", "fold", "im2col", "col2im",
     "conv_general_dilated", "conv_general_dilated_patches", "lax",
-    "accelerate", "explain", "install", "installed", "uninstall",
+    "choose", "accelerate", "explain", "install", "installed", "uninstall",
     "Algorithm", "ConvSpec",
 ]  # fmt: skip

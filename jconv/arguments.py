@@ -255,6 +255,13 @@ def result_dtype(preferred: Any, dtype: Any) -> str:
     return str(like.dtype)
 
 
+def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+    """One of a few strings."""
+    if value not in known:
+        raise ValueError(f"`{name}`={value!r} is not known; choose one of {', '.join(known)}")
+    return value
+
+
 def precision(value: Any) -> Any:
     """A pair of `jax.lax.Precision` or None, as lax understands it."""
     if value is None or isinstance(value, jax.lax.Precision):

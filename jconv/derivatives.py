@@ -33,7 +33,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jconv import explicit, partition
 from jconv.algorithm import Algorithm, run
-from jconv.choose import resolve
+from jconv.choice import resolve
 from jconv.spec import ROLES, ConvSpec, Role
 
 Named = str | Algorithm

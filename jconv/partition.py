@@ -29,7 +29,7 @@ from jax.sharding import PartitionSpec as P
 
 from jconv import halo
 from jconv.algorithm import Algorithm, refuses, run
-from jconv.choose import resolve
+from jconv.choice import resolve
 from jconv.spec import ConvSpec, Role
 
 ARRAYS: dict[Role, str] = {"forward": "xwy", "grad_input": "ywx", "grad_kernel": "xyw"}  # two in, one out

@@ -33,7 +33,7 @@ from jconv.accelerate.stateful import without_state
 from jconv.accelerate.wrap import program
 from jconv.algorithm import run
 from jconv.algorithms import ALGORITHMS
-from jconv.choose import choose
+from jconv.choice import choose
 from jconv.derivatives import OPERANDS
 from jconv.spec import ROLES, ConvSpec, Role
 

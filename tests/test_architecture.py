@@ -22,11 +22,11 @@ FLOORS = (
     ("spec", "layout", "tolerance"),  # what
     ("algorithm",),  # the record
     ("algorithms",),  # how
-    ("cost", "cache", "choose"),  # which
+    ("cost", "cache", "choice"),  # which
     ("halo", "partition", "explicit"),  # where: how a mesh of devices cuts it
     ("derivatives",),  # calculus
     ("arguments", "recognise", "problem"),  # the border: what a user's arguments mean
-    ("conv", "conv_transpose", "gradients", "lax", "patches", "accelerate"),  # the door
+    ("conv", "conv_transpose", "gradients", "lax", "patches", "ask", "accelerate"),  # the door
     ("tune",),  # measuring which
     ("",),  # jconv itself: the public names
     ("cases", "sharding", "lesson", "bench", "testing"),  # around

@@ -14,7 +14,7 @@ from jconv import textbook
 from jconv.__main__ import main as command_line
 from jconv.algorithm import workspace
 from jconv.algorithms import ALGORITHMS
-from jconv.choose import choose
+from jconv.choice import choose
 from jconv.lesson import compare
 from jconv.lesson.kernels import NAMED
 from jconv.lesson.page import build, embedded

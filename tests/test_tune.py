@@ -17,7 +17,7 @@ from jconv import __main__ as command_line
 from jconv import cache
 from jconv.algorithm import Algorithm
 from jconv.algorithms import ALGORITHMS
-from jconv.choose import choose
+from jconv.choice import choose
 from jconv.spec import ROLES, ConvSpec
 from jconv.tune import collect, race, tune
 

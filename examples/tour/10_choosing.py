@@ -5,7 +5,7 @@ import numpy as np
 
 import jconv
 from jconv.bench.timing import race
-from jconv.choose import choose
+from jconv.choice import choose
 
 rng = np.random.default_rng(0)
 LAYERS = {

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jconv.algorithm import Algorithm
 from jconv.algorithms import XLA
-from jconv.choose import choose, resolve
+from jconv.choice import choose, resolve
 from jconv.spec import ConvSpec, Role
 
 

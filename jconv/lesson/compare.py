@@ -13,7 +13,7 @@ from typing import Any
 
 from jconv.algorithm import Algorithm, Fft, Gemm, Loop, steps, workspace
 from jconv.algorithms import ALGORITHMS
-from jconv.choose import Choice, choose
+from jconv.choice import Choice, choose
 from jconv.spec import ConvSpec
 
 PLATFORM = "cpu"

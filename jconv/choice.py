@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.export
 
-from jconv import cost
+from jconv import cache, cost
 from jconv.algorithm import Algorithm, allowed, refuses, steps, workspace
 from jconv.algorithms import ALGORITHMS, XLA
 from jconv.spec import ConvSpec, Role
@@ -93,11 +93,12 @@ def choose(spec: ConvSpec, role: Role = "forward", platform: str | None = None) 
     >>> choose(spec, platform="cpu").algorithm.name
     'depthwise'
     """
-    return _choose(_with_known_sizes(spec), role, platform or jax.default_backend())
+    spec, platform = _with_known_sizes(spec), platform or jax.default_backend()
+    return _choose(spec, role, platform, cache.winner(spec, role, platform))
 
 
 @functools.lru_cache(maxsize=4096)
-def _choose(spec: ConvSpec, role: Role, platform: str) -> Choice:
+def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Choice:
     if spec.is_empty:  # costs may divide by its sizes
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
     rates = cost.platform(platform)
@@ -105,12 +106,13 @@ def _choose(spec: ConvSpec, role: Role, platform: str) -> Choice:
     able = [a for a in ALGORITHMS.values() if reasons[a.name] is None]
     seconds = {a.name: cost.total(steps(a, role, spec), workspace(a, role, spec), rates) for a in able}
     seconds = dict(sorted(seconds.items(), key=lambda item: item[1]))
-    best = _preferred(seconds)
+    best = tuned if tuned in seconds else _preferred(seconds)
     for name in seconds:
         if name != best:
             reasons[name] = f"about {_ms(seconds[name])}, {seconds[name] / seconds[best]:.1f}× as long"
     rejected = {name: why for name, why in reasons.items() if name != best and why}
-    return Choice(ALGORITHMS[best], _reason(best, seconds, spec), rejected, seconds, spec, role, platform)
+    reason = _reason(best, seconds, spec) + ("; measured to be the fastest here" if best == tuned else "")
+    return Choice(ALGORITHMS[best], reason, rejected, seconds, spec, role, platform)
 
 
 def not_allowed(algorithm: Algorithm, spec: ConvSpec) -> str | None:
