@@ -6,6 +6,10 @@ import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
+from jconv import cache
+
+cache.use(None)  # what somebody tuned on this machine must not decide what is tested
+
 slow_to_compile = dict(deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("ci", max_examples=10, derandomize=True, database=None, **slow_to_compile)
 settings.register_profile("deep", max_examples=500, **slow_to_compile)
