@@ -19,7 +19,7 @@ from jconv.accelerate.takeover import is_convolution, take_over
 from jconv.spec import ConvSpec
 
 OURS = "jconv_"  # the names of jconv's primitives: this and the role
-LIBRARIES = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sysconfig.get_path("stdlib")})
+LIBRARIES = tuple({sysconfig.get_path(of) for of in ("purelib", "platlib", "stdlib")})
 JCONV = str(Path(__file__).parent.parent)
 RULES = rules.__file__
 
@@ -55,7 +55,7 @@ class Found:
 
 
 def find(jaxpr: Any, platform: str) -> list[Found]:
-    """Every convolution in a jaxpr and what replaces it, in order, equal ones at one place counted together."""
+    """Every convolution in a jaxpr and what replaces it, in order; equal ones at one place count together."""
     together: dict[Found, int] = {}
     for found in _walk(rewritten(jaxpr), 1, "", platform):
         key = dataclasses.replace(found, count=0)
@@ -106,7 +106,7 @@ def _shapes(eqn: JaxprEqn) -> str:
 def _place(eqn: JaxprEqn) -> tuple[str, str]:
     """File and line in the user's own code if there is any on the stack, and the stack of names."""
     info = eqn.source_info
-    frames = info.traceback.frames if info.traceback else []
+    frames: list[Any] = info.traceback.frames if info.traceback else []
     for frame in frames:
         if not frame.file_name.startswith((*LIBRARIES, JCONV, "<frozen")):
             return f"{_short(frame.file_name)}:{frame.line_num}", str(info.name_stack)

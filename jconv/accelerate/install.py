@@ -6,6 +6,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import jax
@@ -91,7 +92,7 @@ def _asked_by_jconv() -> bool:
 
     This package is not meant: the functions it traces are the user's.
     """
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module.startswith("jconv.") and not module.startswith(__package__):

@@ -50,9 +50,8 @@ class Table:
     def summary(self) -> str:
         """The sums."""
         count = sum(row.count for row in self.rows)
-        lax, ours = (
-            sum(row.count * (getattr(row, of) or 0.0) for row in self.rows) for of in ("lax_seconds", "seconds")
-        )
+        lax = sum(row.count * (row.lax_seconds or 0.0) for row in self.rows)
+        ours = sum(row.count * (row.seconds or 0.0) for row in self.rows)
         gain = f", {lax / ours:.1f} times less" if ours else ""
         return (
             f"{count} convolutions on {self.platform}: estimated {_time(lax)} by lax,"

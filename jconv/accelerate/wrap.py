@@ -53,13 +53,14 @@ def accelerate(fn: F) -> F:
     """
     if not callable(fn):
         raise TypeError(f"`fn` must be callable, got {type(fn).__name__}; pass the function, not its result.")
+    function: Callable[..., Any] = fn
     if isinstance(fn, functools.partial):  # its arrays are arguments, too
-        fn = jax.tree_util.Partial(fn.func, *fn.args, **fn.keywords)
+        function = jax.tree_util.Partial(fn.func, *fn.args, **fn.keywords)
     call = _remembering()
 
-    @functools.wraps(fn, updated=())
+    @functools.wraps(function, updated=())
     def accelerated(*args: Any, **kwargs: Any) -> Any:
-        return stateful.run(call, _unbound(fn), args, kwargs)
+        return stateful.run(call, _unbound(function), args, kwargs)
 
     return accelerated  # type: ignore[return-value]
 
