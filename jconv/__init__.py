@@ -10,6 +10,7 @@ from jconv.gradients import grad_input, grad_kernel
 from jconv.lax import conv_general_dilated, conv_general_dilated_patches
 from jconv.patches import col2im, fold, im2col, unfold
 from jconv.spec import ConvSpec
+from jconv.tuning import tune
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,6 @@ __all__ = [
     "grad_input", "grad_kernel",
     "unfold", "fold", "im2col", "col2im",
     "conv_general_dilated", "conv_general_dilated_patches", "lax",
-    "choose", "accelerate", "explain", "install", "installed", "uninstall",
+    "choose", "tune", "accelerate", "explain", "install", "installed", "uninstall",
     "Algorithm", "ConvSpec",
 ]  # fmt: skip

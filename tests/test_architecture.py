@@ -27,7 +27,7 @@ FLOORS = (
     ("derivatives",),  # calculus
     ("arguments", "recognise", "problem"),  # the border: what a user's arguments mean
     ("conv", "conv_transpose", "gradients", "lax", "patches", "ask", "accelerate"),  # the door
-    ("tune",),  # measuring which
+    ("tuning",),  # measuring which
     ("",),  # jconv itself: the public names
     ("cases", "sharding", "lesson", "bench", "testing"),  # around
     ("__main__",),

@@ -19,9 +19,9 @@ from jconv.algorithm import Algorithm
 from jconv.algorithms import ALGORITHMS
 from jconv.choice import choose
 from jconv.spec import ROLES, ConvSpec
-from jconv.tune import collect, race, tune
+from jconv.tuning import collect, race, tune
 
-tuning = importlib.import_module("jconv.tune")  # also where `jconv.tune` is the function
+tuning = importlib.import_module("jconv.tuning")
 
 SPEC = ConvSpec.of(batch=1, spatial=(6, 5), kernel=(3, 3), in_channels=2, out_channels=3)
 OTHER = SPEC.replace(batch=2)

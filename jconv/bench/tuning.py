@@ -16,7 +16,7 @@ from typing import Any
 from jconv import cache
 from jconv.problem import hashable, understand
 from jconv.spec import ROLES, ConvSpec
-from jconv.tune import Progress, Tuned, tune
+from jconv.tuning import Progress, Tuned, tune
 
 FORWARD = ROLES[:1]
 

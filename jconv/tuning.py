@@ -163,7 +163,7 @@ def tune(
 
     >>> import jax, jax.numpy as jnp, jconv
     >>> from jconv import cache
-    >>> from jconv.tune import tune
+    >>> from jconv import tune
     >>> cache.use(None)  # in memory only
     >>> def layer(x, w):
     ...     return jconv.conv2d(x, w, stride=2)
