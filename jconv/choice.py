@@ -22,7 +22,7 @@ import jax
 import jax.export
 
 from jconv import cache, cost
-from jconv.algorithm import Algorithm, allowed, refuses, steps, workspace
+from jconv.algorithm import Algorithm, Native, allowed, refuses, steps, workspace
 from jconv.algorithms import ALGORITHMS, XLA
 from jconv.spec import ConvSpec, Role
 
@@ -102,7 +102,7 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
     if spec.is_empty:  # costs may divide by its sizes
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
     rates = cost.platform(platform)
-    reasons = {a.name: refuses(a, role, spec) or not_allowed(a, spec) for a in ALGORITHMS.values()}
+    reasons = {a.name: refuses(a, role, spec) or not_allowed(a, role, spec) for a in ALGORITHMS.values()}
     able = [a for a in ALGORITHMS.values() if reasons[a.name] is None]
     seconds = {a.name: cost.total(steps(a, role, spec), workspace(a, role, spec), rates) for a in able}
     seconds = dict(sorted(seconds.items(), key=lambda item: item[1]))
@@ -115,9 +115,13 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
     return Choice(ALGORITHMS[best], reason, rejected, seconds, spec, role, platform)
 
 
-def not_allowed(algorithm: Algorithm, spec: ConvSpec) -> str | None:
+def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     """Why an algorithm that can run may not be chosen by itself."""
-    return None if allowed(algorithm, spec) else "its rounding error is too large for this dtype and precision"
+    if not allowed(algorithm, spec):
+        return "its rounding error is too large for this dtype and precision"
+    if "int" in spec.accumulator and any(isinstance(step, Native) for step in steps(algorithm, role, spec)):
+        return "XLA has no convolution of integers but a naive loop (CPU) or none (GPU)"
+    return None
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:
@@ -148,7 +152,7 @@ def _si(number: float) -> str:
 def _with_known_sizes(spec: ConvSpec) -> ConvSpec:
     """The spec with `TYPICAL` for every size that only a run will tell (`jax.export`, symbolic shapes)."""
 
-    def known(value: object) -> object:
+    def known(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(map(known, value))
         return TYPICAL if jax.export.is_symbolic_dim(value) else value

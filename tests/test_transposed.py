@@ -1,0 +1,114 @@
+"""Transposed convolutions: what they are, in both layouts, and what their derivatives are."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from oracles import convolutions
+
+import jconv
+from jconv.algorithms import ALGORITHMS
+from jconv.tolerance import tolerance
+
+KNOBS = dict(stride=(2, 3), padding=(1, 0), output_padding=(1, 2), dilation=(2, 1), groups=2)
+X, W = (2, 4, 3, 4), (4, 3, 2, 3)
+
+
+def normal(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def scattered(x, w, *, stride, padding, output_padding, dilation, groups):
+    """Every input adds a copy of the kernel to the output: the definition, loop by loop, in float64."""
+    (n, c, h, width), (_, o, kh, kw) = x.shape, w.shape
+    size = [
+        (p - 1) * s + d * (k - 1) + 1 + more
+        for p, s, d, k, more in zip((h, width), stride, dilation, (kh, kw), output_padding, strict=True)
+    ]
+    y = np.zeros((n, o * groups, *size))
+    for i, j, r, s in np.ndindex(h, width, kh, kw):
+        at = i * stride[0] + r * dilation[0], j * stride[1] + s * dilation[1]
+        for g in range(groups):
+            ins, outs = slice(g * c // groups, (g + 1) * c // groups), slice(g * o, (g + 1) * o)
+            y[:, outs, *at] += x[:, ins, i, j].astype(np.float64) @ w[ins, :, r, s].astype(np.float64)
+    return y[:, :, padding[0] : size[0] - padding[0], padding[1] : size[1] - padding[1]]
+
+
+def test_it_scatters_copies_of_the_kernel():
+    x, w = normal(X, W)
+    expected = scattered(x, w, **KNOBS)
+    found = jconv.conv_transpose2d(x, w, **KNOBS)
+    assert found.shape == expected.shape
+    bound = tolerance("float32", 12) * np.abs(expected).max()
+    chex.assert_trees_all_close(found, expected.astype(np.float32), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("algorithm", ["im2col", "shift", "xla"])
+def test_algorithms_by_name(algorithm):
+    x, w = (np.round(4 * a) for a in normal(X, W))
+    found = jconv.conv_transpose2d(x, w, algorithm=algorithm, **KNOBS)
+    np.testing.assert_array_equal(found, scattered(x, w, **KNOBS))
+
+
+def test_channels_last_takes_the_matching_convolutions_kernel():
+    x, w = normal(X, W)
+    first = jconv.conv_transpose2d(x, w, **KNOBS)
+    last = jconv.conv_transpose2d(x.transpose(0, 2, 3, 1), w.transpose(2, 3, 1, 0), layout="NHWC", **KNOBS)
+    chex.assert_trees_all_close(last.transpose(0, 3, 1, 2), first, rtol=0, atol=10 * tolerance("float32", 12))
+
+
+def test_it_undoes_the_shape_of_a_convolution_and_is_its_transpose():
+    """⟨conv(x), y⟩ = ⟨x, conv_transpose(y)⟩, with the very same kernel array."""
+    knobs = dict(stride=(2, 3), padding=(1, 2), dilation=(2, 1), groups=2)
+    x, w = (np.round(4 * a) for a in normal((2, 6, 10, 11), (4, 3, 2, 3)))
+    y = jconv.conv2d(x, w, **knobs)
+    g = np.round(4 * normal(y.shape, seed=1)[0])
+    left_over = tuple((h + 2 * p - d * (k - 1) - 1) % s for h, p, d, k, s in
+                      zip((10, 11), (1, 2), (2, 1), (2, 3), (2, 3), strict=True))  # fmt: skip
+    back = jconv.conv_transpose2d(g, w, output_padding=left_over, **knobs)
+    assert back.shape == x.shape
+    assert np.vdot(y, g) == np.vdot(x, back)
+
+
+def test_no_algorithm_convolves_over_inserted_zeros_unless_asked():
+    """It is bound as grad_input, and its gradients are a convolution and its kernel gradient."""
+    x, w = map(jnp.asarray, normal(X, W))
+    assert roles(lambda x, w: jconv.conv_transpose2d(x, w, **KNOBS), x, w) == ["grad_input"]
+    gradient = jax.grad(lambda x, w: jconv.conv_transpose2d(x, w, **KNOBS).sum(), (0, 1))
+    assert sorted(roles(gradient, x, w)) == ["forward", "grad_input", "grad_kernel"]
+
+
+def roles(fn, *arrays):
+    found = convolutions(fn, *arrays)
+    assert all(set(spec.lhs_dilation) == {1} for _, spec in found)
+    return [role for role, _ in found]
+
+
+def test_derivatives_of_second_order():
+    x, w = normal((1, 2, 3, 2), (2, 1, 2, 3))
+    knobs = dict(stride=(2, 1), padding=(1, 0), output_padding=(1, 0), groups=2)
+    check_grads(lambda x: jconv.conv_transpose2d(x, w, **knobs), (x,), 2, atol=0.05, rtol=0.05, eps=1.0)
+    check_grads(lambda w: jconv.conv_transpose2d(x, w, **knobs), (w,), 2, atol=0.05, rtol=0.05, eps=1.0)
+
+
+def test_per_example_kernels():
+    x, w = normal((3, 1, 2, 4), (3, 2, 3, 3))
+    together = jax.vmap(lambda x, w: jconv.conv_transpose1d(x, w, stride=2))(x, w)
+    each = jnp.stack([jconv.conv_transpose1d(*pair, stride=2) for pair in zip(x, w, strict=True)])
+    chex.assert_trees_all_close(together, each, rtol=0, atol=10 * tolerance("float32", 6))
+
+
+def test_int8_counts_in_int32():
+    x, w = jnp.full((1, 64, 4), 127, jnp.int8), jnp.full((64, 1, 3), 127, jnp.int8)
+    found = jconv.conv_transpose1d(x, w, stride=2, preferred_element_type=jnp.int32)
+    assert found.dtype == jnp.int32
+    assert found.max() == 2 * 64 * 127**2
+
+
+def test_a_named_algorithm_refuses():
+    with pytest.raises(ValueError, match="`algorithm`='pointwise' cannot compute"):
+        jconv.conv_transpose2d(jnp.ones(X), jnp.ones(W), algorithm="pointwise", **KNOBS)
+    assert "pointwise" in ALGORITHMS
