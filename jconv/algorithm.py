@@ -62,7 +62,6 @@ Step = Gemm | Loop | Fft | Native
 
 def nothing(spec: ConvSpec) -> None:
     """Rejects no spec."""
-    return None
 
 
 def direct_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:

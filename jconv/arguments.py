@@ -151,7 +151,7 @@ def _named_padding(value: str, kernel: Sequence[int], strides: Ints, dilation: I
     return pairs
 
 
-def same_dtype(**arrays: jax.Array) -> None:
+def same_dtype(**arrays: jax.Array | jax.ShapeDtypeStruct) -> None:
     """All of one dtype."""
     (first, a), *rest = arrays.items()
     for name, b in rest:

@@ -55,10 +55,15 @@ def choose(
     arguments.one_of("role", role, ("forward", "grad_input", "grad_kernel"))
     if isinstance(x, ConvSpec):
         return choice.choose(x, role, platform)
-    x, w = (v if isinstance(v, jax.ShapeDtypeStruct) else arguments.array(n, v) for n, v in (("x", x), ("w", w)))
+    x, w = _operand("x", x), _operand("w", w)
     arguments.same_dtype(x=x, w=w)
     knobs = hashable(dict(stride=stride, padding=padding, dilation=dilation, groups=groups,
                           padding_mode=padding_mode, layout=layout, algorithm="auto", precision=precision,
                           preferred_element_type=preferred_element_type))  # fmt: skip
     problem = understand(len(w.shape) - 2, "forward", x.shape, w.shape, x.dtype, knobs)
     return choice.choose(problem.spec, role, platform)
+
+
+def _operand(name: str, value: Any) -> jax.Array | jax.ShapeDtypeStruct:
+    """An array, or no more than its shape and dtype."""
+    return value if isinstance(value, jax.ShapeDtypeStruct) else arguments.array(name, value)

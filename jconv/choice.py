@@ -111,7 +111,11 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
         if name != best:
             reasons[name] = f"about {_ms(seconds[name])}, {seconds[name] / seconds[best]:.1f}× as long"
     rejected = {name: why for name, why in reasons.items() if name != best and why}
-    reason = _reason(best, seconds, spec) + ("; measured to be the fastest here" if best == tuned else "")
+    reason = _reason(best, seconds, spec)
+    if best == tuned:
+        reason += "; measured to be the fastest here"
+    elif not rates.measured:
+        reason += f"; the constants for {platform} are not measured"
     return Choice(ALGORITHMS[best], reason, rejected, seconds, spec, role, platform)
 
 

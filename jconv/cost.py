@@ -51,6 +51,7 @@ class Platform:
       fft: real transforms.
       native: the platform's own convolution, by route.
       call: starting one step; `batched`: each further product of a batched GEMM.
+      measured: whether these are measured times, or only what a data sheet promises.
     """
 
     gemm: float
@@ -65,6 +66,7 @@ class Platform:
     native: dict[str, Route]
     call: float
     batched: float
+    measured: bool = True
 
 
 # AMD EPYC with AVX-512, 2 cores, jax 0.10.2, 2026-11: fitted to 791 measured times of 18 algorithms in
@@ -108,6 +110,7 @@ GPU = Platform(
     native={"cudnn": Route(40e12, 32, 32, bandwidth=3e12, call=4e-6)},
     call=4e-6,
     batched=0.0,
+    measured=False,
 )
 PLATFORMS = {"cpu": CPU, "cuda": GPU, "gpu": GPU, "rocm": GPU}
 

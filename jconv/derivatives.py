@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -118,7 +119,7 @@ def _evaluate(role: Role, a: jax.Array, b: jax.Array, **params: Any) -> jax.Arra
 
 def _lower(role: Role, platform: str, ctx: Any, a: Any, b: Any, *, out_sharding: Any, **params: Any) -> Any:
     """Choose for this platform and lower; on a mesh, hand XLA's partitioner the map in one piece."""
-    fun = functools.partial(_chosen, role, platform, **params)
+    fun: Callable[..., Any] = functools.partial(_chosen, role, platform, **params)
     if partition.can_partition(ctx.module_context):
         fun = functools.partial(partition.partitioned, role, platform, **params)
     if explicit.is_explicit(*ctx.avals_in):
@@ -158,11 +159,11 @@ def _batch(
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
     letter = _joined_letter(batched | {RESULT[role]})
     folded = spec.folded(size, letter)
-    args = [
+    a, b = (
         array if dim is None else _fold(array, dim, name, letter, spec)
         for array, dim, name in zip(args, dims, OPERANDS[role], strict=True)
-    ]
-    result = convolve(role, *args, spec=folded, algorithm=algorithm)
+    )
+    result = convolve(role, a, b, folded, algorithm)
     return _unfold(result, size, RESULT[role], letter, spec), 0
 
 
@@ -209,9 +210,7 @@ def _shape(name: str, spec: ConvSpec) -> tuple[int, ...]:
 def _register(role: Role, primitive: Primitive) -> None:
     primitive.def_impl(functools.partial(_evaluate, role))
     primitive.def_abstract_eval(functools.partial(_abstract, role))
-    ad.defbilinear(
-        primitive, functools.partial(_transpose, role, 0), functools.partial(_transpose, role, 1)
-    )
+    ad.defbilinear(primitive, functools.partial(_transpose, role, 0), functools.partial(_transpose, role, 1))
     batching.primitive_batchers[primitive] = functools.partial(_batch, role)
     partition.needs_devices(primitive)
     for platform in (None, "cpu", "cuda", "rocm", "tpu"):

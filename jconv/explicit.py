@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 
 from jconv import halo
 from jconv.partition import ARRAYS, NO_MESH, letters
@@ -107,7 +108,7 @@ def _check(
             raise ValueError(f"{where}, but {reason}; jax.sharding.reshard it")
 
 
-def automatically(fun: Callable[..., jax.Array], sharding: NamedSharding, *arrays: jax.Array) -> jax.Array:
+def automatically(fun: Callable[..., jax.Array], sharding: NamedSharding, *arrays: ArrayLike) -> jax.Array:
     """`fun(*arrays)` with the partitioner free inside and the result sharded as said."""
     return jax.sharding.auto_axes(fun, out_sharding=sharding)(*arrays)
 

@@ -178,8 +178,8 @@ def _exchange_along(x: jax.Array, axis: int, halo: Halo, name: AxisName) -> jax.
         received = jnp.pad(received, widths)
     start = halo.left + halo.start
     if halo.drift:
-        start += lax.axis_index(name) * halo.drift
-        return lax.dynamic_slice_in_dim(received, start, halo.window, axis)
+        moved = start + lax.axis_index(name) * halo.drift
+        return lax.dynamic_slice_in_dim(received, moved, halo.window, axis)
     return lax.slice_in_dim(received, start, start + halo.window, axis=axis)
 
 

@@ -163,8 +163,8 @@ def conv_transpose(
     """
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
     if dimension_numbers is None:
-        space = "HWD"[: max(lhs.ndim - 2, 0)]
-        dimension_numbers = f"N{space}C", f"{space}IO", f"N{space}C"
+        letters = "HWD"[: max(lhs.ndim - 2, 0)]
+        dimension_numbers = f"N{letters}C", f"{letters}IO", f"N{letters}C"
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     out, into, *space = numbers.rhs_spec
     dilation = rhs_dilation or (1,) * len(space)
@@ -224,7 +224,7 @@ def conv_general_dilated_patches(
 def _cached(understand: Any, avals: tuple[jax.ShapeDtypeStruct, ...], arguments: Any) -> Any:
     """`understand`'s answer from its cache, where the arguments can be a key."""
     key = tuple(map(_hashable, arguments))
-    x64 = jax.config.jax_enable_x64  # what a dtype means depends on it
+    x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined]  # what a dtype means depends on it
     try:
         return understand(*avals, key, x64)
     except TypeError as error:

@@ -239,9 +239,7 @@ class ConvSpec:
         dilated = map(extent, outs, self.strides)
         hi = [
             (h - 1) * d + K - D - a
-            for h, d, K, D, a in zip(
-                self.spatial, self.lhs_dilation, self.window, dilated, lo, strict=True
-            )
+            for h, d, K, D, a in zip(self.spatial, self.lhs_dilation, self.window, dilated, lo, strict=True)
         ]
         return self.replace(
             spatial=outs,
@@ -293,10 +291,8 @@ class ConvSpec:
     def __str__(self) -> str:
         """The problem in a line: what is plain is left out."""
         sizes = "×".join(map(str, self.kernel)) or "0-d"
-        parts = [
-            f"{sizes} {self.in_channels}→{self.out_channels}"
-            f" on {self.batch}×{'×'.join(map(str, self.spatial))}"
-        ]
+        images = f"{self.batch}×{'×'.join(map(str, self.spatial))}"
+        parts = [f"{sizes} {self.in_channels}→{self.out_channels} on {images}"]
         for name, value in (("stride", self.strides), ("input dilation", self.lhs_dilation),
                             ("dilation", self.rhs_dilation)):  # fmt: skip
             if any(v != 1 for v in value):

@@ -92,8 +92,8 @@ def _vmapped(algorithm: Algorithm, case: Case) -> Iterator[Verdict]:
 
 
 def _looped(x: np.ndarray, w: np.ndarray, axes: tuple[int | None, ...], spec: ConvSpec) -> np.ndarray:
-    each = [[a[i if axis == 0 else 0] for a, axis in zip((x, w), axes, strict=True)] for i in range(COPIES)]
-    return np.stack([cases.reference("forward", *pair, spec) for pair in each])
+    xs, ws = ([a[i if axis == 0 else 0] for i in range(COPIES)] for a, axis in zip((x, w), axes, strict=True))
+    return np.stack([cases.reference("forward", *pair, spec) for pair in zip(xs, ws, strict=True)])
 
 
 def _finite(error: float) -> float:

@@ -58,9 +58,7 @@ def forward(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> 
     return lax.slice(y, (0,) * y.ndim, spec.y_shape)
 
 
-def grad_kernel(
-    compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, part: ConvSpec
-) -> jax.Array:
+def grad_kernel(compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
     """compute(x band, g band) → ∂w, summed over the bands."""
     x, batches, bands = _cut(x, spec, part)
     rows = part.out_spatial[0]
@@ -91,5 +89,5 @@ def _cut(x: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, int, 
 
 def _input(x: jax.Array, batch: jax.Array, row: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
     """What the band that begins at a row of the output reads."""
-    start = (batch * part.batch, row * spec.strides[0], *[0] * (x.ndim - 2))
+    start: tuple[jax.Array | int, ...] = (batch * part.batch, row * spec.strides[0], *[0] * (x.ndim - 2))
     return lax.dynamic_slice(x, start, part.x_shape)

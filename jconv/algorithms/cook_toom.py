@@ -111,7 +111,7 @@ def matrices(m: int, r: int, points: tuple[Fraction | int | str, ...] | None = N
       ValueError: points of a wrong number, or two alike.
     """
     n = m + r - 1
-    finite = tuple(map(Fraction, default_points(n) if points is None else points))
+    finite = tuple(Fraction(point) for point in (default_points(n) if points is None else points))
     if len(finite) != n - 1 or len(set(finite)) != n - 1:
         raise ValueError(f"`points`: F({m}, {r}) takes {n - 1} distinct ones, got {list(map(str, finite))}")
     others = [[b for b in finite if b != a] for a in finite]
@@ -226,9 +226,7 @@ def multiplications(tiles: Sequence[Bilinear]) -> tuple[int, int]:
     d = {at: sum(at) + 1 for at in _every(f.n for f in tiles)}
     w = {at: math.prod(at) + 1 for at in _every(f.r for f in tiles)}
     fast, ours = correlate(d, w, tiles, counted), count
-    slow = {
-        out: sum(counted(d[tuple(map(operator.add, out, tap))], w[tap]) for tap in w) for out in fast
-    }
+    slow = {out: sum(counted(d[tuple(map(operator.add, out, tap))], w[tap]) for tap in w) for out in fast}
     assert fast == slow, "F(m, r) is not a correlation"
     return ours, count - ours
 

@@ -181,7 +181,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     """One loop per block.
 
     Against a plain multiply-add per pair of loads, a broadcast channel is loaded once for all its
-    outputs (5 times the rate where these are many) and grad_kernel keeps no sum in a register (half the rate).
+    outputs (5 times the rate where these are many); grad_kernel keeps no sum in a register (half the rate).
     """
     block = _block(spec)
     count = -(-spec.kernel[0] // block.kernel[0])
@@ -195,14 +195,11 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    size = itemsize(spec.accumulator)
-    partial = _block(spec).taps * spec.c * math.prod(spec.y_shape) // _rows(spec) if role == "grad_kernel" else 0
-    return (2 * math.prod(spec.x_shape) + partial) * size
+    elements = 2 * math.prod(spec.x_shape)
+    if role == "grad_kernel":  # the sums of each block of rows
+        elements += _block(spec).taps * spec.c * math.prod(spec.y_shape) // _rows(spec)
+    return elements * itemsize(spec.accumulator)
 
 
-DEPTHWISE = Algorithm(
-    "depthwise", forward, _rejects_depthwise, steps, workspace, grad_kernel=grad_kernel
-)
-BROADCAST = Algorithm(
-    "broadcast", forward, _rejects_broadcast, steps, workspace, grad_kernel=grad_kernel
-)
+DEPTHWISE = Algorithm("depthwise", forward, _rejects_depthwise, steps, workspace, grad_kernel=grad_kernel)
+BROADCAST = Algorithm("broadcast", forward, _rejects_broadcast, steps, workspace, grad_kernel=grad_kernel)

@@ -35,7 +35,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     if _product_bytes(spec) <= BOUND:
         z = jnp.split(product(x, w, spec), len(shifts), axis=-1)
         return _cropped(functools.reduce(jnp.add, map(_shifted, z, shifts, [spec] * len(z))), spec)
-    total = 0.0
+    total = jnp.zeros((), spec.accumulator)
     for part, shift in zip(jnp.split(w, len(shifts), axis=-1), shifts, strict=True):
         total = lax.optimization_barrier(total + _shifted(product(x, part, spec), shift, spec))
     return _cropped(total, spec)

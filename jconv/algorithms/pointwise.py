@@ -73,6 +73,4 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     return Gemm(1, m, n, k), *([Loop(0, moved + turned, spec.c)] if moved + turned else [])
 
 
-POINTWISE = Algorithm(
-    "pointwise", forward, rejects, steps, grad_input=grad_input, grad_kernel=grad_kernel
-)
+POINTWISE = Algorithm("pointwise", forward, rejects, steps, grad_input=grad_input, grad_kernel=grad_kernel)

@@ -11,6 +11,7 @@ Source: Cho & Brand, "MEC"; Anderson et al., "Low-memory GEMM-based convolution 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -25,16 +26,15 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """The sum over taps of tap view times tap matrix."""
     padded = pad(x, spec)
     w = w.reshape(*spec.kernel, spec.c, spec.groups, spec.o)
-    return sum(_product("npgc,cgo->npgo", _view(padded, at, spec), w[at], spec) for at in positions(spec))
+    terms = (_product("npgc,cgo->npgo", _view(padded, at, spec), w[at], spec) for at in positions(spec))
+    return functools.reduce(jnp.add, terms)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """Per tap: its view of the input, transposed, times the output gradient."""
     padded = pad(x, spec)
     g = g.reshape(spec.batch, -1, spec.groups, spec.o)
-    return jnp.stack(
-        [_product("npgc,npgo->cgo", _view(padded, at, spec), g, spec) for at in positions(spec)]
-    )
+    return jnp.stack([_product("npgc,npgo->cgo", _view(padded, at, spec), g, spec) for at in positions(spec)])
 
 
 def _view(padded: jax.Array, at: tuple[int, ...], spec: ConvSpec) -> jax.Array:
@@ -42,9 +42,7 @@ def _view(padded: jax.Array, at: tuple[int, ...], spec: ConvSpec) -> jax.Array:
 
 
 def _product(sum_: str, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    return jnp.einsum(
-        sum_, a, b, precision=spec.precision, preferred_element_type=spec.accumulator
-    )
+    return jnp.einsum(sum_, a, b, precision=spec.precision, preferred_element_type=spec.accumulator)
 
 
 MAX_TAPS = 150  # compiling one GEMM per tap takes about 10 ms each (AMD EPYC, jax 0.10, 2026-11)
@@ -70,9 +68,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    return 2 * math.prod(spec.x_shape) * itemsize(spec.x_dtype) + math.prod(spec.y_shape) * itemsize(
-        spec.accumulator
-    )
+    padded = 2 * math.prod(spec.x_shape) * itemsize(spec.x_dtype)
+    return padded + math.prod(spec.y_shape) * itemsize(spec.accumulator)
 
 
 SHIFT = Algorithm("shift", forward, rejects, steps, workspace, grad_kernel=grad_kernel)

@@ -24,9 +24,7 @@ from jconv.spec import ConvSpec, extent
 
 def pad(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """x (n, *h, channels) dilated, padded and cut to exactly the extent the taps read."""
-    needed = [
-        (p - 1) * s + K for p, s, K in zip(spec.out_spatial, spec.strides, spec.window, strict=True)
-    ]
+    needed = [(p - 1) * s + K for p, s, K in zip(spec.out_spatial, spec.strides, spec.window, strict=True)]
     config = [
         (lo, hi + need - have, dilation - 1)
         for (lo, hi), need, have, dilation in zip(

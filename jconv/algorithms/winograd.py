@@ -91,14 +91,14 @@ def _rows(tiles: Tiles, spec: ConvSpec) -> int:
 def _tiles_of_x(x: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
     """V = B x: (P·g, T, c)."""
     before = tuple(lo for lo, _ in spec.padding)
-    matrices = [f and f.B for f in tiles]
+    matrices = [f.B if f else None for f in tiles]
     v = analysis(x.astype(dtype_of(spec)), sizes_of(tiles), before, counts_of(tiles, spec), matrices)
     return groups_apart(v, _rows(tiles, spec), tiles, spec)
 
 
 def _tiles_of_g(g: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
     """Aᵀ g: (P·g, T, o)."""
-    matrices = [f and tuple(zip(*f.A, strict=True)) for f in tiles]
+    matrices = [tuple(zip(*f.A, strict=True)) if f else None for f in tiles]
     g = g.astype(dtype_of(spec))
     g = analysis(g, sizes_of(tiles), (0,) * spec.ndim, counts_of(tiles, spec), matrices)
     return groups_apart(g, _rows(tiles, spec), tiles, spec)
@@ -202,7 +202,7 @@ def _forward(x: jax.Array, w: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Ar
     def body(i: jax.Array, y: jax.Array) -> jax.Array:
         n = jnp.minimum(i // strips * images, spec.batch - images)  # the last block may overlap
         h = jnp.minimum(i % strips * rows, p - rows)
-        corner = (n, h, *[0] * spec.ndim)
+        corner: tuple[jax.Array | int, ...] = (n, h, *[0] * spec.ndim)
         part = _block_forward(lax.dynamic_slice(x, corner, block.x_shape), u, tiles, block)
         return lax.dynamic_update_slice(y, part, corner)
 
@@ -222,7 +222,7 @@ def _grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec) -> ja
     g = _filled(g, stacks * images, 0, strips * rows - p)
 
     def body(i: jax.Array, total: jax.Array) -> jax.Array:
-        corner = (i // strips * images, i % strips * rows, *[0] * spec.ndim)
+        corner: tuple[jax.Array | int, ...] = (i // strips * images, i % strips * rows, *[0] * spec.ndim)
         parts = lax.dynamic_slice(x, corner, block.x_shape), lax.dynamic_slice(g, corner, block.y_shape)
         return total + _block_grad_kernel(*parts, tiles, block)
 

@@ -42,7 +42,7 @@ def wavenet(full: bool) -> Written:
     layers, channels, length = (20, 64, 4096) if full else (6, 8, 100)
 
     def forward(x: jax.Array) -> jax.Array:
-        x, skips = hk.Conv1D(channels, 1)(x), 0.0
+        x, skips = hk.Conv1D(channels, 1)(x), jnp.zeros(())
         for i in range(layers):
             gates = hk.Conv1D(2 * channels, 2, rate=2 ** (i % 10), padding=hk.pad.causal)(x)
             tanh, sigmoid = jnp.split(gates, 2, axis=-1)
@@ -57,8 +57,8 @@ def wavenet(full: bool) -> Written:
 def _nnx(model: Any, shape: tuple[int, ...]) -> Written:
     from flax import nnx
 
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
-    return lambda params, x: nnx.merge(graph, params, rest)(x), params, shape
+    graph, params, *rest = nnx.split(model, nnx.Param, ...)
+    return lambda params, x: nnx.merge(graph, params, *rest)(x), params, shape
 
 
 def resnext(full: bool) -> Written:
@@ -70,7 +70,7 @@ def resnext(full: bool) -> Written:
 
     class Normed(nnx.Module):
         def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-            sizes, options = (kernel, kernel), {"feature_group_count": groups, "use_bias": False}
+            sizes, options = (kernel, kernel), dict[str, Any](feature_group_count=groups, use_bias=False)
             self.conv = nnx.Conv(cin, cout, sizes, stride, **options, rngs=rngs)
             self.norm = nnx.BatchNorm(cout, rngs=rngs)
 
@@ -90,7 +90,7 @@ def resnext(full: bool) -> Written:
 
     class ResNeXt(nnx.Module):
         def __init__(self) -> None:
-            self.stem, cin, self.blocks = Normed(3, width // 2, 7, 2), width // 2, nnx.List()
+            self.stem, cin, self.blocks = Normed(3, width // 2, 7, 2), width // 2, nnx.List()  # type: ignore[var-annotated]
             for stage, i in ((stage, i) for stage, count in enumerate(blocks) for i in range(count)):
                 self.blocks.append(Block(cin, width << stage, 2 if i == 0 and stage else 1))
                 cin = 2 * width << stage

@@ -63,7 +63,7 @@ def batch_step(layers: Sequence[ConvSpec], devices: int) -> str:
     x = jax.device_put(x, NamedSharding(mesh, P("data")))
     kernels = jax.device_put(kernels, NamedSharding(mesh, P()))
     step = jax.jit(jax.grad(functools.partial(network, jconv.conv2d, layers)))
-    return step.lower(kernels, x).compile().as_text()
+    return step.lower(kernels, x).compile().as_text() or ""
 
 
 def space_step(layers: Sequence[ConvSpec], devices: int) -> str:
@@ -77,7 +77,7 @@ def space_step(layers: Sequence[ConvSpec], devices: int) -> str:
     def loss(kernels: Any, x: jax.Array) -> jax.Array:
         return jax.lax.psum(network(conv, layers, kernels, x), names)
 
-    return jax.jit(jax.grad(loss, (0, 1))).lower(*arrays(layers, 1)).compile().as_text()
+    return jax.jit(jax.grad(loss, (0, 1))).lower(*arrays(layers, 1)).compile().as_text() or ""
 
 
 def main(counts: Sequence[int] = (2, 4, 8)) -> int:

@@ -16,7 +16,7 @@ from jconv.problem import hashable, understand
 from jconv.textbook.example import INPUT
 
 EXAMPLE = INPUT.tolist()
-Knobs = dict[str, int]
+Knobs = dict[str, Any]  # int each; to mypy they could be any of the options they are handed on with
 SETTINGS = [dict(stride=s, padding=p, dilation=d) for s, p, d in itertools.product((1, 2), (0, 1, 2), (1, 2))]
 
 
@@ -34,18 +34,18 @@ def lesson(x: np.ndarray, w: np.ndarray, knobs: Knobs) -> dict[str, Any]:
     Raises:
       ValueError: the kernel does not fit, as `conv2d` says it.
     """
-    x, w = jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32)
-    y = layer(x, w, knobs)
-    ones = jnp.ones_like(y)
+    image, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32)
+    y = layer(image, kernel, knobs)
+    g = jnp.ones((1, 1, *y.shape))
     return {
-        "start": {"x": listed(x), "w": listed(w), "g": listed(ones), **knobs},
+        "start": {"x": listed(image), "w": listed(kernel), "g": listed(g[0, 0]), **knobs},
         "computed": {
             "y": listed(y),
-            "columns": listed(columns(x, w, knobs)),
-            "w": listed(jconv.grad_kernel(x[None, None], (1, 1, *w.shape), ones[None, None], **knobs)[0, 0]),
-            "x": listed(jconv.grad_input((1, 1, *x.shape), w[None, None], ones[None, None], **knobs)[0, 0]),
+            "columns": listed(columns(image, kernel, knobs)),
+            "w": listed(jconv.grad_kernel(image[None, None], (1, 1, *kernel.shape), g, **knobs)[0, 0]),
+            "x": listed(jconv.grad_input((1, 1, *image.shape), kernel[None, None], g, **knobs)[0, 0]),
         },
-        "jax_grad": jax_grads(x, w, knobs),
+        "jax_grad": jax_grads(image, kernel, knobs),
         "kernels": [{"name": name, "meaning": MEANING[name], "values": v} for name, v in NAMED.items()],
     }
 

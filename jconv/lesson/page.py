@@ -10,8 +10,8 @@ import numpy as np
 
 import jconv
 from jconv.lesson.compare import layers
-from jconv.lesson.kernels import NAMED
 from jconv.lesson.example import EXAMPLE, lesson
+from jconv.lesson.kernels import NAMED
 from jconv.lesson.transforms import winograd
 
 # In the order they build on each other; they share one scope.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from jconv.algorithms.cook_toom import Matrix, matrices
-from jconv.lesson.kernels import NAMED
 from jconv.lesson.example import EXAMPLE
+from jconv.lesson.kernels import NAMED
 
 
 def winograd() -> dict[str, Any]:
