@@ -3,7 +3,7 @@
     einsum, as it stands    runs the loop that its letters spell, reading patches from the view
     einsum, optimize=True   looks for a matrix product among the letters first
     reshape and @           writes that matrix product out by hand
-"""
+"""  # fmt: skip
 
 import numpy as np
 

@@ -2,7 +2,7 @@
 
     ∂w   x convolved with g:             which input met which output gradient
     ∂x   g convolved with w turned:      which outputs each input went into
-"""
+"""  # fmt: skip
 
 import jax
 import jax.numpy as jnp
