@@ -73,7 +73,8 @@ def main():
     bound = tolerance("float32", 9 * CHANNELS)
     print(conditions())
 
-    print(f"\n{MEMBERS} members, 3×3, {CHANNELS} → {CHANNELS} channels, {SIDE}×{SIDE}, each on an input of its own")
+    print(f"\n{MEMBERS} members, 3×3, {CHANNELS} → {CHANNELS} channels, {SIDE}×{SIDE}")
+    print("each on an input of its own")
     ways = {
         "lax under vmap": jax.vmap(lax_member), "jconv in a Python loop": loop,
         "jconv, groups by hand": by_groups, "jconv under vmap": jax.vmap(member),
