@@ -81,7 +81,9 @@ def compare(
     errors = {name: _error(call(), expected) for name, call in calls.items()}
     for name, error in errors.items():
         assert error <= bound, f"{name} differs from {reference} by {error:.1e}, more than {bound:.1e}"
-    temporaries = {name: run.memory_analysis().temp_size_in_bytes for name, run in compiled.items()}
+    temporaries = {
+        name: getattr(run.memory_analysis(), "temp_size_in_bytes", None) for name, run in compiled.items()
+    }
     unknown = dict.fromkeys(others or {})
     return Comparison(reference, race(calls, rounds), temporaries | unknown, errors)
 
