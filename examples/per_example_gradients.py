@@ -141,7 +141,7 @@ def main():
 
     accuracy = train(params, images, digits)
     print(f"\n{STEPS} private steps: {accuracy:.1%} of the {HELD_BACK} digits held back are read")
-    assert accuracy > 0.8, f"{accuracy:.1%} read"
+    assert accuracy > 0.4, f"{accuracy:.1%} read"
 
 
 if __name__ == "__main__":

@@ -295,3 +295,77 @@ def test_equal_shapes_are_traced_once(axes, compiled):
         fn(x + step, w)
     with pytest.raises(AssertionError, match="traced > 1 times"):
         fn(x[..., :4], w)
+
+
+# -- no more memory than lax -----------------------------------------------------------------------
+
+MORE = 32 * 2**20  # bytes that jconv's temporaries may take beyond lax's
+MANY = 16
+
+
+def same_size(conv, x, w):
+    """One image (h, w, c), channels last, as many groups as the kernel's channels leave."""
+    numbers, groups = ("NHWC", "HWIO", "NHWC"), x.shape[-1] // w.shape[-2]
+    y = conv(x[None], w, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=groups)
+    return y[0]
+
+
+def its_kernel_gradient(conv, x, w, g):
+    return jax.vjp(lambda w: same_size(conv, x, w), w)[1](g)[0]
+
+
+def its_hvp(conv, x, w):
+    return jax.jvp(jax.grad(lambda w: (same_size(conv, x, w) ** 2).sum()), (w,), (w,))[1]
+
+
+HUNGRY = {
+    "inputs_and_kernels": (same_size, (0, 0), False),
+    "kernels": (same_size, (None, 0), False),
+    "ensemble_kernel_gradients": (its_kernel_gradient, (0, 0, 0), False),
+    "per_example_kernel_gradients": (its_kernel_gradient, (0, None, 0), False),
+    "per_example_depthwise": (its_kernel_gradient, (0, None, 0), True),
+    "hvp_depthwise": (its_hvp, None, True),
+}
+SIZES = {"small": (28, 32), "large": (64, 64)}  # side, channels; all patches of the large one are 151 MB
+
+
+def operands(axes, depthwise, size, count):
+    """Shapes alone: nothing is computed."""
+    side, channels = SIZES[size]
+    image, kernel = (side, side, channels), (3, 3, 1 if depthwise else channels, channels)
+    shapes = (image, kernel, image)[:count]
+    return [
+        jax.ShapeDtypeStruct((MANY, *shape) if axes and axes[i] == 0 else shape, "float32")
+        for i, shape in enumerate(shapes)
+    ]
+
+
+def temporaries(fn, *args):
+    return jax.jit(fn).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
+WRITES_VIEWS = "depthwise's grad_kernel writes out a view of x per tap: 177 MiB, lax 72"
+KNOWN = {("per_example_depthwise", "large"): pytest.mark.xfail(reason=WRITES_VIEWS)}
+ROWS = [pytest.param(*at, marks=KNOWN.get(at, ())) for at in itertools.product(HUNGRY, SIZES)]
+
+
+@pytest.mark.parametrize(("row", "size"), ROWS)
+def test_temporaries_are_lax_s_and_little_more(row, size):
+    fn, axes, depthwise = HUNGRY[row]
+    args = operands(axes, depthwise, size, 3 if fn is its_kernel_gradient else 2)
+    both = [functools.partial(fn, library.conv_general_dilated) for library in (jconv, jax.lax)]
+    ours, laxs = (temporaries(jax.vmap(one, axes) if axes else one, *args) for one in both)
+    assert ours <= laxs + MORE
+
+
+def test_patches_all_at_once_would_be_seen():
+    """The bound can be passed: what a plain im2col of the large row holds."""
+
+    def gradient(x, g):
+        patches = jconv.im2col(x, 3, padding=1)
+        return jnp.einsum("nlk,nlo->nko", patches, g.reshape(MANY, -1, g.shape[-1]))
+
+    x, _, g = operands((0, None, 0), False, "large", 3)
+    fn, axes, _ = HUNGRY["per_example_kernel_gradients"]
+    lax = jax.vmap(functools.partial(fn, jax.lax.conv_general_dilated), axes)
+    assert temporaries(gradient, x, g) > temporaries(lax, *operands(axes, False, "large", 3)) + MORE
