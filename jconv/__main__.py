@@ -21,6 +21,7 @@ from jconv.bench import job
 
 COMMANDS: dict[str, str] = {  # what a user types: the module that does it
     "accuracy": "jconv.bench.accuracy",
+    "bench": "jconv.bench.race",
     "explain": "jconv.lesson.command",
     "scaling": "jconv.bench.scaling",
     "tune": "jconv.bench.tuning",
