@@ -1,6 +1,7 @@
 """The backward pass, written by hand and attached three ways, in every mode JAX has."""
 
 import functools
+import itertools
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ from oracles import convolutions, lax_forward
 
 import jconv
 from jconv import cases
+from jconv.algorithm import refuses, run
+from jconv.algorithms import ALGORITHMS
 from jconv.derivatives import by_autodiff, by_custom_vjp, convolve
 from jconv.spec import ROLES
 from jconv.textbook.backward import conv2d_backward
@@ -292,6 +295,19 @@ def test_export_with_symbolic_batch(algorithm):
     for size in (1, 5):
         x = jnp.asarray(np.random.default_rng(size).integers(-3, 4, (size, 4, 6, 5)), "float32")
         assert_equal_trees(exported.call(x, w, b), with_gradients(lax_conv)(x, w, b))
+
+
+@pytest.mark.parametrize("name", ["multiplier", "winograd_size", "transposed"])
+def test_every_algorithm_lowers_with_a_symbolic_batch(name):
+    """An export may choose any of them, and none may ask how large an unknown size is."""
+    known = cases.named(name).spec
+    spec = known.replace(batch=jax.export.symbolic_shape("n")[0])
+    for role, algorithm in itertools.product(ROLES, ALGORITHMS.values()):
+        if refuses(algorithm, role, known) or refuses(algorithm, role, spec):
+            continue
+        like = [jax.ShapeDtypeStruct(cases.shapes(spec)[k], "float32") for k in cases.OPERANDS[role]]
+        exported = jax.export.export(jax.jit(functools.partial(run, algorithm, role, spec=spec)))(*like)
+        assert exported.out_avals[0].shape == spec.result(role)[0]
 
 
 def test_lower_and_compile_ahead_of_time():

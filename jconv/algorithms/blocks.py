@@ -24,8 +24,8 @@ BOUND = 8 << 20
 
 def band(spec: ConvSpec, bytes_total: int, bound: int = BOUND) -> ConvSpec:
     """The largest band of rows, of as equal bands as can be, whose share of `bytes_total` fits."""
-    if not spec.ndim or not isinstance(spec.batch, int):
-        return spec
+    if not spec.ndim or not all(isinstance(size, int) for size in (spec.batch, bytes_total)):
+        return spec  # a size that only a run will tell
     count = -(-bytes_total // bound)
     height = spec.out_spatial[0]
     rows = -(-height // min(count, height))

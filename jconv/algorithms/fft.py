@@ -154,7 +154,7 @@ def _product(x: jax.Array, w: jax.Array) -> jax.Array:
 
 def _outer_product(x: jax.Array, g: jax.Array) -> jax.Array:
     """Σ_n: (n, g, c, f), (n, g, o, f) → (g, c, o, f)."""
-    if x.shape[0] > TERMS:
+    if not isinstance(x.shape[0], int) or x.shape[0] > TERMS:
         return jnp.einsum("ngcf,ngof->gcof", x, g)
     return functools.reduce(lax.add, [x[i, :, :, None] * g[i, :, None] for i in range(x.shape[0])])
 

@@ -71,7 +71,7 @@ def _cost(blocks: tuple[tuple[int, int], ...], spec: ConvSpec) -> float:
     """Point operations: 2.5 log₂ a transform's point, 4 a complex product's."""
     points = math.prod(L for L, _ in blocks)
     count = math.prod(-(-P // step) for P, (_, step) in zip(dense_extents(spec), blocks, strict=True))
-    images = spec.batch * count
+    images = count * (spec.batch if isinstance(spec.batch, int) else 16)  # symbolic: a guess will do
     transforms = images * (spec.in_channels + spec.out_channels) + spec.c * spec.out_channels
     return points * (2.5 * math.log2(points + 1) * transforms + 4 * images * spec.c * spec.out_channels)
 

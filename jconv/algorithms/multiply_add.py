@@ -56,7 +56,8 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 def _kept(padded: jax.Array) -> jax.Array:
     """The padded input as a copy of its own, so that the loop has no borders to test for; a large one
     is padded inside the loop, since fresh memory costs more than the test."""
-    small = padded.size * padded.dtype.itemsize <= SMALL
+    known = isinstance(padded.size, int)  # not in an export with a symbolic batch
+    small = known and padded.size * padded.dtype.itemsize <= SMALL
     return lax.optimization_barrier(padded) if small else padded
 
 
@@ -163,7 +164,7 @@ def _rejects_depthwise(spec: ConvSpec) -> str | None:
 def _rejects_broadcast(spec: ConvSpec) -> str | None:
     if spec.c == 1:
         return "a group has 1 input channel: that is 'depthwise'"
-    if spec.c > 8:
+    if not isinstance(spec.c, int) or spec.c > 8:
         return f"a group has {spec.c} input channels; above 8 a matrix product is faster"
     return _rejects_taps(spec)
 

@@ -32,7 +32,8 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """One GEMM and the sum of its shifted blocks; block by block where all at once would be large."""
     x, w = x.reshape(-1, spec.c), _blocked_kernel(w, spec)
     shifts = list(itertools.product(*map(range, _blocks(spec))))
-    if _product_bytes(spec) <= BOUND:
+    size = _product_bytes(spec)
+    if not isinstance(size, int) or size <= BOUND:
         z = jnp.split(product(x, w, spec), len(shifts), axis=-1)
         return _cropped(functools.reduce(jnp.add, map(_shifted, z, shifts, [spec] * len(z))), spec)
     total = jnp.zeros((), spec.accumulator)
