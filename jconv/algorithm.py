@@ -143,12 +143,17 @@ def _by_three_real_ones(
 
     No conjugates: JAX transposes without conjugating.
     """
-    real_dtype = a.real.dtype.name
-    real = spec.replace(x_dtype=real_dtype, w_dtype=real_dtype, y_dtype=real_dtype)
+    real = real_valued(spec)
     k1 = run(algorithm, role, a.real + a.imag, b.real, real)
     k2 = run(algorithm, role, a.real, b.imag - b.real, real)
     k3 = run(algorithm, role, a.imag, b.real + b.imag, real)
     return lax.complex(k1 - k3, k1 + k2).astype(spec.result(role)[1])
+
+
+def real_valued(spec: ConvSpec) -> ConvSpec:
+    """The spec of each of the three real convolutions that a complex one is; a real one itself."""
+    dtype = {"complex64": "float32", "complex128": "float64"}.get(spec.accumulator)
+    return spec.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=dtype) if dtype else spec
 
 
 def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:

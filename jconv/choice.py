@@ -22,7 +22,7 @@ import jax
 import jax.export
 
 from jconv import cache, cost
-from jconv.algorithm import Algorithm, Native, allowed, refuses, steps, workspace
+from jconv.algorithm import Algorithm, Native, allowed, real_valued, refuses, steps, workspace
 from jconv.algorithms import ALGORITHMS, XLA
 from jconv.spec import ConvSpec, Role
 
@@ -101,7 +101,8 @@ def choose(spec: ConvSpec, role: Role = "forward", platform: str | None = None) 
 def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Choice:
     if spec.is_empty:  # costs may divide by its sizes
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
-    rates = cost.platform(platform)
+    rates, asked = cost.platform(platform), spec
+    spec = real_valued(spec)
     reasons = {a.name: refuses(a, role, spec) or not_allowed(a, role, spec) for a in ALGORITHMS.values()}
     able = [a for a in ALGORITHMS.values() if reasons[a.name] is None]
     seconds = {a.name: cost.total(steps(a, role, spec), workspace(a, role, spec), rates) for a in able}
@@ -116,15 +117,16 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
         reason += "; measured to be the fastest here"
     elif not rates.measured:
         reason += f"; the constants for {platform} are not measured"
-    return Choice(ALGORITHMS[best], reason, rejected, seconds, spec, role, platform)
+    return Choice(ALGORITHMS[best], reason, rejected, seconds, asked, role, platform)
 
 
 def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     """Why an algorithm that can run may not be chosen by itself."""
     if not allowed(algorithm, spec):
         return "its rounding error is too large for this dtype and precision"
-    if "int" in spec.accumulator and any(isinstance(step, Native) for step in steps(algorithm, role, spec)):
-        return "XLA has no convolution of integers but a naive loop (CPU) or none (GPU)"
+    natives = (step.spec for step in steps(algorithm, role, spec) if isinstance(step, Native))
+    if "int" in spec.accumulator and any(cost.route(native) == "naive" for native in natives):
+        return "XLA has no convolution of these integers but a naive loop (CPU) or none (GPU)"
     return None
 
 

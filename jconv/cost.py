@@ -163,16 +163,18 @@ def native(spec: ConvSpec, rates: Platform) -> float:
 def route(spec: ConvSpec) -> str:
     """Which of XLA:CPU's ways a convolution takes, read in its source (jaxlib 0.10).
 
-    YNNPACK: 2-D, one group, f32 or f64, more than 16 channels on a side, output and kernel no larger
+    YNNPACK: 2-D, one group, f32, f64 or int8 to int32 (in groups too), more than 16 channels on a side, output and kernel no larger
     than the input, no input dilation.  Eigen: other f32 and halves in 1 to 3 dimensions, group by
     group.  Else a naive loop.  A kernel larger than the output (a kernel gradient) has rates of its own.
     """
     plain = all(d == 1 for d in spec.lhs_dilation)
     kernel = "_kernel" if spec.taps > math.prod(spec.out_spatial) else ""
-    if plain and spec.ndim == 2 and spec.groups == 1 and max(spec.c, spec.o) > 16:
+    bytes_in_words_out = (spec.x_dtype, spec.y_dtype) == ("int8", "int32")
+    one_group = spec.groups == 1 or bytes_in_words_out
+    if plain and spec.ndim == 2 and one_group and max(spec.c, spec.o) > 16:
         shrinks = all(p <= h for p, h in zip(spec.out_spatial, spec.spatial, strict=True))
         fits = all(k <= h for k, h in zip(spec.kernel, spec.spatial, strict=True))
-        if shrinks and fits and spec.x_dtype in ("float32", "float64"):
+        if shrinks and fits and (bytes_in_words_out or spec.x_dtype in ("float32", "float64")):
             return "ynn" + kernel
     halves = ("float32", "bfloat16", "float16")
     if not (plain and 1 <= spec.ndim <= 3 and spec.x_dtype in halves):
