@@ -47,10 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layout", choices=(*LAYOUTS, "both"), help="of the arrays (CPU: NHWC; GPU: both)")
     add("--mode", nargs="+", choices=MODES, metavar="M", help=f"of {', '.join(MODES)} (CPU: f32; GPU: all)")
     add("--batch", type=_positive, metavar="N", help="instead of each layer's own (GPU: 32 to 128)")
-    add("--algorithms", action="store_true", help="time every algorithm by name too, in NHWC (GPU: always)")
-    add("--rounds", type=_positive, default=7, metavar="N", help="turns of each contestant (%(default)s)")
+    add("--algorithms", action="store_true", help="also each algorithm by name, in NHWC (GPU: always)")
+    add("--rounds", type=_positive, default=7, metavar="N", help="turns each one takes (%(default)s)")
     add("--budget", type=_seconds, metavar="SECONDS",
-        help=f"start no race after that many, and take the families in turn (GPU: {GPU_BUDGET:g})")  # fmt: skip
+        help=f"start no race after that many; families in turn (GPU: {GPU_BUDGET:g})")  # fmt: skip
     add("--seed", type=int, help="of the random arrays (another one every time)")
     add("--no-torch", action="store_true", help="leave PyTorch out even if it is installed")
     for kind in ("csv", "json", "chart"):
