@@ -58,7 +58,7 @@ def _nnx(model: Any, shape: tuple[int, ...]) -> Written:
     from flax import nnx
 
     graph, params, *rest = nnx.split(model, nnx.Param, ...)
-    return lambda params, x: nnx.merge(graph, params, *rest)(x), params, shape
+    return lambda params, x: nnx.merge(graph, params, *rest, copy=True)(x), params, shape
 
 
 def resnext(full: bool) -> Written:
