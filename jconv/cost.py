@@ -88,7 +88,7 @@ CPU = Platform(
         "eigen": Route(340e9, 40, 12, 1.2e9, 20e9, call=20e-6),
         "eigen_kernel": Route(77e9, bandwidth=20e9, call=20e-6),
         "eigen_grouped": Route(185e9, 90, 23, 1.2e9, 20e9, call=20e-6),
-        "eigen_grouped_kernel": Route(9e9, call=20e-6),
+        "eigen_grouped_kernel": Route(9e9, call=1e-3),
         "eigen_3d": Route(29e9, call=20e-6),
         "eigen_3d_kernel": Route(14e9, call=20e-6),
         "naive": Route(1e9),
@@ -163,9 +163,9 @@ def native(spec: ConvSpec, rates: Platform) -> float:
 def route(spec: ConvSpec) -> str:
     """Which of XLA:CPU's ways a convolution takes, read in its source (jaxlib 0.10).
 
-    YNNPACK: 2-D, one group, f32, f64 or int8 to int32 (in groups too), more than 16 channels on a side, output and kernel no larger
-    than the input, no input dilation.  Eigen: other f32 and halves in 1 to 3 dimensions, group by
-    group.  Else a naive loop.  A kernel larger than the output (a kernel gradient) has rates of its own.
+    YNNPACK: 2-D, one group, f32, f64 or int8 to int32 (in groups too), more than 16 channels on a side,
+    output and kernel no larger than the input, no input dilation.  Eigen: other f32 and halves in 1 to
+    3 dimensions, group by group.  Else a naive loop.  A kernel larger than the output (a kernel gradient) has rates of its own.
     """
     plain = all(d == 1 for d in spec.lhs_dilation)
     kernel = "_kernel" if spec.taps > math.prod(spec.out_spatial) else ""

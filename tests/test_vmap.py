@@ -344,12 +344,7 @@ def temporaries(fn, *args):
     return jax.jit(fn).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
-WRITES_VIEWS = "depthwise's grad_kernel writes out a view of x per tap: 177 MiB, lax 72"
-KNOWN = {("per_example_depthwise", "large"): pytest.mark.xfail(reason=WRITES_VIEWS)}
-ROWS = [pytest.param(*at, marks=KNOWN.get(at, ())) for at in itertools.product(HUNGRY, SIZES)]
-
-
-@pytest.mark.parametrize(("row", "size"), ROWS)
+@pytest.mark.parametrize(("row", "size"), itertools.product(HUNGRY, SIZES))
 def test_temporaries_are_lax_s_and_little_more(row, size):
     fn, axes, depthwise = HUNGRY[row]
     args = operands(axes, depthwise, size, 3 if fn is its_kernel_gradient else 2)

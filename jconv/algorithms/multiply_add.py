@@ -89,9 +89,7 @@ def _written_out_kernel(padded: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.
     padded = padded.reshape(*padded.shape[:-1], spec.groups, spec.c)
     pieces = _pieces(g, spec)
     partial = [
-        _summed(tap(padded[..., c], at, spec)[..., None], pieces)
-        for at in positions(spec)
-        for c in range(spec.c)
+        _summed(tap(padded[..., c], at, spec), pieces) for at in positions(spec) for c in range(spec.c)
     ]
     stacked = lax.optimization_barrier(jnp.stack(partial))
     return stacked.sum(tuple(range(1, spec.ndim + 2))).reshape(spec.w_shape)
@@ -113,8 +111,12 @@ def _pieces(g: jax.Array, spec: ConvSpec) -> list[tuple[int, jax.Array]]:
 
 
 def _summed(view: jax.Array, pieces: list[tuple[int, jax.Array]]) -> jax.Array:
-    """Σ over the pieces of view times g, written out: (n, rows of a piece, *p[1:], g, o)."""
-    return functools.reduce(jnp.add, (view[:, at : at + g.shape[1]] * g for at, g in pieces))
+    """Σ over the pieces of view times g, written out: (n, rows of a piece, *p[1:], g, o).
+
+    The piece is cut before the axis o is added: XLA makes one of two slices that follow each other, but
+    with a reshape between them it writes the whole view out, once per tap.
+    """
+    return functools.reduce(jnp.add, (view[:, at : at + g.shape[1]][..., None] * g for at, g in pieces))
 
 
 def _rows(spec: ConvSpec) -> int:
@@ -196,10 +198,11 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    elements = 2 * math.prod(spec.x_shape)
-    if role == "grad_kernel":  # the sums of each block of rows
-        elements += _block(spec).taps * spec.c * math.prod(spec.y_shape) // _rows(spec)
-    return elements * itemsize(spec.accumulator)
+    """The padded copy of x, where it is kept, and the sums of rows of grad_kernel."""
+    size = itemsize(spec.accumulator)
+    x = math.prod(spec.x_shape) * size
+    rows = math.prod(spec.y_shape) // _rows(spec) * size if role == "grad_kernel" else 0
+    return (x if x <= SMALL else 0) + _block(spec).taps * spec.c * rows
 
 
 DEPTHWISE = Algorithm("depthwise", forward, _rejects_depthwise, steps, workspace, grad_kernel=grad_kernel)
