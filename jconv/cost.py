@@ -165,7 +165,8 @@ def route(spec: ConvSpec) -> str:
 
     YNNPACK: 2-D, one group, f32, f64 or int8 to int32 (in groups too), more than 16 channels on a side,
     output and kernel no larger than the input, no input dilation.  Eigen: other f32 and halves in 1 to
-    3 dimensions, group by group.  Else a naive loop.  A kernel larger than the output (a kernel gradient) has rates of its own.
+    3 dimensions, group by group.  Else a naive loop.  A kernel larger than the output (a kernel gradient)
+    has rates of its own.
     """
     plain = all(d == 1 for d in spec.lhs_dilation)
     kernel = "_kernel" if spec.taps > math.prod(spec.out_spatial) else ""
