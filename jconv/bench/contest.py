@@ -126,7 +126,7 @@ def contest(
         if with_torch and entry.platform == "cpu" and entry.mode == "f32":
             torch = contest_torch.calls(entry.spec, entry.role, entry.layout, sets[0])
             if torch is not None:
-                bursts["PyTorch"], results["PyTorch"] = (torch.call, 1), torch.result()
+                bursts["PyTorch"], results["PyTorch"] = (torch.call, 1), jax.numpy.asarray(torch.result())
         chosen = choose(entry.spec, entry.role, entry.platform).algorithm
         errors, bounds = compared(entry, results, chosen)
         del results
@@ -204,7 +204,7 @@ def first_results(
     """Compile and compute once, several at a time: each one's result, or why there is none."""
     results, failed = {}, {}
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        device = jax.config.jax_default_device  # a thread does not inherit it
+        device = jax.config.jax_default_device  # type: ignore[attr-defined]  # a thread does not inherit it
 
         def one(run: Pass) -> jax.Array:
             with jax.default_device(device):

@@ -74,7 +74,7 @@ def _transposed_padding(spec: ConvSpec) -> tuple[Ints, Ints]:
 
 def _swapped(w: np.ndarray, spec: ConvSpec) -> np.ndarray:
     """(o, c, *taps) as conv_transpose's (c, o, *−taps), and back; of a plain convolution w itself."""
-    return np.flip(w.swapaxes(0, 1), range(2, w.ndim)) if _is_transposed(spec) else w
+    return np.flip(w.swapaxes(0, 1), tuple(range(2, w.ndim))) if _is_transposed(spec) else w
 
 
 def _tensor(torch: Any, array: np.ndarray, last: bool) -> Any:

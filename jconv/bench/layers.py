@@ -51,14 +51,15 @@ def _layer(
 ) -> Layer:
     """Half the kernel's extent is padded on both sides, unless `pad` says how much, or "causal"."""
     reach = [(k - 1) * dilation for k in kernel]
-    causal = [(r, 0) for r in reach]
-    both = [(r // 2 if pad is None else pad,) * 2 for r in reach]
-    if up > 1:
-        both = [(r - pad, r - pad) for r in reach]
+    if isinstance(pad, str):
+        padding = [(r, 0) for r in reach]
+    else:
+        sides = [r // 2 if pad is None else pad for r in reach]
+        padding = [(r - p, r - p) if up > 1 else (p, p) for r, p in zip(reach, sides, strict=True)]
     ones = (1,) * len(kernel)
     return Layer(family, name, ConvSpec.of(
         batch=batch, in_channels=c, out_channels=o, spatial=spatial, kernel=kernel, groups=groups,
-        padding=tuple(causal if pad == "causal" else both), strides=tuple(stride * s for s in ones),
+        padding=tuple(padding), strides=tuple(stride * s for s in ones),
         lhs_dilation=tuple(up * s for s in ones), rhs_dilation=tuple(dilation * s for s in ones),
     ))  # fmt: skip
 
