@@ -8,7 +8,6 @@ is linear in an argument can be run backwards.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
@@ -227,11 +226,17 @@ def grad_kernel_as_forward(forward: Run, x: jax.Array, g: jax.Array, spec: ConvS
     """∂w = conv of x, its channels as batch, with the kernel g, its batch as channels."""
     n = spec.ndim
     space = tuple(range(1, n + 1))
-    x = x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c).transpose(n + 2, *space, n + 1, 0)
-    x = x.reshape(spec.c, *spec.spatial, spec.groups * spec.batch)
     g = g.transpose(*space, 0, n + 1)
-    y = forward(x, g, spec.as_grad_kernel())
+    y = forward(channels_as_batch(x, spec), g, spec.as_grad_kernel())
     return y.transpose(*space, 0, n + 1)
+
+
+def channels_as_batch(x: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(n, h, g·c) → (c, h, g·n): the input of grad_kernel's convolution, and from there back again."""
+    n = spec.ndim
+    x = x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c)
+    x = x.transpose(n + 2, *range(1, n + 1), n + 1, 0)
+    return x.reshape(spec.c, *spec.spatial, spec.groups * spec.batch)
 
 
 def _grad_input_transposed(forward: Run, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -249,8 +254,3 @@ def _transposed(linear: Callable, like: jax.ShapeDtypeStruct, g: jax.Array) -> j
     result = jax.eval_shape(linear, like)
     (out,) = jax.linear_transpose(linear, like)(g.reshape(result.shape).astype(result.dtype))
     return out
-
-
-def size_of(shape: tuple[int, ...]) -> int:
-    """Number of elements."""
-    return math.prod(shape)

@@ -16,7 +16,7 @@ import math
 
 import jax
 
-from jconv.algorithm import Algorithm, swapped_kernel
+from jconv.algorithm import Algorithm, channels_as_batch, swapped_kernel
 from jconv.derivatives import convolve
 from jconv.spec import ConvSpec
 
@@ -43,9 +43,7 @@ def is_transposed(spec: ConvSpec) -> bool:
 def _as_grad_kernel(x: jax.Array, w: jax.Array, spec: ConvSpec, algorithm: str | Algorithm) -> jax.Array:
     behind = spec.as_grad_kernel()
     n = spec.ndim
-    space = tuple(range(1, n + 1))
-    x = x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c).transpose(n + 2, *space, n + 1, 0)
-    x, g = x.reshape(behind.x_shape), w.transpose(n, *range(n), n + 1)
+    x, g = channels_as_batch(x, spec), w.transpose(n, *range(n), n + 1)
     if is_transposed(behind):  # x is dilated: it is the gradient, and g the input, of a strided one
         strided = behind.as_grad_input()
         kernel = swapped_kernel(convolve("grad_kernel", g, x, strided, algorithm), strided)

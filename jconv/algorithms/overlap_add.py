@@ -25,6 +25,7 @@ from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product
+from jconv.algorithms.windows import interleaving
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 
@@ -69,9 +70,8 @@ def _shifted(z: jax.Array, by: Ints, spec: ConvSpec) -> jax.Array:
 def _cropped(z: jax.Array, spec: ConvSpec) -> jax.Array:
     """(n, *q, *L, o) → (n, *p, o), the positions before −lo and after the output cut off."""
     n = spec.ndim
-    pairs = [axis for d in range(n) for axis in (1 + d, 1 + n + d)]
     lengths = [q * L for q, L in zip(z.shape[1 : n + 1], spec.lhs_dilation, strict=True)]
-    y = z.transpose(0, *pairs, 2 * n + 1).reshape(spec.batch, *lengths, spec.o)
+    y = z.transpose(0, *interleaving(n), 2 * n + 1).reshape(spec.batch, *lengths, spec.o)
     before = [K - 1 - lo for K, (lo, _) in zip(spec.window, spec.padding, strict=True)]
     sizes = zip(before, lengths, spec.out_spatial, strict=True)
     config = [(0, 0, 0), *((-b, p + b - length, 0) for b, length, p in sizes), (0, 0, 0)]

@@ -15,7 +15,7 @@ from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product, transposed_product
-from jconv.algorithms.windows import pad
+from jconv.algorithms.windows import interleaving, pad
 from jconv.spec import ConvSpec, Role, itemsize
 
 
@@ -30,7 +30,7 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     columns = product(g.reshape(-1, spec.o), w, spec).astype(spec.x_dtype)
     n = spec.ndim
     columns = columns.reshape(spec.batch, *spec.out_spatial, *spec.kernel, spec.c)
-    tiles = columns.transpose(0, *_interleaving(n), 2 * n + 1)
+    tiles = columns.transpose(0, *interleaving(n), 2 * n + 1)
     tiles = tiles.reshape(spec.batch, *_tiled(spec), spec.c)
     sizes = zip(spec.padding, spec.spatial, _tiled(spec), strict=True)
     config = [(0, 0, 0), *((-lo, h + lo - tiled, 0) for (lo, _), h, tiled in sizes), (0, 0, 0)]
@@ -44,11 +44,6 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def _tiled(spec: ConvSpec) -> list[int]:
     return [p * k for p, k in zip(spec.out_spatial, spec.kernel, strict=True)]
-
-
-def _interleaving(n: int) -> list[int]:
-    """Axes p0 r0 p1 r1 … of an array whose axes are n p0 p1 … r0 r1 … c."""
-    return [axis for d in range(n) for axis in (1 + d, 1 + n + d)]
 
 
 def _columns(x: jax.Array, spec: ConvSpec) -> jax.Array:

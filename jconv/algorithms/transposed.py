@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithm import Algorithm, Loop, Step
+from jconv.algorithms.windows import interleaving
 from jconv.spec import ConvSpec, Role, extent, itemsize
 
 
@@ -103,8 +104,7 @@ def _interleaved(parts: jax.Array, spec: ConvSpec) -> jax.Array:
     counts = [len(phases(spec, axis)) for axis in range(n)]
     lengths = parts.shape[1 : n + 1]
     parts = parts.reshape(spec.batch, *lengths, *counts, spec.out_channels)
-    pairs = [axis for d in range(n) for axis in (1 + d, 1 + n + d)]
-    parts = parts.transpose(0, *pairs, 2 * n + 1)
+    parts = parts.transpose(0, *interleaving(n), 2 * n + 1)
     y = parts.reshape(spec.batch, *map(math.prod, zip(lengths, counts, strict=True)), spec.out_channels)
     return lax.slice(y, (0,) * y.ndim, spec.y_shape)
 

@@ -62,6 +62,11 @@ def tap_along(padded: jax.Array, axis: int, r: int, spec: ConvSpec) -> jax.Array
 MAX_SLICES = 16
 
 
+def interleaving(n: int) -> list[int]:
+    """Axes p0 r0 p1 r1 … of an array whose axes are n p0 p1 … r0 r1 … c."""
+    return [axis for d in range(n) for axis in (1 + d, 1 + n + d)]
+
+
 def patches(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """All taps side by side: (n, *p, *r, channels).
 
