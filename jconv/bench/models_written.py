@@ -90,7 +90,7 @@ def resnext(full: bool) -> Written:
 
     class ResNeXt(nnx.Module):
         def __init__(self) -> None:
-            self.stem, cin, self.blocks = Normed(3, width // 2, 7, 2), width // 2, nnx.List()  # type: ignore[var-annotated]
+            self.stem, cin, self.blocks = Normed(3, width // 2, 7, 2), width // 2, nnx.List()
             for stage, i in ((stage, i) for stage, count in enumerate(blocks) for i in range(count)):
                 self.blocks.append(Block(cin, width << stage, 2 if i == 0 and stage else 1))
                 cin = 2 * width << stage
