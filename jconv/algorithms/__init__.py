@@ -10,14 +10,14 @@ from jconv.algorithms.patchify import PATCHIFY
 from jconv.algorithms.pointwise import POINTWISE
 from jconv.algorithms.shift import SHIFT
 from jconv.algorithms.transposed import by_phase
-from jconv.algorithms.unrolled import unrolled
+from jconv.algorithms.unrolled import by_plane
 from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
 from jconv.algorithms.xla import XLA, XLA_EIGEN
 
 DIRECT = (XLA, XLA_EIGEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, IM2COL, SHIFT, OVERLAP_ADD)
 GROUPED = (per_group(XLA), per_group(XLA_EIGEN), merged(per_group(XLA_EIGEN)))
-UNROLLED = (unrolled(XLA), unrolled(XLA_EIGEN), unrolled(WINOGRAD), unrolled(per_group(XLA)))
-PHASES = (XLA, XLA_EIGEN, IM2COL, DEPTHWISE, BROADCAST, per_group(XLA_EIGEN), unrolled(XLA_EIGEN))
+UNROLLED = tuple(map(by_plane, (XLA, XLA_EIGEN, WINOGRAD, per_group(XLA))))
+PHASES = (XLA, XLA_EIGEN, IM2COL, DEPTHWISE, BROADCAST, per_group(XLA_EIGEN), by_plane(XLA_EIGEN))
 TRANSPOSED = tuple(map(by_phase, PHASES))
 TRANSFORMS = (WINOGRAD, WINOGRAD2, WINOGRAD4, FFT, FFT_OVERLAP)
 

@@ -46,7 +46,7 @@ ROWS = 16  # rows added up before the compiler reduces
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """The sum over taps and channels, in blocks of taps along the first kernel axis."""
     x, w = x.astype(spec.accumulator), w.astype(spec.accumulator)
-    if _products_of_regions(spec) <= IN_REGIONS:
+    if by_region(spec):
         return _by_region(x, w, spec)
     block = _block(spec)
     if block.kernel == spec.kernel:
@@ -80,9 +80,7 @@ def _sum_of_products(views: list[tuple[jax.Array, Ints]], w: jax.Array, spec: Co
     """Σ over taps and channels of the tap's view (n, *p, g·c) times its weights: (n, *p, g·o)."""
     w = w.reshape(*spec.kernel, spec.c, spec.groups, spec.o)
     separate = (*views[0][0].shape[:-1], spec.groups, spec.c)
-    products = [
-        view.reshape(separate)[..., c, None] * w[at][c] for view, at in views for c in range(spec.c)
-    ]
+    products = [view.reshape(separate)[..., c, None] * w[at][c] for view, at in views for c in range(spec.c)]
     return functools.reduce(jnp.add, products).reshape(*separate[:-2], spec.out_channels)
 
 
@@ -116,12 +114,13 @@ def runs(spec: ConvSpec, axis: int) -> list[Run]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _products_of_regions(spec: ConvSpec) -> float:
-    """Products to write out, all regions together; infinite where there are no regions."""
+def by_region(spec: ConvSpec) -> bool:
+    """Whether there is padding to meet, in so few regions that their products can be written out."""
     known = all(isinstance(size, int) for size in (*spec.spatial, *spec.out_spatial))
     if not known or any(d != 1 for d in spec.lhs_dilation) or not any(map(any, spec.padding)):
-        return math.inf
-    return spec.c * math.prod(sum(len(run.taps) for run in runs(spec, d)) for d in range(spec.ndim))
+        return False
+    taps = (sum(len(run.taps) for run in runs(spec, axis)) for axis in range(spec.ndim))
+    return spec.c * math.prod(taps) <= IN_REGIONS
 
 
 def _by_region(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -311,7 +310,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     if role == "grad_kernel":
         spec = spec.replace(batch=_images_at_a_time(spec))
     x = math.prod(spec.x_shape) * size
-    if role == "forward" and _products_of_regions(spec) <= IN_REGIONS:
+    if role == "forward" and by_region(spec):
         return 0
     rows = math.prod(spec.y_shape) // _rows(spec) * size if role == "grad_kernel" else 0
     return (x if x <= SMALL else 0) + _block(spec).taps * spec.c * rows

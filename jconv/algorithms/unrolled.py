@@ -1,6 +1,6 @@
 """Unrolled: an N-d convolution as one of N−1 dimensions, the taps of the first axis made channels.
 
-    y[n·d, p, o] = Σ_s Σ_{r·c}  u[n·d, p + s, r·c] · w[s, r·c, o]        u[n·d, h, r·c] = x̃[n, d·stride + r, h, c]
+    u[n·d, h, r·c] = x̃[n, d·stride + r, h, c]        y[n·d, p, o] = Σ_s Σ_{r·c} u[n·d, p + s, r·c] · w[s, r·c, o]
 
 The planes of a volume become the batch, and each carries the planes that its kernel reaches beside it.
 That is im2col along one axis only: it writes every value k times and not k³ times, and what remains is
@@ -121,13 +121,13 @@ def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
     return _bytes(part) + workspace_of(inner, role, inside(part))
 
 
-def unrolled(inner: Algorithm) -> Algorithm:
+def by_plane(inner: Algorithm) -> Algorithm:
     """The algorithm that hands `inner` a convolution of one dimension less.
 
     >>> from jconv.algorithms import XLA
     >>> from jconv.spec import ConvSpec
     >>> spec = ConvSpec.of(kernel=(3, 3, 3), spatial=(8, 28, 28), in_channels=16, out_channels=32)
-    >>> unrolled(XLA).name, str(inside(spec))
+    >>> by_plane(XLA).name, str(inside(spec))
     ('unrolled_xla', '3×3 48→32 on 6×28×28, float32')
     """
     return Algorithm(

@@ -1,0 +1,52 @@
+"""Unrolled: the same convolution with an axis less, in one piece and in bands."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from oracles import equations, lax_role
+
+from jconv.algorithm import run
+from jconv.algorithms import ALGORITHMS, blocks, unrolled
+from jconv.algorithms.unrolled import inside
+from jconv.spec import ROLES, ConvSpec
+from jconv.tolerance import tolerance
+
+SPEC = ConvSpec.of(
+    batch=2, spatial=(7, 6, 5), kernel=(3, 2, 3), in_channels=6, out_channels=4, groups=2,
+    padding=((2, 1), (0, 1), (1, 1)), strides=(2, 1, 1), rhs_dilation=(2, 1, 1),
+)  # fmt: skip
+NAMES = ("unrolled_xla", "unrolled_winograd", "unrolled_per_group_xla")
+
+
+def test_inside_does_the_same_work():
+    assert inside(SPEC).ndim == SPEC.ndim - 1
+    assert inside(SPEC).flops == SPEC.flops
+    assert inside(SPEC).parameters == SPEC.parameters
+
+
+@pytest.mark.parametrize("bands", [False, True], ids=["whole", "bands"])
+@pytest.mark.parametrize("name", NAMES)
+def test_bands_agree_with_lax(name, bands, monkeypatch):
+    rng = np.random.default_rng(0)
+    if bands:
+        small = functools.partial(blocks.band, bound=600)
+        monkeypatch.setattr(unrolled, "_band", lambda spec: small(spec, unrolled._bytes(spec)))
+    x, w, g = (rng.standard_normal(shape, dtype="f") for shape in (SPEC.x_shape, SPEC.w_shape, SPEC.y_shape))
+    operands = {"forward": (x, w), "grad_input": (g, w), "grad_kernel": (x, g)}
+    for role in ROLES:
+        program = jax.jit(lambda a, b, role=role: run(ALGORITHMS[name], role, a, b, SPEC))
+        loops = [e for e in equations(jax.make_jaxpr(program)(*operands[role]))
+                 if e.primitive.name in ("while", "scan")]  # fmt: skip
+        assert bool(loops) == bands
+        wanted = np.asarray(lax_role(role, *operands[role], SPEC))
+        bound = tolerance("float32", SPEC.positions * SPEC.c, 5.5) * np.abs(wanted).max()
+        np.testing.assert_allclose(program(*operands[role]), wanted, rtol=0, atol=bound)
+
+
+def test_it_refuses_what_it_cannot_unroll():
+    rejects = ALGORITHMS["unrolled_xla"].rejects
+    assert "none to spare" in rejects(ConvSpec.of(spatial=(9,), kernel=(3,)))
+    assert "taps along the first axis" in rejects(ConvSpec.of(spatial=(9, 9), kernel=(1, 3)))
+    assert "input dilation" in rejects(ConvSpec.of(spatial=(9, 9), kernel=(3, 3), lhs_dilation=(2, 1)))
