@@ -54,10 +54,12 @@ def integer(name: str, value: Any, least: int, forms: str = "an int") -> int:
 
 
 def integers(name: str, value: Any, ndim: int, least: int = 1) -> Ints:
-    """One int for all dimensions or one per dimension."""
+    """One int for all dimensions, alone or in a sequence (PyTorch takes both), or one per dimension."""
     forms = f"an int or {ndim} ints, one per spatial dimension"
     if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
         return (integer(name, value, least, forms),) * ndim
+    if len(value) == 1:
+        return (integer(name, value[0], least, forms),) * ndim
     if len(value) != ndim:
         raise ValueError(f"`{name}`={tuple(value)!r} must be {forms}")
     return tuple(integer(name, entry, least, forms) for entry in value)
@@ -114,6 +116,8 @@ def padding(value: Padding, kernel: Sequence[int], strides: Ints, dilation: Ints
         return _named_padding(value, kernel, strides, dilation)
     if not isinstance(value, (Sequence, np.ndarray)):
         value = (value,) * ndim
+    if len(value) == 1 and not isinstance(value[0], (Sequence, np.ndarray)):
+        value = (value[0],) * ndim
     forms = f"an int, {ndim} ints or {ndim} (lo, hi) pairs"
     if len(value) != ndim:
         raise ValueError(f"`padding`={value!r} must be {forms}, or one of {', '.join(PADDING_NAMES)}")

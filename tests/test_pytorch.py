@@ -18,6 +18,7 @@ CONVS = {  # x, w, keywords
     "stride_padding": ((2, 3, 9, 11), (4, 3, 3, 3), dict(stride=(2, 3), padding=(1, 2))),
     "everything": ((2, 6, 10, 9), (9, 2, 3, 2), dict(stride=(2, 1), padding=(2, 1), dilation=(1, 3),
                                                      groups=3)),
+    "one_for_all": ((1, 2, 9, 8), (3, 2, 2, 3), dict(stride=(2,), padding=[1], dilation=(1,))),
     "depthwise_multiplier": ((1, 3, 7, 8), (6, 1, 3, 3), dict(padding=1, groups=3)),
     "same_even_kernel": ((1, 2, 7, 6), (3, 2, 4, 2), dict(padding="same")),
     "same_dilated": ((1, 2, 7, 9), (3, 2, 2, 3), dict(padding="same", dilation=(3, 2))),
