@@ -90,9 +90,10 @@ CPU = Platform(
         "eigen": Route(560e9, 13, 6, 2.3e9, 18e9, call=6e-6),
         "eigen_kernel": Route(160e9, bandwidth=66e9, call=70e-6),
         "eigen_1d": Route(490e9, 8, 4, 1.7e9, 24e9, call=45e-6),
-        "eigen_1d_kernel": Route(200e9, bandwidth=35e9, call=63e-6),
+        "eigen_1d_kernel": Route(150e9, bandwidth=35e9, call=63e-6),
         "eigen_grouped": Route(175e9, 82, 20, 1.2e9, 14e9, call=27e-6),
         "eigen_grouped_kernel": Route(9e9, call=1e-3),
+        "eigen_transposed": Route(240e9, 50, 10, bandwidth=20e9, call=20e-6),
         "eigen_3d": Route(11e9, call=39e-6),
         "eigen_3d_kernel": Route(11e9, call=9e-6),
         "naive": Route(1.2e9, call=9e-6),
@@ -157,8 +158,11 @@ def native(spec: ConvSpec, rates: Platform) -> float:
     k = spec.taps * spec.c
     run = spec.c * (spec.kernel[-1] if taken == "ynn" else 1) if spec.ndim else spec.c
     packing = 4 * spec.positions * k / (way.packing * min(run, PACKED_RUN))
+    flops = spec.flops
+    if taken == "eigen_transposed":  # it leaves the zeros between the inputs out
+        k, flops = (size / math.prod(spec.lhs_dilation) for size in (k, flops))
     rate = way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o)
-    time = spec.flops / rate + spec.bytes / way.bandwidth + (packing if "_kernel" not in taken else 0.0)
+    time = flops / rate + spec.bytes / way.bandwidth + packing
     if taken == "ynn" and all(s == 1 for s in spec.strides):
         time *= 1 + (math.prod(spec.out_spatial) / LARGE_IMAGE) ** 1.8
     return time + way.call * spec.groups
@@ -169,8 +173,8 @@ def route(spec: ConvSpec) -> str:
 
     YNNPACK: 2-D, one group, f32, f64 or int8 to int32 (in groups too), more than 16 channels on a side,
     output and kernel no larger than the input, no input dilation.  Eigen: other f32 and halves in 1 to
-    3 dimensions, group by group.  Else a naive loop.  A kernel larger than the output (a kernel gradient)
-    has rates of its own.
+    3 dimensions, group by group; with a dilated input in 1 or 2, if nothing else is special.  Else a
+    naive loop.  A kernel larger than the output (a kernel gradient) has rates of its own.
     """
     plain = all(d == 1 for d in spec.lhs_dilation)
     kernel = "_kernel" if spec.taps > math.prod(spec.out_spatial) else ""
@@ -182,8 +186,11 @@ def route(spec: ConvSpec) -> str:
         if shrinks and fits and (bytes_in_words_out or spec.x_dtype in ("float32", "float64")):
             return "ynn" + kernel
     halves = ("float32", "bfloat16", "float16")
-    if not (plain and 1 <= spec.ndim <= 3 and spec.x_dtype in halves):
+    if not (1 <= spec.ndim <= 3 and spec.x_dtype in halves):
         return "naive"
-    if spec.groups > 1 and spec.ndim < 3:
+    if not plain:
+        special = kernel or spec.groups > 1 or any(d != 1 for d in (*spec.strides, *spec.rhs_dilation))
+        return "naive" if special or spec.ndim == 3 else "eigen_transposed"
+    if spec.groups > 1 and (spec.ndim < 3 or kernel):
         return "eigen_grouped" + kernel
     return "eigen" + {1: "_1d", 2: "", 3: "_3d"}[spec.ndim] + kernel

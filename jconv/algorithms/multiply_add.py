@@ -290,8 +290,11 @@ def _rejects_taps(spec: ConvSpec) -> str | None:
     return None
 
 
+VIEWS = 8
+
+
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    """One loop per block.
+    """One loop per block; in grad_kernel one per tap and channel, of which eight start like one other step.
 
     Against a plain multiply-add per pair of loads, a broadcast channel is loaded once for all its
     outputs (5 times the rate where these are many); grad_kernel keeps no sum in a register (half the rate).
@@ -301,8 +304,10 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     size, run = itemsize(spec.accumulator), spec.out_channels
     x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
     if role == "grad_kernel":
-        partial = block.taps * spec.c * y // _rows(spec)
-        return (Loop(2 * block.flops, x + y + partial, run), Loop(0, 2 * partial, run)) * count
+        views = block.taps * spec.c
+        partial, loops = views * y // _rows(spec), -(-views // VIEWS)
+        each = Loop(2 * block.flops / loops, (x + y + partial) / loops, run)
+        return (*(each,) * loops, Loop(0, 2 * partial, run)) * count
     flops = block.flops if spec.c == 1 else (0.2 if spec.groups == 1 else 0.8) * block.flops
     return (Loop(flops, x + (1 if count == 1 else 2) * y, run),) * count
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step
+from jconv.algorithm import FLIPPED, Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product
 from jconv.algorithms.windows import interleaving
 from jconv.spec import ConvSpec, Ints, Role, itemsize
@@ -100,7 +100,8 @@ def _product_bytes(spec: ConvSpec) -> int:
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     gemm = Gemm(1, spec.batch * math.prod(spec.spatial), spec.taps * spec.o, spec.c)
     y = math.prod(spec.y_shape) * itemsize(spec.accumulator)
-    return gemm, Loop(0, _product_bytes(spec), spec.o), Loop(0, 2 * y, spec.o)
+    flip = Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype))
+    return flip, gemm, Loop(0, _product_bytes(spec), spec.o), Loop(0, 2 * y, spec.o)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
