@@ -180,7 +180,7 @@ def understand(ndim: int, x_shape: Ints, w_shape: Ints, dtype: Any, knobs: Knobs
         n, c * groups, channels, result, tuple(kernel), strides,
         tuple((lo, hi - m) for (lo, hi), m in zip(pairs, more, strict=True)), (1,) * ndim, dilation, groups,
         arguments.result_dtype(given["preferred_element_type"], dtype), str(dtype), str(dtype),
-        arguments.precision(given["precision"]),
+        arguments.precision(given["precision"]), layout.channels_first,
     )  # fmt: skip
     algorithm = arguments.algorithm(given["algorithm"], "grad_input", spec)
     return Problem(spec, layout, algorithm, batched, "zeros", ((0, 0),) * ndim)

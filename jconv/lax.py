@@ -268,6 +268,7 @@ def _understand(
         n // batch_groups, channels * batch_groups, out, tuple(spatial), tuple(kernel),
         tuple(strides), tuple((int(lo), int(hi)) for lo, hi in padding), lhs_dilation, rhs_dilation,
         groups * batch_groups, str(lhs.dtype), str(rhs.dtype), str(result.dtype), _precision(precision),
+        layout.channels_first,
     )  # fmt: skip
     return LaxProblem(spec, layout, batch_groups)
 

@@ -23,6 +23,11 @@ class Layout:
     y: Perm
 
     @property
+    def channels_first(self) -> bool:
+        """Whether the channels of the input come before its space."""
+        return len(self.x) > 2 and self.x[-1] < self.x[1]
+
+    @property
     def y_in(self) -> Perm:
         """From a user's output axes to the canonical ones."""
         return inverse(self.y)

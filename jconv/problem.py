@@ -108,7 +108,7 @@ def understand(ndim: int, role: Role, x_shape: Ints, w_shape: Ints, dtype: Any, 
         tuple(spatial if mode == "constant" else padded), tuple(kernel), strides,
         pairs if mode == "constant" else none, (1,) * ndim, dilation, groups,
         str(dtype), str(dtype), arguments.result_dtype(given["preferred_element_type"], dtype),
-        arguments.precision(given["precision"]),
+        arguments.precision(given["precision"]), layout.channels_first,
     )  # fmt: skip
     algorithm = arguments.algorithm(given["algorithm"], role, spec)
     return Problem(spec, layout, algorithm, batched, "zeros" if mode == "constant" else mode,

@@ -7,6 +7,7 @@ from jconv.algorithms.im2col import IM2COL
 from jconv.algorithms.multiply_add import BROADCAST, DEPTHWISE
 from jconv.algorithms.overlap_add import OVERLAP_ADD
 from jconv.algorithms.patchify import PATCHIFY
+from jconv.algorithms.planes import PLANES
 from jconv.algorithms.pointwise import POINTWISE
 from jconv.algorithms.shift import SHIFT
 from jconv.algorithms.transposed import by_phase
@@ -14,10 +15,10 @@ from jconv.algorithms.unrolled import by_plane
 from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
 from jconv.algorithms.xla import XLA, XLA_EIGEN
 
-DIRECT = (XLA, XLA_EIGEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, IM2COL, SHIFT, OVERLAP_ADD)
+DIRECT = (XLA, XLA_EIGEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, PLANES, IM2COL, SHIFT, OVERLAP_ADD)
 GROUPED = (per_group(XLA), per_group(XLA_EIGEN), merged(per_group(XLA_EIGEN)))
 UNROLLED = tuple(map(by_plane, (XLA, XLA_EIGEN, WINOGRAD, per_group(XLA))))
-PHASES = (XLA, XLA_EIGEN, IM2COL, DEPTHWISE, BROADCAST, per_group(XLA_EIGEN), by_plane(XLA_EIGEN))
+PHASES = (XLA, XLA_EIGEN, IM2COL, DEPTHWISE, BROADCAST, PLANES, per_group(XLA_EIGEN), by_plane(XLA_EIGEN))
 TRANSPOSED = tuple(map(by_phase, PHASES))
 TRANSFORMS = (WINOGRAD, WINOGRAD2, WINOGRAD4, FFT, FFT_OVERLAP)
 

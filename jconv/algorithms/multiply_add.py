@@ -302,6 +302,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     block = _block(spec, role)
     count = -(-spec.kernel[0] // block.kernel[0])
     size, run = itemsize(spec.accumulator), spec.out_channels
+    if spec.channels_first:  # the compiler reads and writes them where they lie, a channel at a time
+        run = 4 if role == "grad_kernel" else 1
     x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
     if role == "grad_kernel":
         views = block.taps * spec.c

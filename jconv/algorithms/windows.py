@@ -24,17 +24,21 @@ from jconv.spec import ConvSpec, extent
 
 def pad(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """x (n, *h, channels) dilated, padded and cut to exactly the extent the taps read."""
+    config, none = padding_config(spec), (0, 0, 0)
+    if all(entry == none for entry in config):
+        return x
+    return lax.pad(x, jnp.zeros((), x.dtype), [none, *config, none])
+
+
+def padding_config(spec: ConvSpec) -> list[tuple[int, int, int]]:
+    """What `lax.pad` has to do to the spatial axes."""
     needed = [(p - 1) * s + K for p, s, K in zip(spec.out_spatial, spec.strides, spec.window, strict=True)]
-    config = [
+    return [
         (lo, hi + need - have, dilation - 1)
         for (lo, hi), need, have, dilation in zip(
             spec.padding, needed, spec.padded, spec.lhs_dilation, strict=True
         )
     ]
-    none = (0, 0, 0)
-    if all(entry == none for entry in config):
-        return x
-    return lax.pad(x, jnp.zeros((), x.dtype), [none, *config, none])
 
 
 def positions(spec: ConvSpec) -> Iterator[tuple[int, ...]]:

@@ -1,0 +1,70 @@
+"""Planes: multiply-add over whole planes, for arrays that lie channels first in memory.
+
+    y[n, g, o, p] = Σ_r Σ_c  x̃[n, g, c, r + p] · w[r, c, g, o]      one fused loop, inner axis a row of pixels
+
+The same sum as in `multiply_add`, with the loop turned around: there the channels lie side by side, here
+the pixels of a row.  Where the user's arrays are NCHW, turning them costs nothing, as it undoes what the
+door did; the sum over channels-last arrays would read and write every value alone (2026-11, jax 0.10, AMD
+EPYC, 2 cores, depthwise in NCHW: 7×7, 96 channels, 56² 0.5 ms instead of 3.2; 3×3, 384 channels, 8×14²
+0.23 instead of 0.74).  Loses where the arrays are channels last, and with strides, where the
+neighbours of a row are not neighbours in memory either.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jconv.algorithm import Algorithm, Loop, Step
+from jconv.algorithms.windows import padding_config, positions
+from jconv.spec import ConvSpec, Ints, Role, itemsize
+
+WRITTEN_OUT = 64  # products in the loop: they compile in 0.3 s
+
+
+def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """The sum over taps and channels, channels first."""
+    x = jnp.moveaxis(x.astype(spec.accumulator), -1, 1)
+    none = (0, 0, 0)
+    x = lax.pad(x, jnp.zeros((), x.dtype), [none, none, *padding_config(spec)])
+    x = x.reshape(spec.batch, spec.groups, spec.c, *x.shape[2:])
+    w = w.astype(spec.accumulator).reshape(*spec.kernel, spec.c, spec.groups, spec.o)
+    products = [_product(x[:, :, c], w, at, c, spec) for at in positions(spec) for c in range(spec.c)]
+    y = functools.reduce(jnp.add, products)
+    return jnp.moveaxis(y.reshape(spec.batch, spec.out_channels, *spec.out_spatial), 1, -1)
+
+
+def _product(x: jax.Array, w: jax.Array, at: Ints, c: int, spec: ConvSpec) -> jax.Array:
+    """What the tap sees of (n, g, *h), times its weights: (n, g, o, *p)."""
+    for axis, (r, p) in enumerate(zip(at, spec.out_spatial, strict=True)):
+        start, stride = r * spec.rhs_dilation[axis], spec.strides[axis]
+        x = lax.slice_in_dim(x, start, start + (p - 1) * stride + 1, stride, axis=axis + 2)
+    return x[:, :, None] * w[at][c].reshape(spec.groups, spec.o, *[1] * spec.ndim)
+
+
+def rejects(spec: ConvSpec) -> str | None:
+    if not spec.ndim:
+        return "there is no spatial axis to slide along"
+    if spec.taps * spec.c > WRITTEN_OUT:
+        return f"{spec.taps * spec.c} products per output; at most {WRITTEN_OUT} are written out"
+    return None
+
+
+def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    size = itemsize(spec.accumulator)
+    x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
+    run = spec.out_spatial[-1] if all(s == 1 for s in spec.strides) else 1
+    turned = () if spec.channels_first else (Loop(0, 2 * x, 1), Loop(0, 2 * y, 1))
+    return (Loop(0, 2 * x, spec.spatial[-1]), Loop(spec.flops, x + y, run), *turned)
+
+
+def workspace(spec: ConvSpec, role: Role) -> int:
+    x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (spec.x_shape, spec.y_shape))
+    return x if spec.channels_first else 2 * x + y
+
+
+PLANES = Algorithm("planes", forward, rejects, steps, workspace)
