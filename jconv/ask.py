@@ -50,7 +50,7 @@ def choose(
     >>> import jax.numpy as jnp, jconv
     >>> x, w = jnp.ones((1, 64, 56, 56)), jnp.ones((64, 1, 3, 3))
     >>> jconv.choose(x, w, groups=64, padding=1, platform="cpu").algorithm.name
-    'depthwise'
+    'planes'
     """
     arguments.one_of("role", role, ("forward", "grad_input", "grad_kernel"))
     if isinstance(x, ConvSpec):

@@ -144,10 +144,11 @@ def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:
-    """The cheapest, or XLA's own where the cheapest is within the model's error of it."""
+    """The cheapest; of those within the model's error of it XLA's own, or else the first exact one."""
     best = next(iter(seconds))
     tie = cost.MARGIN * seconds[best] + cost.SLACK
-    return XLA.name if seconds.get(XLA.name, float("inf")) < tie else best
+    tied = [name for name, time in seconds.items() if time < tie]
+    return XLA.name if XLA.name in tied else next((n for n in tied if ALGORITHMS[n].exact), best)
 
 
 def _reason(best: str, seconds: Mapping[str, float], spec: ConvSpec) -> str:

@@ -155,10 +155,10 @@ def native(spec: ConvSpec, rates: Platform) -> float:
     """Estimated seconds of the platform's own convolution."""
     taken = "cudnn" if "cudnn" in rates.native else route(spec)
     way = rates.native[taken]
-    k = spec.taps * spec.c
+    k = float(spec.taps * spec.c)
     run = spec.c * (spec.kernel[-1] if taken == "ynn" else 1) if spec.ndim else spec.c
     packing = 4 * spec.positions * k / (way.packing * min(run, PACKED_RUN))
-    flops = spec.flops
+    flops = float(spec.flops)
     if taken == "eigen_transposed":  # it leaves the zeros between the inputs out
         k, flops = (size / math.prod(spec.lhs_dilation) for size in (k, flops))
     rate = way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o)

@@ -310,7 +310,7 @@ def _apply(problem: LaxProblem, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
     x, w = lhs.transpose(layout.x), rhs.transpose(layout.w)
     if problem.batch_groups > 1:
         x = _batch_groups_to_channels(x, problem.batch_groups)
-    return convolve_as_role(x, w, spec).transpose(layout.y)
+    return convolve_as_role(x, w, spec, swapped=layout.swapped).transpose(layout.y)
 
 
 def _batch_groups_to_channels(x: jax.Array, groups: int) -> jax.Array:

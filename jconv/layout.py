@@ -24,8 +24,13 @@ class Layout:
 
     @property
     def channels_first(self) -> bool:
-        """Whether the channels of the input come before its space."""
-        return len(self.x) > 2 and self.x[-1] < self.x[1]
+        """Whether the input's last axis is one of space."""
+        return len(self.x) > 2 and self.x[-2] == len(self.x) - 1
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the batch axis comes after the channels."""
+        return self.x[0] > self.x[-1]
 
     @property
     def y_in(self) -> Perm:

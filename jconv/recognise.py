@@ -5,7 +5,7 @@ gradient has a kernel as large as an image.  Both are better computed as what th
 ordinary, strided convolution behind F,
 
     F dilates its input at stride 1     F(x, w)   = grad_input  of B(g = x, w̃)
-    F has more taps than outputs        F(x, w)   = grad_kernel of B(x̃, g = w̃), if that costs less
+    F has more taps than outputs        F(x, w)   = grad_kernel of B(x̃, g = w̃)
 
 and the other roles of F follow, since B = F.as_grad_input() (or as_grad_kernel()) is its own inverse.
 """
@@ -17,42 +17,31 @@ import math
 import jax
 
 from jconv.algorithm import Algorithm, channels_as_batch, swapped_kernel
-from jconv.choice import Choice, choose
 from jconv.derivatives import convolve
 from jconv.spec import ConvSpec
 
 
 def convolve_as_role(
-    x: jax.Array, w: jax.Array, spec: ConvSpec, algorithm: str | Algorithm = "auto"
+    x: jax.Array, w: jax.Array, spec: ConvSpec, algorithm: str | Algorithm = "auto", *, swapped: bool = False
 ) -> jax.Array:
-    """The forward convolution `spec`, canonical arrays, computed as the role it plays."""
+    """The forward convolution `spec`, canonical arrays, computed as the role it plays.
+
+    `swapped` says that the user's batch axis comes after the channels, as lax writes kernel gradients and
+    nobody else: more taps than outputs alone are no sign, a patch embedding has them too.
+    """
     if spec.is_empty:
         return convolve("forward", x, w, spec, algorithm)
-    if _is_kernel_gradient(spec):
+    if swapped and spec.taps > math.prod(spec.out_spatial):
         return _as_grad_kernel(x, w, spec, algorithm)
     if is_transposed(spec):
-        swapped = swapped_kernel(w, spec)
-        return convolve("grad_input", x, swapped, spec.as_grad_input(), algorithm)
+        kernel = swapped_kernel(w, spec)
+        return convolve("grad_input", x, kernel, spec.as_grad_input(), algorithm)
     return convolve("forward", x, w, spec, algorithm)
 
 
 def is_transposed(spec: ConvSpec) -> bool:
     """The input is dilated and the stride is one: the gradient of a strided convolution."""
     return any(d != 1 for d in spec.lhs_dilation) and all(s == 1 for s in spec.strides)
-
-
-def _is_kernel_gradient(spec: ConvSpec) -> bool:
-    """It has more taps than outputs, and costs less when read so: a patch embedding has them too."""
-    if spec.taps <= math.prod(spec.out_spatial):
-        return False
-    behind = spec.as_grad_kernel()
-    if is_transposed(behind):
-        behind = behind.as_grad_input()
-    return _least(choose(behind, "grad_kernel")) < _least(choose(spec))
-
-
-def _least(choice: Choice) -> float:
-    return min(choice.seconds.values(), default=0.0)
 
 
 def _as_grad_kernel(x: jax.Array, w: jax.Array, spec: ConvSpec, algorithm: str | Algorithm) -> jax.Array:

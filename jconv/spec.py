@@ -64,8 +64,8 @@ class ConvSpec:
       groups: feature groups.
       x_dtype, w_dtype, y_dtype: numpy dtype names.
       precision: a pair of `jax.lax.Precision`, or None for the platform's default.
-      channels_first: whether the user's x and y lie channels first in memory.  A hint for the choice, which
-        no result depends on: the arrays here are channels last whatever it says.
+      channels_first: whether the pixels of a row lie side by side in the user's x and y, as in NCHW.  A
+        hint for the choice, which no result depends on: the arrays here are channels last all the same.
 
     >>> spec = ConvSpec.of(kernel=(3, 3), in_channels=256, out_channels=256, spatial=(28, 28))
     >>> spec.parameters
@@ -273,7 +273,6 @@ class ConvSpec:
             padding=tuple(zip(lo, hi, strict=True)),
             w_dtype=self.y_dtype,
             y_dtype=self.w_dtype,
-            channels_first=False,
         )
 
     # -- the specs of its batched forms --------------------------------------------------------
@@ -305,8 +304,6 @@ class ConvSpec:
             parts.append(f"padding {self.padding}")
         if self.groups > 1:
             parts.append("depthwise" if self.is_depthwise else f"{self.groups} groups")
-        if self.channels_first:
-            parts.append("channels first")
         return ", ".join([*parts, self.x_dtype])
 
 

@@ -229,7 +229,9 @@ def test_any_dimension_numbers_are_undone(perms):
 
 PLAIN = ConvSpec.of(batch=2, spatial=(7, 6), kernel=(3, 2), in_channels=4, out_channels=6, groups=2)
 STRIDED = PLAIN.replace(strides=(2, 3), padding=((1, 0), (2, 1)))
+PATCHES = ConvSpec.of(spatial=(9, 8), kernel=(4, 4), strides=(4, 4), in_channels=3, out_channels=2)
 PLAYED = {
+    "patches, more taps than outputs": (PATCHES, "forward", PATCHES),
     "forward": (PLAIN, "forward", PLAIN),
     "strided": (STRIDED, "forward", STRIDED),
     "transposed": (STRIDED.as_grad_input(), "grad_input", without_leftover(STRIDED)),
@@ -244,8 +246,9 @@ PLAYED = {
 def test_is_recognised_and_computed_as_what_it_is(spec, role, behind):
     arrays = cases.whole(spec)
     x, w = cases.operands("forward", arrays)
-    assert convolutions(lambda x, w: convolve_as_role(x, w, spec), x, w) == [(role, behind)]
-    got = convolve_as_role(x, w, spec, "im2col")
+    swapped = role == "grad_kernel"
+    assert convolutions(lambda x, w: convolve_as_role(x, w, spec, swapped=swapped), x, w) == [(role, behind)]
+    got = convolve_as_role(x, w, spec, "im2col", swapped=swapped)
     np.testing.assert_array_equal(got, cases.reference("forward", x, w, spec))
 
 

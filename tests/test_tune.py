@@ -282,7 +282,7 @@ def test_finds_every_convolution_forward_and_backward(file):
     found = collect(jax.grad(loss), w, x)
     same = ConvSpec.of(
         batch=2, spatial=(9, 9), kernel=(3, 3), in_channels=3, out_channels=3, padding=((1, 1),) * 2
-    )
+    ).replace(channels_first=True)
     strided = same.replace(strides=(2, 2), padding=((0, 0),) * 2)
     assert found == {(spec, role): 4 if spec == same else 1 for spec in (same, strided) for role in ROLES}
 

@@ -45,8 +45,6 @@ def _each(inner: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSp
 
 
 def _rejects_each(inner: Algorithm, spec: ConvSpec) -> str | None:
-    if spec.groups == 1:
-        return "there is one group: nothing to take apart"
     if spec.groups > MAX_GROUPS:
         return f"{spec.groups} groups would be as many convolutions; it takes at most {MAX_GROUPS}"
     return inner.rejects(one_group(spec))

@@ -166,8 +166,8 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     part = spec.replace(batch=images)
 
     def add(i: jax.Array, total: jax.Array) -> jax.Array:
-        some = (lax.dynamic_slice_in_dim(a, i * images, images) for a in (x, g))
-        return total + _of_images(*some, part)
+        some_x, some_g = (lax.dynamic_slice_in_dim(a, i * images, images) for a in (x, g))
+        return total + _of_images(some_x, some_g, part)
 
     return lax.fori_loop(0, spec.batch // images, add, jnp.zeros(spec.w_shape, spec.accumulator))
 

@@ -12,6 +12,7 @@ takes every convolution: each is measured on the first family below that it take
     strided      6×6 at stride 2, the channels grow            K = 36·c
     transposed   6×6, input dilation 2, the channels grow      K = 9·c
     transposed depthwise   4 channels, the kernel grows        K = r²/4
+    volumes      3×3×3, the channels grow                      K = 27·c
     valid        the kernel as large as the image              K = 2·r²
 
 The error is max|result − reference| / max|reference|; "× xla" compares the root mean squares of the
@@ -38,7 +39,7 @@ from jconv import cases
 from jconv.algorithm import Algorithm, refuses, rewritten, run
 from jconv.algorithms import ALGORITHMS
 from jconv.bench.job import machine
-from jconv.spec import ConvSpec, Role
+from jconv.spec import ConvSpec, Ints, Role
 from jconv.tolerance import tolerance
 
 LENGTHS = (9, 72, 576, 4608)
@@ -69,9 +70,18 @@ def grouped(length: int, channels: int = 1, groups: int = 4, more: int = 5) -> C
     )
 
 
-def dilated(spec: ConvSpec, kernel: tuple[int, int]) -> ConvSpec:
+def volume(length: int) -> ConvSpec:
+    """3×3×3 with as many channels as make sums of about `length`."""
+    return ConvSpec.of(
+        spatial=(4, 7, 6), kernel=(3, 3, 3), in_channels=max(1, length // 27), out_channels=16,
+        padding=((1, 1),) * 3,
+    )  # fmt: skip
+
+
+def dilated(spec: ConvSpec, kernel: Ints) -> ConvSpec:
     """With zeros between the inputs, and as large a kernel as brings the products back."""
-    return spec.replace(kernel=kernel, lhs_dilation=(2, 2), padding=tuple((k // 2, k // 2) for k in kernel))
+    twice = (2,) * len(kernel)
+    return spec.replace(kernel=kernel, lhs_dilation=twice, padding=tuple((k // 2, k // 2) for k in kernel))
 
 
 FAMILIES: Mapping[str, Callable[[int], ConvSpec]] = {
@@ -83,6 +93,7 @@ FAMILIES: Mapping[str, Callable[[int], ConvSpec]] = {
     "strided": lambda length: dense(max(9, length // 4)).replace(kernel=(6, 6), strides=(2, 2)),
     "transposed": lambda length: dilated(dense(length), (6, 6)),
     "transposed depthwise": lambda length: dilated(grouped(length), (2 * math.isqrt(length),) * 2),
+    "volumes": volume,
     "valid": lambda length: grouped(length, 2, 1, more=1),
 }
 
