@@ -235,8 +235,7 @@ def grad_input_as_forward(forward: Run, g: jax.Array, w: jax.Array, spec: ConvSp
     back = spec.as_grad_input()
     if not flips_image(spec):
         return forward(g, swapped_kernel(w, spec), back)
-    mirrored = back.replace(padding=tuple((hi, lo) for lo, hi in back.padding))
-    return _flipped(forward(_flipped(g), _channels_swapped(w, spec), mirrored))
+    return flipped(forward(flipped(g), channels_swapped(w, spec), back.mirrored()))
 
 
 def flips_image(spec: ConvSpec) -> bool:
@@ -248,16 +247,18 @@ def flips_image(spec: ConvSpec) -> bool:
 
 def swapped_kernel(w: jax.Array, spec: ConvSpec) -> jax.Array:
     """(r, c, g·o) → (−r, o, g·c): the kernel of grad_input."""
-    return _channels_swapped(lax.rev(w, tuple(range(spec.ndim))), spec)
+    return channels_swapped(lax.rev(w, tuple(range(spec.ndim))), spec)
 
 
-def _channels_swapped(w: jax.Array, spec: ConvSpec) -> jax.Array:
+def channels_swapped(w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(r, c, g·o) → (r, o, g·c)."""
     n = spec.ndim
     w = w.reshape(*spec.kernel, spec.c, spec.groups, spec.o)
     return w.transpose(*range(n), n + 2, n + 1, n).reshape(*spec.kernel, spec.o, spec.in_channels)
 
 
-def _flipped(image: jax.Array) -> jax.Array:
+def flipped(image: jax.Array) -> jax.Array:
+    """x or y with every spatial axis backwards."""
     return lax.rev(image, tuple(range(1, image.ndim - 1)))
 
 

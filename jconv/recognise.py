@@ -16,7 +16,14 @@ import math
 
 import jax
 
-from jconv.algorithm import Algorithm, channels_as_batch, swapped_kernel
+from jconv.algorithm import (
+    Algorithm,
+    channels_as_batch,
+    channels_swapped,
+    flipped,
+    flips_image,
+    swapped_kernel,
+)  # fmt: skip
 from jconv.derivatives import convolve
 from jconv.spec import ConvSpec
 
@@ -34,14 +41,21 @@ def convolve_as_role(
     if swapped and spec.taps > math.prod(spec.out_spatial):
         return _as_grad_kernel(x, w, spec, algorithm)
     if is_transposed(spec):
-        kernel = swapped_kernel(w, spec)
-        return convolve("grad_input", x, kernel, spec.as_grad_input(), algorithm)
+        return _as_grad_input(x, w, spec, algorithm)
     return convolve("forward", x, w, spec, algorithm)
 
 
 def is_transposed(spec: ConvSpec) -> bool:
     """The input is dilated and the stride is one: the gradient of a strided convolution."""
     return any(d != 1 for d in spec.lhs_dilation) and all(s == 1 for s in spec.strides)
+
+
+def _as_grad_input(x: jax.Array, w: jax.Array, spec: ConvSpec, algorithm: str | Algorithm) -> jax.Array:
+    behind = spec.as_grad_input()
+    if not flips_image(behind):
+        return convolve("grad_input", x, swapped_kernel(w, spec), behind, algorithm)
+    mirrored = behind.mirrored()
+    return flipped(convolve("grad_input", flipped(x), channels_swapped(w, spec), mirrored, algorithm))
 
 
 def _as_grad_kernel(x: jax.Array, w: jax.Array, spec: ConvSpec, algorithm: str | Algorithm) -> jax.Array:

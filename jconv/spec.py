@@ -255,6 +255,10 @@ class ConvSpec:
             y_dtype=self.x_dtype,
         )
 
+    def mirrored(self) -> ConvSpec:
+        """The same convolution with every spatial axis of x, w and y backwards, if no input is left over."""
+        return self.replace(padding=tuple((hi, lo) for lo, hi in self.padding))
+
     def as_grad_kernel(self) -> ConvSpec:
         """The forward convolution (of x with kernel g, channels as batch) that is grad_kernel."""
         lo = [lo for lo, _ in self.padding]
