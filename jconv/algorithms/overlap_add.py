@@ -101,7 +101,12 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     gemm = Gemm(1, spec.batch * math.prod(spec.spatial), spec.taps * spec.o, spec.c)
     y = math.prod(spec.y_shape) * itemsize(spec.accumulator)
     flip = Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype))
-    return flip, gemm, Loop(0, _product_bytes(spec), spec.o), Loop(0, 2 * y, spec.o)
+    return (
+        flip,
+        gemm,
+        Loop(0, _product_bytes(spec), spec.o),
+        Loop(0, 2 * y, 1 if spec.channels_first else spec.o),
+    )
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:

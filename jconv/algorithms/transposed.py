@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Loop, Step
+from jconv.algorithm import FLIPPED, Algorithm, Loop, Step
 from jconv.algorithms.windows import interleaving
 from jconv.spec import ConvSpec, Role, extent, itemsize
 
@@ -125,7 +125,11 @@ def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
 def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     subs = [sub_spec(spec, combination) for combination in _combinations(spec)]
     each = sum((inner.steps(sub, "forward") for sub in subs if not sub.is_empty), ())
-    return *each, Loop(0, 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator), spec.out_channels)
+    y = 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
+    if not spec.channels_first:
+        return *each, Loop(0, y, spec.out_channels)
+    # every R-th tap of a kernel that is being turned, and outputs interleaved while they are
+    return *each, Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype)), Loop(0, y, 1)
 
 
 def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
