@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from oracles import convolutions
+from oracles import convolutions, equations, lax_role
 
 import jconv
-from jconv.algorithms import ALGORITHMS
+from jconv.algorithm import run
+from jconv.algorithms import ALGORITHMS, overlap_add
+from jconv.spec import ConvSpec
 from jconv.tolerance import tolerance
 
 KNOBS = dict(stride=(2, 3), padding=(1, 0), output_padding=(1, 2), dilation=(2, 1), groups=2)
@@ -112,3 +114,20 @@ def test_a_named_algorithm_refuses():
     with pytest.raises(ValueError, match="`algorithm`='pointwise' cannot compute"):
         jconv.conv_transpose2d(jnp.ones(X), jnp.ones(W), algorithm="pointwise", **KNOBS)
     assert "pointwise" in ALGORITHMS
+
+
+@pytest.mark.parametrize("lhs_dilation", [(1, 1), (2, 3)], ids=str)
+def test_overlap_add_block_by_block(lhs_dilation, monkeypatch):
+    """Products past the bound are added up in a loop, to the same integers."""
+    spec = ConvSpec.of(
+        batch=2, spatial=(5, 4), kernel=(5, 4), in_channels=3, out_channels=2,
+        padding=((3, 2), (1, 4)), lhs_dilation=lhs_dilation,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-4, 5, shape).astype("f") for shape in (spec.x_shape, spec.w_shape))
+    monkeypatch.setattr(overlap_add, "BOUND", 0)
+    program = jax.make_jaxpr(lambda x, w: run(ALGORITHMS["overlap_add"], "forward", x, w, spec))
+    loops = [e for e in equations(program(x, w)) if e.primitive.name in ("while", "scan")]
+    assert len(loops) == 1
+    got = run(ALGORITHMS["overlap_add"], "forward", x, w, spec)
+    np.testing.assert_array_equal(got, lax_role("forward", x, w, spec))

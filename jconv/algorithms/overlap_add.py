@@ -37,10 +37,18 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     if not isinstance(size, int) or size <= BOUND:
         z = jnp.split(product(x, w, spec), len(shifts), axis=-1)
         return _cropped(functools.reduce(jnp.add, map(_shifted, z, shifts, [spec] * len(z))), spec)
-    total = jnp.zeros((), spec.accumulator)
-    for part, shift in zip(jnp.split(w, len(shifts), axis=-1), shifts, strict=True):
-        total = lax.optimization_barrier(total + _shifted(product(x, part, spec), shift, spec))
-    return _cropped(total, spec)
+    parts = w.reshape(spec.c, len(shifts), -1)
+
+    def add(i: jax.Array, total: jax.Array) -> jax.Array:
+        z = product(x, lax.dynamic_index_in_dim(parts, i, 1, keepdims=False), spec)
+        z = z.reshape(spec.batch, *spec.spatial, *spec.lhs_dilation, spec.o)
+        corner = (0, *jnp.asarray(shifts)[i], *[0] * (spec.ndim + 1))
+        seen = lax.dynamic_slice(total, corner, z.shape)
+        return lax.dynamic_update_slice(total, seen + z, corner)
+
+    rows = [h + blocks - 1 for h, blocks in zip(spec.spatial, _blocks(spec), strict=True)]
+    nothing = jnp.zeros((spec.batch, *rows, *spec.lhs_dilation, spec.o), spec.accumulator)
+    return _cropped(lax.fori_loop(0, len(shifts), add, nothing), spec)
 
 
 def _blocks(spec: ConvSpec) -> Ints:

@@ -108,6 +108,8 @@ def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
         return f"{spec.kernel[0]} taps along the first axis; it unrolls 2 to {MAX_TAPS}"
     if spec.lhs_dilation[0] != 1:
         return "input dilation along the first axis: most of what it would copy is zeros"
+    if spec.strides[0] != 1 and spec.groups > 1:
+        return "groups and a stride along the first axis: the groups are better taken apart first"
     return inner.rejects(inside(spec))
 
 
