@@ -9,7 +9,8 @@ from oracles import equations, lax_role
 
 from jconv.algorithm import run
 from jconv.algorithms import DEPTHWISE, multiply_add
-from jconv.algorithms.multiply_add import BROADCAST, runs
+from jconv.algorithms.multiply_add import BROADCAST
+from jconv.algorithms.regions import runs
 from jconv.spec import ConvSpec
 from jconv.tolerance import tolerance
 

@@ -24,9 +24,7 @@ rows of taps 4).
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import itertools
 import math
 
 import jax
@@ -34,6 +32,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithm import Algorithm, Loop, Step
+from jconv.algorithms import regions
 from jconv.algorithms.windows import pad, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
 
@@ -86,71 +85,18 @@ def _sum_of_products(views: list[tuple[jax.Array, Ints]], w: jax.Array, spec: Co
     return functools.reduce(jnp.add, products).reshape(*separate[:-2], spec.out_channels)
 
 
-# -- regions: outputs that see the same taps -------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Along one axis: `count` neighbouring outputs that see the taps `first` to `last`, and where they do."""
-
-    count: int
-    taps: range
-    start: int  # of the first output's first tap in x
-
-
-def runs(spec: ConvSpec, axis: int) -> list[Run]:
-    """The outputs along an axis, cut where the taps that fall inside x change."""
-    stride, dilation, lo = spec.strides[axis], spec.rhs_dilation[axis], spec.padding[axis][0]
-    size, kernel = spec.spatial[axis], range(spec.kernel[axis])
-
-    def seen(p: int) -> tuple[int, ...]:
-        return tuple(r for r in kernel if 0 <= p * stride + r * dilation - lo < size)
-
-    found, p = [], 0
-    for taps, group in itertools.groupby(map(seen, range(spec.out_spatial[axis]))):
-        count = len(list(group))
-        first = taps[0] if taps else 0
-        found.append(Run(count, range(first, first + len(taps)), p * stride + first * dilation - lo))
-        p += count
-    return found
-
-
-@functools.lru_cache(maxsize=1024)
 def by_region(spec: ConvSpec) -> bool:
     """Whether there is padding to meet, in so few regions that their products can be written out."""
-    known = all(isinstance(size, int) for size in (*spec.spatial, *spec.out_spatial))
-    if not known or any(d != 1 for d in spec.lhs_dilation) or not any(map(any, spec.padding)):
-        return False
-    taps = (sum(len(run.taps) for run in runs(spec, axis)) for axis in range(spec.ndim))
-    return spec.c * math.prod(taps) <= IN_REGIONS
+    return spec.c * regions.taps(spec) <= IN_REGIONS
 
 
 def _by_region(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Every region's sum, joined along one axis after the other."""
+    def compute(region: regions.Region) -> jax.Array:
+        if views := regions.views(x, region, spec):
+            return _sum_of_products(views, w, spec)
+        return jnp.zeros((spec.batch, *(run.count for run in region), spec.out_channels), x.dtype)
 
-    def joined(chosen: tuple[Run, ...]) -> jax.Array:
-        axis = len(chosen)
-        if axis == spec.ndim:
-            return _region(x, w, chosen, spec)
-        return lax.concatenate([joined((*chosen, run)) for run in runs(spec, axis)], axis + 1)
-
-    return joined(())
-
-
-def _region(x: jax.Array, w: jax.Array, chosen: tuple[Run, ...], spec: ConvSpec) -> jax.Array:
-    taps = list(itertools.product(*(run.taps for run in chosen)))
-    if not taps:
-        return jnp.zeros((spec.batch, *(run.count for run in chosen), spec.out_channels), x.dtype)
-    return _sum_of_products([(_seen(x, at, chosen, spec), at) for at in taps], w, spec)
-
-
-def _seen(x: jax.Array, at: Ints, chosen: tuple[Run, ...], spec: ConvSpec) -> jax.Array:
-    """What one tap sees of x from the outputs of a region."""
-    for d, (r, run) in enumerate(zip(at, chosen, strict=True)):
-        start = run.start + (r - run.taps.start) * spec.rhs_dilation[d]
-        stop = start + (run.count - 1) * spec.strides[d] + 1
-        x = lax.slice_in_dim(x, start, stop, spec.strides[d], axis=d + 1)
-    return x
+    return regions.joined(compute, spec)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
