@@ -49,8 +49,9 @@ def _product(x: jax.Array, w: jax.Array, at: Ints, c: int, spec: ConvSpec) -> ja
 def rejects(spec: ConvSpec) -> str | None:
     if not spec.ndim:
         return "there is no spatial axis to slide along"
-    if spec.taps * spec.c > WRITTEN_OUT:
-        return f"{spec.taps * spec.c} products per output; at most {WRITTEN_OUT} are written out"
+    products = spec.taps * spec.c
+    if not isinstance(products, int) or products > WRITTEN_OUT:
+        return f"{products} products per output; at most {WRITTEN_OUT} are written out"
     return None
 
 
