@@ -93,7 +93,7 @@ CPU = Platform(
         "eigen_1d_kernel": Route(150e9, bandwidth=35e9, call=63e-6),
         "eigen_grouped": Route(175e9, 82, 20, 1.2e9, 14e9, call=27e-6),
         "eigen_grouped_kernel": Route(9e9, call=1e-3),
-        "eigen_transposed": Route(240e9, 50, 10, bandwidth=20e9, call=20e-6),
+        "eigen_transposed": Route(250e9, 60, 3, bandwidth=25e9, call=20e-6),
         "eigen_3d": Route(11e9, call=39e-6),
         "eigen_3d_kernel": Route(11e9, call=9e-6),
         "naive": Route(1.2e9, call=9e-6),

@@ -83,7 +83,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count = -(-spec.positions // max(part.positions, 1))
     m, k = part.positions, spec.taps * spec.c
     moved = math.prod(part.x_shape) + math.prod(part.y_shape) if spec.groups > 1 else 0  # groups apart
-    copy = Loop(0, (2 if count == 1 else 3) * columns_bytes(part) + 8 * moved, spec.c)
+    copy = Loop(0, (2 if count == 1 else 6) * columns_bytes(part) + 8 * moved, spec.c)
     if role == "grad_kernel":
         turned = Loop(0, 8 * spec.groups * m * min(k, spec.o))
         return (copy, turned, Gemm(spec.groups, k, spec.o, m)) * count
