@@ -191,12 +191,9 @@ FLIPPED = 5  # what flipping a value costs, in copies of it
 
 def _turning(spec: ConvSpec) -> Loop:
     """Swapping the channels of the kernel, and flipping it or the image."""
-    w = math.prod(spec.w_shape) * itemsize(spec.w_dtype)
-    image = math.prod(spec.x_shape) * itemsize(spec.x_dtype) + math.prod(spec.y_shape) * itemsize(
-        spec.y_dtype
-    )
-    flipped = 0 if spec.taps == 1 else image if flips_image(spec) else w
-    return Loop(0, 2 * w + 2 * FLIPPED * flipped)
+    w = spec.parameters * itemsize(spec.w_dtype)
+    smaller = spec.bytes - w if flips_image(spec) else w
+    return Loop(0, 2 * w + (2 * FLIPPED * smaller if spec.taps > 1 else 0))
 
 
 def workspace(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
