@@ -14,10 +14,10 @@ from jconv.spec import ROLES, ConvSpec
 from jconv.tolerance import tolerance
 
 SPEC = ConvSpec.of(
-    batch=2, spatial=(7, 6, 5), kernel=(3, 2, 3), in_channels=6, out_channels=4, groups=2,
+    batch=2, spatial=(7, 6, 5), kernel=(3, 2, 3), in_channels=6, out_channels=4,
     padding=((2, 1), (0, 1), (1, 1)), strides=(2, 1, 1), rhs_dilation=(2, 1, 1),
 )  # fmt: skip
-NAMES = ("unrolled_xla", "unrolled_winograd", "unrolled_per_group_xla")
+CASES = {"unrolled_xla": SPEC, "unrolled_winograd": SPEC, "per_group_unrolled_xla": SPEC.replace(groups=2)}
 
 
 def test_inside_does_the_same_work():
@@ -27,21 +27,21 @@ def test_inside_does_the_same_work():
 
 
 @pytest.mark.parametrize("bands", [False, True], ids=["whole", "bands"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CASES)
 def test_bands_agree_with_lax(name, bands, monkeypatch):
-    rng = np.random.default_rng(0)
+    spec, rng = CASES[name], np.random.default_rng(0)
     if bands:
         small = functools.partial(blocks.band, bound=600)
         monkeypatch.setattr(unrolled, "_band", lambda spec: small(spec, unrolled._bytes(spec)))
-    x, w, g = (rng.standard_normal(shape, dtype="f") for shape in (SPEC.x_shape, SPEC.w_shape, SPEC.y_shape))
+    x, w, g = (rng.standard_normal(shape, dtype="f") for shape in (spec.x_shape, spec.w_shape, spec.y_shape))
     operands = {"forward": (x, w), "grad_input": (g, w), "grad_kernel": (x, g)}
     for role in ROLES:
-        program = jax.jit(lambda a, b, role=role: run(ALGORITHMS[name], role, a, b, SPEC))
+        program = jax.jit(lambda a, b, role=role: run(ALGORITHMS[name], role, a, b, spec))
         loops = [e for e in equations(jax.make_jaxpr(program)(*operands[role]))
                  if e.primitive.name in ("while", "scan")]  # fmt: skip
         assert bool(loops) == bands
-        wanted = np.asarray(lax_role(role, *operands[role], SPEC))
-        bound = tolerance("float32", SPEC.positions * SPEC.c, 5.5) * np.abs(wanted).max()
+        wanted = np.asarray(lax_role(role, *operands[role], spec))
+        bound = tolerance("float32", spec.positions * spec.c, 5.5) * np.abs(wanted).max()
         np.testing.assert_allclose(program(*operands[role]), wanted, rtol=0, atol=bound)
 
 
@@ -49,4 +49,5 @@ def test_it_refuses_what_it_cannot_unroll():
     rejects = ALGORITHMS["unrolled_xla"].rejects
     assert "none to spare" in rejects(ConvSpec.of(spatial=(9,), kernel=(3,)))
     assert "taps along the first axis" in rejects(ConvSpec.of(spatial=(9, 9), kernel=(1, 3)))
+    assert "2 groups" in rejects(CASES["per_group_unrolled_xla"])
     assert "input dilation" in rejects(ConvSpec.of(spatial=(9, 9), kernel=(3, 3), lhs_dilation=(2, 1)))

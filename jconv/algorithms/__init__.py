@@ -16,14 +16,14 @@ from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
 from jconv.algorithms.xla import XLA, XLA_EIGEN
 
 DIRECT = (XLA, XLA_EIGEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, PLANES, IM2COL, SHIFT, OVERLAP_ADD)
-GROUPED = (per_group(XLA), per_group(XLA_EIGEN), merged(per_group(XLA_EIGEN)))
-UNROLLED = tuple(map(by_plane, (XLA, XLA_EIGEN, WINOGRAD, per_group(XLA))))
+UNROLLED = tuple(map(by_plane, (XLA, XLA_EIGEN, WINOGRAD)))
+GROUPED = (*map(per_group, (XLA, XLA_EIGEN, UNROLLED[0])), merged(per_group(XLA_EIGEN)))
 PHASES = (XLA, XLA_EIGEN, IM2COL, DEPTHWISE, BROADCAST, PLANES, per_group(XLA_EIGEN))
 TRANSPOSED = tuple(map(by_phase, PHASES))
 TRANSFORMS = (WINOGRAD, WINOGRAD2, WINOGRAD4, FFT, FFT_OVERLAP)
 
 ALGORITHMS: dict[str, Algorithm] = {
-    algorithm.name: algorithm for algorithm in (*DIRECT, *GROUPED, *UNROLLED, *TRANSPOSED, *TRANSFORMS)
+    algorithm.name: algorithm for algorithm in (*DIRECT, *UNROLLED, *GROUPED, *TRANSPOSED, *TRANSFORMS)
 }
 
 __all__ = ["ALGORITHMS", "DEPTHWISE", "IM2COL", "SHIFT", "XLA"]

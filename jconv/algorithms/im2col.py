@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import blocks
 from jconv.algorithms.gemm import product, transposed_product
-from jconv.algorithms.windows import patches
+from jconv.algorithms.windows import groups_as_batch, patches
 from jconv.spec import ConvSpec, Role, itemsize
 
 
@@ -58,10 +58,7 @@ def _multiplied_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """(g, n·p, r·c): the patches of each group, one a row."""
-    x = jnp.moveaxis(x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c), -2, 0)
-    each = spec.replace(batch=spec.groups * spec.batch, in_channels=spec.c, groups=1)
-    rows = patches(x.reshape(each.x_shape), each)
-    return rows.reshape(spec.groups, spec.positions, spec.taps * spec.c)
+    return patches(*groups_as_batch(x, spec)).reshape(spec.groups, spec.positions, spec.taps * spec.c)
 
 
 def columns_bytes(spec: ConvSpec) -> int:

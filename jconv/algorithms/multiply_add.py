@@ -25,7 +25,9 @@ for it (8×28², 192 channels: 4 ms by rows of taps, 18 in one).
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +43,7 @@ SUMMED_UP = 150  # products of a kernel gradient's loop: 7×7 compiles in 0.3 s 
 IN_REGIONS = 200  # products of all regions: they compile in 0.8 s, 361 in 1.0 s, 1369 in 5 s
 SMALL = 8 << 20  # bytes
 LARGE = 32 << 20  # bytes
+STACKED = 8  # taps side by side in one loop of a kernel gradient
 ROWS = 16  # rows added up before the compiler reduces
 
 
@@ -143,11 +146,27 @@ def _written_out_kernel(padded: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.
     g = g.reshape(*spec.y_shape[:-1], spec.groups, spec.o)
     padded = padded.reshape(*padded.shape[:-1], spec.groups, spec.c)
     pieces = _pieces(g, spec)
-    partial = [
-        _summed(tap(padded[..., c], at, spec), pieces) for at in positions(spec) for c in range(spec.c)
-    ]
-    stacked = lax.optimization_barrier(jnp.stack(partial))
-    return stacked.sum(tuple(range(1, spec.ndim + 2))).reshape(spec.w_shape)
+    rows = itertools.product(*map(range, spec.kernel[:-1]), range(spec.c))
+    w = jnp.stack([_row_of_taps(padded[..., c], row, pieces, spec) for *row, c in rows])
+    w = w.reshape(*spec.kernel[:-1], spec.c, spec.kernel[-1], spec.out_channels)
+    return jnp.swapaxes(w, -3, -2)
+
+
+def _row_of_taps(
+    x: jax.Array, row: Sequence[int], pieces: list[tuple[int, jax.Array]], spec: ConvSpec
+) -> jax.Array:
+    """∂w of the taps along the last kernel axis: (s, g, o).
+
+    Stacked side by side behind the positions, neighbouring taps read the same rows of x and g while these
+    are in cache: 5×5, 192 channels, 28² 0.42 ms, 1.17 with a loop for each (2026-11, jax 0.10, Intel Xeon).
+    """
+    taps = range(spec.kernel[-1])
+    parts = []
+    for first in taps[::STACKED]:
+        sums = [_summed(tap(x, (*row, s), spec), pieces) for s in taps[first : first + STACKED]]
+        stacked = lax.optimization_barrier(jnp.stack(sums, axis=-3))
+        parts.append(stacked.sum(tuple(range(spec.ndim + 1))))
+    return jnp.concatenate(parts)
 
 
 def _pieces(g: jax.Array, spec: ConvSpec) -> list[tuple[int, jax.Array]]:

@@ -13,36 +13,36 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
-from jconv.algorithms.windows import pad, positions, tap
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.algorithms.gemm import product, transposed_product
+from jconv.algorithms.windows import groups_as_batch, pad, positions, tap
+from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The sum over taps of tap view times tap matrix."""
-    padded = pad(x, spec)
-    w = w.reshape(*spec.kernel, spec.c, spec.groups, spec.o)
-    terms = (_product("npgc,cgo->npgo", _view(padded, at, spec), w[at], spec) for at in positions(spec))
-    return functools.reduce(jnp.add, terms)
+    """The sum over taps of tap view times tap matrix, all groups in one batched product."""
+    w = jnp.moveaxis(w.reshape(*spec.kernel, spec.c, spec.groups, spec.o), -2, spec.ndim)
+    terms = (product(view, w[at], spec) for at, view in _views(x, spec))
+    return jnp.moveaxis(functools.reduce(jnp.add, terms), 0, 1).reshape(spec.y_shape)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """Per tap: its view of the input, transposed, times the output gradient."""
-    padded = pad(x, spec)
-    g = g.reshape(spec.batch, -1, spec.groups, spec.o)
-    return jnp.stack([_product("npgc,npgo->cgo", _view(padded, at, spec), g, spec) for at in positions(spec)])
+    g = jnp.moveaxis(g.reshape(-1, spec.groups, spec.o), 1, 0)
+    taps = [transposed_product(view, g, spec) for _, view in _views(x, spec)]
+    return jnp.moveaxis(jnp.stack(taps), 1, 2).reshape(spec.w_shape)
 
 
-def _view(padded: jax.Array, at: tuple[int, ...], spec: ConvSpec) -> jax.Array:
-    return tap(padded, at, spec).reshape(spec.batch, -1, spec.groups, spec.c)
-
-
-def _product(sum_: str, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    return jnp.einsum(sum_, a, b, precision=spec.precision, preferred_element_type=spec.accumulator)
+def _views(x: jax.Array, spec: ConvSpec) -> Iterator[tuple[Ints, jax.Array]]:
+    """Every tap, and what it sees of each group: (g, n·p, c)."""
+    x, each = groups_as_batch(x, spec)
+    padded = pad(x, each)
+    return ((at, tap(padded, at, each).reshape(spec.groups, -1, spec.c)) for at in positions(spec))
 
 
 MAX_TAPS = 150  # compiling one GEMM per tap takes about 10 ms each (AMD EPYC, jax 0.10, 2026-11)

@@ -41,6 +41,13 @@ def padding_config(spec: ConvSpec) -> list[tuple[int, int, int]]:
     ]
 
 
+def groups_as_batch(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
+    """x as (g·n, *h, c), and the spec of the windows of a group: its taps are slices of all groups."""
+    each = spec.replace(batch=spec.groups * spec.batch, in_channels=spec.c, groups=1)
+    x = jnp.moveaxis(x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c), -2, 0)
+    return x.reshape(each.x_shape), each
+
+
 def positions(spec: ConvSpec) -> Iterator[tuple[int, ...]]:
     """Every tap (r, s, …) in the order of the kernel's memory."""
     return itertools.product(*map(range, spec.kernel))
