@@ -74,6 +74,16 @@ def no_workspace(spec: ConvSpec, role: Role) -> int:
     return 0
 
 
+def never(spec: ConvSpec, role: Role) -> bool:
+    """Whether an algorithm reads planes that wants its arrays channels last."""
+    return False
+
+
+def always(spec: ConvSpec, role: Role) -> bool:
+    """Whether an algorithm reads planes whose steps say what that costs."""
+    return True
+
+
 def as_direct(spec: ConvSpec) -> float:
     """Error relative to the direct sum's of an algorithm that is one."""
     return 1.0
@@ -95,6 +105,8 @@ class Algorithm:
       exact: True where integer-valued floats give bit-equal results and NaNs stay in their
         receptive field (the GEMM family); False where values are mixed by a transform.
       amplification: `spec -> ` rounding error relative to the direct sum's, measured.
+      reads_planes: `(spec, role) -> ` whether arrays that lie channels first are taken as they lie, or
+        `steps` says what they cost; any other algorithm pays for turning them.
 
     >>> from jconv.algorithms import SHIFT
     >>> SHIFT.name, SHIFT.exact
@@ -110,6 +122,7 @@ class Algorithm:
     grad_kernel: Run | None = None
     exact: bool = True
     amplification: Callable[[ConvSpec], float] = as_direct
+    reads_planes: Callable[[ConvSpec, Role], bool] = never
 
 
 def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -180,10 +193,19 @@ def allowed(algorithm: Algorithm, spec: ConvSpec) -> bool:
 
 def steps(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
     """The steps of `role`, rewritten to a forward where the algorithm has none of its own."""
+    turned = () if algorithm.reads_planes(spec, role) else _turned_images(spec)
     if role == "forward" or getattr(algorithm, role):
-        return algorithm.steps(spec, role)
+        return *turned, *algorithm.steps(spec, role)
     moved = (_turning(spec),) if role == "grad_input" else ()
-    return (*moved, *algorithm.steps(rewritten(spec, role), "forward"))
+    return *turned, *moved, *algorithm.steps(rewritten(spec, role), "forward")
+
+
+def _turned_images(spec: ConvSpec) -> tuple[Step, ...]:
+    """x and y made channels last or back again, a value at a time, where the user's are not."""
+    if not spec.channels_first:
+        return ()
+    x, y = math.prod(spec.x_shape) * itemsize(spec.x_dtype), math.prod(spec.y_shape) * itemsize(spec.y_dtype)
+    return (Loop(0, 2 * (x + y), 1),)
 
 
 FLIPPED = 5  # what flipping a value costs, in copies of it
@@ -248,8 +270,11 @@ def swapped_kernel(w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def channels_swapped(w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(r, c, g·o) → (r, o, g·c)."""
+    """(r, c, g·o) → (r, o, g·c).  Without a reshape where there is one group, so that the compiler sees
+    when it undoes the order of the user's axes."""
     n = spec.ndim
+    if spec.groups == 1:
+        return jnp.swapaxes(w, n, n + 1)
     w = w.reshape(*spec.kernel, spec.c, spec.groups, spec.o)
     return w.transpose(*range(n), n + 2, n + 1, n).reshape(*spec.kernel, spec.o, spec.in_channels)
 
@@ -271,6 +296,8 @@ def grad_kernel_as_forward(forward: Run, x: jax.Array, g: jax.Array, spec: ConvS
 def channels_as_batch(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """(n, h, g·c) → (c, h, g·n): the input of grad_kernel's convolution, and from there back again."""
     n = spec.ndim
+    if spec.groups == 1:
+        return jnp.swapaxes(x, 0, n + 1)
     x = x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c)
     x = x.transpose(n + 2, *range(1, n + 1), n + 1, 0)
     return x.reshape(spec.c, *spec.spatial, spec.groups * spec.batch)

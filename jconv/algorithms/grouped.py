@@ -53,7 +53,8 @@ def _rejects_each(inner: Algorithm, spec: ConvSpec) -> str | None:
 
 def _steps_each(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     moved = Loop(0, (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.x_dtype))
-    return *(steps_of(inner, role, one_group(spec)) * spec.groups), moved
+    one = one_group(spec).replace(channels_first=False)  # turned before they are cut apart, if at all
+    return *(steps_of(inner, role, one) * spec.groups), moved
 
 
 def _workspace_each(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
@@ -126,7 +127,7 @@ def merged(inner: Algorithm) -> Algorithm:
     )
     return Algorithm(
         f"merged_{inner.name}", forward, rejects,
-        lambda spec, role: steps_of(inner, role, merged_spec(spec)),
+        lambda spec, role: steps_of(inner, role, merged_spec(spec).replace(channels_first=False)),
         lambda spec, role: workspace_of(inner, role, merged_spec(spec)),
         grad_input, grad_kernel, exact=False,
     )  # fmt: skip

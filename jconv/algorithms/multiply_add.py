@@ -27,13 +27,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Loop, Step
+from jconv.algorithm import Algorithm, Loop, Step, always
 from jconv.algorithms import regions
 from jconv.algorithms.windows import pad, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
@@ -292,5 +292,11 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     return (x if x <= SMALL else 0) + _block(spec, role).taps * spec.c * rows
 
 
-DEPTHWISE = Algorithm("depthwise", forward, _rejects_depthwise, steps, workspace, grad_kernel=grad_kernel)
-BROADCAST = Algorithm("broadcast", forward, _rejects_broadcast, steps, workspace, grad_kernel=grad_kernel)
+def _multiply_add(name: str, rejects: Callable[[ConvSpec], str | None]) -> Algorithm:
+    return Algorithm(
+        name, forward, rejects, steps, workspace, grad_kernel=grad_kernel, reads_planes=always
+    )  # fmt: skip
+
+
+DEPTHWISE = _multiply_add("depthwise", _rejects_depthwise)
+BROADCAST = _multiply_add("broadcast", _rejects_broadcast)

@@ -113,7 +113,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
         flip,
         gemm,
         Loop(0, _product_bytes(spec), spec.o),
-        Loop(0, 2 * y, 1 if spec.channels_first else spec.o),
+        Loop(0, 2 * y, spec.o),
     )
 
 

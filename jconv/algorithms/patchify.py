@@ -3,7 +3,8 @@
     x[n, p·k + r, c]  =  columns[n, p, r, c]        y[n·p, o] = columns · w
 
 Cost: one transposed copy of the input and one GEMM; im2col without the blow-up.  Always wins where it
-applies; grad_input puts the columns back the same way, since no two windows overlap.
+applies; grad_input puts the columns back the same way, since no two windows overlap.  A column is in the
+order in which the user's kernel lies, (r, c) or (c, r), so that no large kernel is turned.
 
 Source: Dosovitskiy et al., "An image is worth 16×16 words", 2021 (the patch embedding).
 """
@@ -11,27 +12,28 @@ Source: Dosovitskiy et al., "An image is worth 16×16 words", 2021 (the patch em
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product, transposed_product
-from jconv.algorithms.windows import interleaving, pad
+from jconv.algorithms.windows import pad
 from jconv.spec import ConvSpec, Role, itemsize
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """Columns times kernel."""
-    return product(_columns(x, spec), w.reshape(-1, spec.o), spec)
+    return product(_columns(x, spec), _matrix(w, spec), spec)
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """g times the kernel transposed: the gradient of the columns, put back in place."""
-    w = lax.optimization_barrier(w.reshape(-1, spec.o).T)
+    w = lax.optimization_barrier(_matrix(w, spec).T)
     columns = product(g.reshape(-1, spec.o), w, spec).astype(spec.x_dtype)
-    n = spec.ndim
-    columns = columns.reshape(spec.batch, *spec.out_spatial, *spec.kernel, spec.c)
-    tiles = columns.transpose(0, *interleaving(n), 2 * n + 1)
-    tiles = tiles.reshape(spec.batch, *_tiled(spec), spec.c)
+    column = (spec.c, *spec.kernel) if spec.channels_first else (*spec.kernel, spec.c)
+    columns = columns.reshape(spec.batch, *spec.out_spatial, *column)
+    tiles = columns.transpose(np.argsort(_axes(spec))).reshape(spec.batch, *_tiled(spec), spec.c)
     sizes = zip(spec.padding, spec.spatial, _tiled(spec), strict=True)
     config = [(0, 0, 0), *((-lo, h + lo - tiled, 0) for (lo, _), h, tiled in sizes), (0, 0, 0)]
     return lax.pad(tiles, lax.full((), 0, tiles.dtype), config)
@@ -39,7 +41,10 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """Columns transposed times g."""
-    return transposed_product(_columns(x, spec), g.reshape(-1, spec.o), spec)
+    w = transposed_product(_columns(x, spec), g.reshape(-1, spec.o), spec)
+    if not spec.channels_first:
+        return w
+    return jnp.moveaxis(w.reshape(spec.c, *spec.kernel, spec.o), 0, -2)
 
 
 def _tiled(spec: ConvSpec) -> list[int]:
@@ -47,11 +52,21 @@ def _tiled(spec: ConvSpec) -> list[int]:
 
 
 def _columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
-    n = spec.ndim
     pairs = [size for pair in zip(spec.out_spatial, spec.kernel, strict=True) for size in pair]
     tiles = pad(x, spec).reshape(spec.batch, *pairs, spec.c)
-    columns = tiles.transpose(0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1)
-    return columns.reshape(-1, spec.taps * spec.c)
+    return tiles.transpose(_axes(spec)).reshape(-1, spec.taps * spec.c)
+
+
+def _axes(spec: ConvSpec) -> tuple[int, ...]:
+    """From tiles (n, p0, r0, p1, r1, …, c) to columns (n, p0, p1, …) of (r0, r1, …, c) or (c, r0, r1, …)."""
+    n = spec.ndim
+    outs, taps, c = range(1, 2 * n, 2), range(2, 2 * n + 1, 2), 2 * n + 1
+    return (0, *outs, c, *taps) if spec.channels_first else (0, *outs, *taps, c)
+
+
+def _matrix(w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """The kernel, a column to each output channel."""
+    return (jnp.moveaxis(w, -2, 0) if spec.channels_first else w).reshape(-1, spec.o)
 
 
 def rejects(spec: ConvSpec) -> str | None:

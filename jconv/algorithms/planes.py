@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Loop, Step
+from jconv.algorithm import Algorithm, Loop, Step, always
 from jconv.algorithms.windows import padding_config, positions
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
@@ -68,4 +68,4 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     return x if spec.channels_first else 2 * x + y
 
 
-PLANES = Algorithm("planes", forward, rejects, steps, workspace)
+PLANES = Algorithm("planes", forward, rejects, steps, workspace, reads_planes=always)

@@ -1,35 +1,45 @@
 """1×1 convolution: a matrix product over the channels, nothing else.
 
-    y[n·p, o] = Σ_c x[n·p, c] · w[c, o]
+    y[n·p, o] = Σ_c x[n·p, c] · w[c, o]            pixels side by side with their channels
+    y[n, o, p] = Σ_c w[c, o] · x[n, c, p]          image by image, where the channels come first
 
-Cost: one GEMM.  Always wins where it applies (one tap, one group); with a stride the input is
-subsampled first, with padding it is framed by zeros.
+Cost: one GEMM, in the order in which the arrays lie, so that none is turned: in NCHW 64→256 on 8×56²
+takes 3.6 ms, its kernel gradient 3.9; channels last and back again 18 and 8.6 (2026-11, jax 0.10, Intel
+Xeon, 2 cores; lax 25 and 51).  Always wins where it applies (one tap, one group); with a stride the
+input is subsampled first, with padding it is framed by zeros.
 
 Source: Lin, Chen & Yan, "Network in network", 2014.
 """
 
 from __future__ import annotations
 
+import math
+
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product, transposed_product
 from jconv.algorithms.windows import pad, tap
-from jconv.spec import ConvSpec, Role
+from jconv.spec import ConvSpec, Role, itemsize
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """Positions by channels times channels by channels."""
-    return product(_seen(x, spec), w.reshape(spec.c, spec.o), spec)
+    x = _seen(x, spec)
+    if by_image(spec):
+        return _of_images(jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c), x, spec)
+    return product(x.reshape(-1, spec.c), w.reshape(spec.c, spec.o), spec)
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """g times the kernel transposed, each row put back where it was read."""
-    w = lax.optimization_barrier(w.reshape(spec.c, spec.o).T)
+    if by_image(spec):
+        return put_back(_of_images(w.reshape(spec.c, spec.o), g, spec).astype(spec.x_dtype), spec)
+    w = lax.optimization_barrier(jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c))
     rows = product(g.reshape(-1, spec.o), w, spec).astype(spec.x_dtype)
-    rows = rows.reshape(spec.batch, *spec.out_spatial, spec.c)
-    return put_back(rows, spec)
+    return put_back(rows.reshape(spec.batch, *spec.out_spatial, spec.c), spec)
 
 
 def put_back(rows: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -45,11 +55,51 @@ def put_back(rows: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """Channels by positions times positions by channels."""
-    return transposed_product(_seen(x, spec), g.reshape(-1, spec.o), spec)
+    x = _seen(x, spec)
+    if not spec.channels_first:
+        return transposed_product(x.reshape(-1, spec.c), g.reshape(-1, spec.o), spec)
+    x, g = _planes(x), _planes(g)
+    if summed_by_image(spec):
+        w = product(g, jnp.swapaxes(x, 1, 2), spec).sum(0)
+    else:
+        w = jnp.einsum("nop,ncp->oc", g, x, precision=spec.precision, preferred_element_type=spec.accumulator)
+    return jnp.swapaxes(w.reshape(*spec.kernel, spec.o, spec.c), -1, -2)
 
 
 def _seen(x: jax.Array, spec: ConvSpec) -> jax.Array:
-    return tap(pad(x, spec), (0,) * spec.ndim, spec).reshape(-1, spec.c)
+    """(n, *p, c): the pixels that an output reads."""
+    return tap(pad(x, spec), (0,) * spec.ndim, spec)
+
+
+def _planes(x: jax.Array) -> jax.Array:
+    """(n, *p, c) → (n, c, Π p), nothing moved where the channels come first.  The axis moves before any
+    reshape, or else the compiler does not see that it undoes what the door did."""
+    x = jnp.moveaxis(x, -1, 1)
+    return x.reshape(*x.shape[:2], -1)
+
+
+def _of_images(w: jax.Array, x: jax.Array, spec: ConvSpec) -> jax.Array:
+    """w (o, c) times the planes of every image: (n, *p, o).  One batched product: the broadcast kernel
+    is small, and without it the compiler would turn the images."""
+    w = jnp.broadcast_to(w, (spec.batch, *w.shape))
+    y = product(w, _planes(x), spec)
+    return jnp.moveaxis(y.reshape(*y.shape[:2], *spec.out_spatial), 1, -1)
+
+
+WIDE = 256  # pixels of an image from which they do for a side of a product: 7² and 14² are better turned
+
+
+def by_image(spec: ConvSpec) -> bool:
+    """Whether the images are multiplied as they lie, channels first."""
+    pixels = math.prod(spec.out_spatial)
+    return spec.channels_first and isinstance(pixels, int) and pixels >= WIDE
+
+
+def summed_by_image(spec: ConvSpec) -> bool:
+    """Whether grad_kernel is a sum of products, one an image: they are smaller than what one product
+    over all images would have to turn."""
+    pixels = math.prod(spec.out_spatial)
+    return isinstance(pixels, int) and 4 * spec.parameters < (spec.c + spec.o) * pixels
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -63,14 +113,31 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    moved = spec.positions * spec.c * 8 if any(s != 1 for s in spec.strides) else 0
-    m, n, k = {
-        "forward": (spec.positions, spec.o, spec.c),
-        "grad_input": (spec.positions, spec.c, spec.o),
-        "grad_kernel": (spec.c, spec.o, spec.positions),
-    }[role]
-    turned = 8 * spec.positions * min(spec.c, spec.o) if role == "grad_kernel" else 0
-    return Gemm(1, m, n, k), *([Loop(0, moved + turned, spec.c)] if moved + turned else [])
+    subsampled = Loop(0, spec.positions * spec.c * 8, spec.c)
+    moved = [subsampled] if any(s != 1 for s in spec.strides) else []
+    if role == "grad_kernel":
+        return *moved, *_steps_of_grad_kernel(spec)
+    n, k = (spec.o, spec.c) if role == "forward" else (spec.c, spec.o)
+    if by_image(spec):
+        return Gemm(spec.batch, n, math.prod(spec.out_spatial), k), *moved
+    return Gemm(1, spec.positions, n, k), *moved
 
 
-POINTWISE = Algorithm("pointwise", forward, rejects, steps, grad_input=grad_input, grad_kernel=grad_kernel)
+def _steps_of_grad_kernel(spec: ConvSpec) -> tuple[Step, ...]:
+    turned = Loop(0, 8 * spec.positions * min(spec.c, spec.o), spec.c)
+    if not spec.channels_first:
+        return Gemm(1, spec.c, spec.o, spec.positions), turned
+    if summed_by_image(spec):
+        each = Gemm(spec.batch, spec.c, spec.o, spec.positions // spec.batch)
+        return each, Loop(0, spec.batch * spec.parameters * itemsize(spec.accumulator))
+    return Gemm(1, spec.c, spec.o, spec.positions), *([turned] if spec.batch > 1 else [])
+
+
+def reads_planes(spec: ConvSpec, role: Role) -> bool:
+    return role == "grad_kernel" or by_image(spec)
+
+
+POINTWISE = Algorithm(
+    "pointwise", forward, rejects, steps,
+    grad_input=grad_input, grad_kernel=grad_kernel, reads_planes=reads_planes,
+)  # fmt: skip

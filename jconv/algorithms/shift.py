@@ -58,8 +58,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count = spec.taps * spec.groups
     if spec.c == 1:  # a product over one channel is a multiply-add, and the compiler sees that
         y = 3 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
-        run = 1 if spec.channels_first else spec.out_channels
-        return (Loop(spec.flops, y, run),) * (spec.taps if role == "grad_kernel" else 1)
+        return (Loop(spec.flops, y, spec.out_channels),) * (spec.taps if role == "grad_kernel" else 1)
     apart = [Loop(0, 8 * (math.prod(spec.x_shape) + math.prod(spec.y_shape)), spec.c)] * (spec.groups > 1)
     if role == "grad_kernel":
         turned = Loop(0, 8 * spec.positions * min(spec.c, spec.o) * count, spec.c)

@@ -147,4 +147,5 @@ def by_phase(inner: Algorithm) -> Algorithm:
         functools.partial(_steps, inner),
         functools.partial(_workspace, inner),
         exact=inner.exact,
+        reads_planes=inner.reads_planes,
     )

@@ -1,0 +1,65 @@
+"""The hint that the user's channels come first: another order of work, the same result."""
+
+import jax
+import numpy as np
+import pytest
+from oracles import lax_role
+
+from jconv.algorithm import run
+from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.pointwise import by_image, summed_by_image
+from jconv.choice import choose
+from jconv.lax import conv_general_dilated
+from jconv.spec import ROLES, ConvSpec
+from jconv.tolerance import tolerance
+
+LARGE = ConvSpec.of(batch=2, spatial=(17, 19), kernel=(1, 1), in_channels=5, out_channels=7)
+CASES = {
+    "image by image": ("pointwise", LARGE),
+    "one image": ("pointwise", LARGE.replace(batch=1)),
+    "subsampled": ("pointwise", LARGE.replace(spatial=(37, 61), strides=(2, 3), padding=((1, 0), (0, 2)))),
+    "few pixels": ("pointwise", LARGE.replace(spatial=(3, 5), in_channels=30, out_channels=20)),
+    "a volume": ("pointwise", ConvSpec.of(batch=2, spatial=(7, 6, 8), kernel=(1, 1, 1), in_channels=3)),
+    "tiles": ("patchify", LARGE.replace(kernel=(2, 3), strides=(2, 3), padding=((1, 0), (0, 2)))),
+    "tiles in 1-D": ("patchify", ConvSpec.of(spatial=(12,), kernel=(4,), strides=(4,), in_channels=3)),
+}  # fmt: skip
+
+
+def test_the_cases_take_every_way():
+    specs = [spec.replace(channels_first=True) for name, spec in CASES.values() if name == "pointwise"]
+    assert {by_image(spec) for spec in specs} == {summed_by_image(spec) for spec in specs} == {True, False}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("name", "spec"), CASES.values(), ids=CASES)
+def test_results_do_not_depend_on_the_hint(name, spec, role):
+    rng = np.random.default_rng(0)
+    arrays = {"x": spec.x_shape, "w": spec.w_shape, "g": spec.y_shape}
+    operands = [
+        rng.standard_normal(arrays[letter], dtype="f")
+        for letter in {"forward": "xw", "grad_input": "gw", "grad_kernel": "xg"}[role]
+    ]
+    wanted = np.asarray(lax_role(role, *operands, spec))
+    bound = tolerance("float32", spec.positions * spec.c) * np.abs(wanted).max()
+    for hint in (False, True):
+        found = run(ALGORITHMS[name], role, *operands, spec.replace(channels_first=hint))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_pointwise_convolution_in_nchw_turns_no_image(role):
+    spec = LARGE.replace(batch=1, in_channels=64, out_channels=32, channels_first=True)
+    assert choose(spec, role, "cpu").algorithm.name == "pointwise"
+    x, w, g = np.ones((1, 64, 17, 19), "f"), np.ones((32, 64, 1, 1), "f"), np.ones((1, 32, 17, 19), "f")
+
+    def forward(x, w):
+        return conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=("NCHW", "OIHW", "NCHW"))
+
+    program = {
+        "forward": forward,
+        "grad_input": lambda x, w: jax.vjp(lambda x: forward(x, w), x)[1](g)[0],
+        "grad_kernel": lambda x, w: jax.vjp(lambda w: forward(x, w), w)[1](g)[0],
+    }[role]
+    compiled = jax.jit(program).lower(x, w).compile()
+    if jax.default_backend() == "cpu" and role != "grad_kernel":  # there the compiler may turn an operand
+        assert compiled.memory_analysis().temp_size_in_bytes < x.nbytes
