@@ -36,7 +36,7 @@ import jax.export
 
 from jconv import cache, cost
 from jconv.algorithm import Algorithm, Native, allowed, real_valued, refuses, steps, workspace
-from jconv.algorithms import ALGORITHMS, XLA
+from jconv.algorithms import ALGORITHMS, POINTWISE, XLA
 from jconv.spec import ConvSpec, Role
 
 TYPICAL = 16  # a size that is not known yet is taken to be this
@@ -144,11 +144,13 @@ def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:
-    """The cheapest; of those within the model's error of it XLA's own, or else the first exact one."""
+    """The cheapest; of those within the model's error of it a plain matrix product, which XLA's own
+    convolution of 1×1 is with more around it, XLA's own, or else the first exact one."""
     best = next(iter(seconds))
     tie = cost.MARGIN * seconds[best] + cost.SLACK
     tied = [name for name, time in seconds.items() if time < tie]
-    return XLA.name if XLA.name in tied else next((n for n in tied if ALGORITHMS[n].exact), best)
+    exact = [name for name in tied if ALGORITHMS[name].exact]
+    return next((name for name in (POINTWISE.name, XLA.name, *exact) if name in tied), best)
 
 
 def _reason(best: str, seconds: Mapping[str, float], spec: ConvSpec) -> str:

@@ -26,4 +26,4 @@ ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm for algorithm in (*DIRECT, *UNROLLED, *GROUPED, *TRANSPOSED, *TRANSFORMS)
 }
 
-__all__ = ["ALGORITHMS", "DEPTHWISE", "IM2COL", "SHIFT", "XLA"]
+__all__ = ["ALGORITHMS", "DEPTHWISE", "IM2COL", "POINTWISE", "SHIFT", "XLA"]

@@ -276,7 +276,9 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
         each = Loop(2 * block.flops / loops, (x + y + partial) / loops, run)
         return (*(each,) * loops, Loop(0, 2 * partial, run)) * count
     loaded_again = spec.c == 1 or spec.channels_first
-    flops = block.flops * (1.0 if loaded_again else 0.2 if spec.groups == 1 else 0.8)
+    flops = block.flops * (1.0 if loaded_again else 0.3 if spec.groups == 1 else 0.8)
+    if any(d != 1 for d in spec.lhs_dilation):  # neighbours in memory are not neighbours in the sum
+        flops *= 1.5
     return (Loop(flops, x + (1 if count == 1 else 2) * y, run),) * count
 
 
