@@ -3,6 +3,7 @@
     1. Whoever names an algorithm gets it, or an error with its reason.
     2. "auto" asks every algorithm whether it refuses; one that mixes values by a transform is not asked
        at precision HIGHEST or where its error would pass ten times the direct sum's.
+       Nor is one that would take more than 32 MiB of temporaries, and what XLA's own takes.
     3. If this convolution was tuned on this kind of device, the measured winner is taken.
     4. Otherwise the least estimated time; the platform's own convolution unless another promises to be
        faster by more than the model is usually wrong.
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,8 +39,9 @@ import jax.export
 from jconv import cache, cost
 from jconv.algorithm import Algorithm, Native, allowed, real_valued, refuses, steps, workspace
 from jconv.algorithms import ALGORITHMS, POINTWISE, XLA
-from jconv.spec import ConvSpec, Role
+from jconv.spec import ConvSpec, Role, itemsize
 
+BOUND = 32 << 20  # bytes of temporaries that any algorithm may take
 TYPICAL = 16  # a size that is not known yet is taken to be this
 
 
@@ -137,10 +140,20 @@ def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     """Why an algorithm that can run may not be chosen by itself."""
     if not allowed(algorithm, spec):
         return "its rounding error is too large for this dtype and precision"
+    most, needed = _most_bytes(role, spec), workspace(algorithm, role, spec)
+    if algorithm != XLA and isinstance(needed, int) and needed > most:
+        return f"it needs {_si(needed)}B of temporaries; above {_si(most)}B only by name"
     natives = (step.spec for step in steps(algorithm, role, spec) if isinstance(step, Native))
     if "int" in spec.accumulator and any(cost.route(native) == "naive" for native in natives):
         return "XLA has no convolution of these integers but a naive loop (CPU) or none (GPU)"
     return None
+
+
+def _most_bytes(role: Role, spec: ConvSpec) -> int:
+    """How much may be kept in temporaries: past 32 MiB only what XLA's own has to turn as well."""
+    turned = role == "grad_kernel" or spec.channels_first
+    sizes = (spec.x_shape, spec.x_dtype), (spec.y_shape, spec.y_dtype)
+    return BOUND + (2 * sum(math.prod(shape) * itemsize(dtype) for shape, dtype in sizes) if turned else 0)
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:
@@ -149,8 +162,10 @@ def _preferred(seconds: Mapping[str, float]) -> str:
     best = next(iter(seconds))
     tie = cost.MARGIN * seconds[best] + cost.SLACK
     tied = [name for name, time in seconds.items() if time < tie]
-    exact = [name for name in tied if ALGORITHMS[name].exact]
-    return next((name for name in (POINTWISE.name, XLA.name, *exact) if name in tied), best)
+    if XLA.name in tied:
+        product = seconds.get(POINTWISE.name, math.inf)
+        return POINTWISE.name if product < cost.MARGIN * seconds[XLA.name] else XLA.name
+    return next((name for name in tied if ALGORITHMS[name].exact), best)
 
 
 def _reason(best: str, seconds: Mapping[str, float], spec: ConvSpec) -> str:

@@ -121,7 +121,6 @@ GPU = Platform(
 PLATFORMS = {"cpu": CPU, "cuda": GPU, "gpu": GPU, "rocm": GPU}
 
 PACKED_RUN = 24  # values side by side beyond which gathering gets no faster
-STRIDED_KERNEL = 2  # times as long where a kernel larger than the output also moves in strides
 LARGE_IMAGE = 3e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long
 
 
@@ -163,7 +162,7 @@ def native(spec: ConvSpec, rates: Platform) -> float:
 
 def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
     k, flops = float(spec.taps * spec.c), float(spec.flops)
-    if taken == "eigen_transposed":  # it leaves the zeros between the inputs out
+    if taken in ("eigen_transposed", "naive"):  # they leave the zeros between the inputs out
         k, flops = (size / math.prod(spec.lhs_dilation) for size in (k, flops))
     return flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
 
@@ -178,10 +177,7 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
 
 
 def _slowed(spec: ConvSpec, taken: str) -> float:
-    strided = any(s != 1 for s in spec.strides)
-    if taken.endswith("_kernel") and strided:
-        return STRIDED_KERNEL
-    if taken == "ynn" and not strided:
+    if taken == "ynn" and all(s == 1 for s in spec.strides):
         return 1 + (math.prod(spec.out_spatial) / LARGE_IMAGE) ** 1.8
     return 1.0
 
@@ -191,8 +187,9 @@ def route(spec: ConvSpec) -> str:
 
     YNNPACK: 2-D, one group, f32, f64 or int8 to int32 (in groups too), more than 16 channels on a side,
     output and kernel no larger than the input, no input dilation.  Eigen: other f32 and halves in 1 to
-    3 dimensions, group by group; with a dilated input in 1 or 2, if nothing else is special.  Else a
-    naive loop.  A kernel larger than the output (a kernel gradient) has rates of its own.
+    3 dimensions, group by group; with a dilated input in 1 or 2 without strides (in groups its zeros are
+    multiplied).  Else a naive loop.  A kernel larger than the output (a kernel gradient) has rates of
+    its own.
     """
     plain = all(d == 1 for d in spec.lhs_dilation)
     kernel = "_kernel" if spec.taps > math.prod(spec.out_spatial) else ""
@@ -206,9 +203,10 @@ def route(spec: ConvSpec) -> str:
     halves = ("float32", "bfloat16", "float16")
     if not (1 <= spec.ndim <= 3 and spec.x_dtype in halves):
         return "naive"
-    if not plain:
-        special = kernel or any(s != 1 for s in spec.strides)
-        return "naive" if special or spec.ndim == 3 else "eigen_transposed"
+    if not plain and (kernel or spec.ndim == 3 or any(s != 1 for s in spec.strides)):
+        return "naive"
+    if not plain and spec.groups == 1:
+        return "eigen_transposed"
     if spec.groups > 1 and (spec.ndim < 3 or kernel):
         return "eigen_grouped" + kernel
     return "eigen" + {1: "_1d", 2: "", 3: "_3d"}[spec.ndim] + kernel

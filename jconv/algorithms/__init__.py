@@ -4,7 +4,7 @@ from jconv.algorithm import Algorithm
 from jconv.algorithms.fft import FFT, FFT_OVERLAP
 from jconv.algorithms.grouped import merged, per_group
 from jconv.algorithms.im2col import IM2COL
-from jconv.algorithms.multiply_add import BROADCAST, DEPTHWISE
+from jconv.algorithms.multiply_add import BROADCAST, DEPTHWISE, written_out
 from jconv.algorithms.overlap_add import OVERLAP_ADD
 from jconv.algorithms.patchify import PATCHIFY
 from jconv.algorithms.planes import PLANES
@@ -18,8 +18,11 @@ from jconv.algorithms.xla import XLA, XLA_EIGEN
 DIRECT = (XLA, XLA_EIGEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, PLANES, IM2COL, SHIFT, OVERLAP_ADD)
 UNROLLED = tuple(map(by_plane, (XLA, XLA_EIGEN, WINOGRAD)))
 GROUPED = (*map(per_group, (XLA, XLA_EIGEN, UNROLLED[0])), merged(per_group(XLA_EIGEN)))
-PHASES = (XLA, XLA_EIGEN, IM2COL, DEPTHWISE, BROADCAST, PLANES, per_group(XLA_EIGEN))
-TRANSPOSED = tuple(map(by_phase, PHASES))
+TRANSPOSED = (
+    *map(by_phase, (XLA, XLA_EIGEN, IM2COL)),
+    *(by_phase(inner, written_out) for inner in (DEPTHWISE, BROADCAST)),
+    *map(by_phase, (PLANES, per_group(XLA_EIGEN))),
+)
 TRANSFORMS = (WINOGRAD, WINOGRAD2, WINOGRAD4, FFT, FFT_OVERLAP)
 
 ALGORITHMS: dict[str, Algorithm] = {

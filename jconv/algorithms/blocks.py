@@ -45,49 +45,46 @@ def _band_of(spec: ConvSpec, batch: int, rows: int) -> ConvSpec:
 
 
 def forward(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """compute(x band) → y band, for every band, joined."""
-    x, batches, bands = _cut(x, spec, part)
+    """compute(x band) → y band, for every band, written where it belongs in y.
 
-    def one(i: jax.Array) -> jax.Array:
-        band = _input(x, i // bands, i % bands * part.out_spatial[0], spec, part)
-        return compute(band).reshape(part.y_shape)
+    The last band starts early rather than end late: what it computes twice comes out the same.
+    """
+    x, (batches, bands) = pad(x, spec), _counts(spec, part)
 
-    y = lax.map(one, jnp.arange(batches * bands)).reshape(batches, bands, *part.y_shape)
-    # (batches, bands, n, rows, …) → (batches·n, bands·rows, …)
-    y = jnp.moveaxis(y, 1, 2).reshape(batches * part.batch, -1, *part.y_shape[2:])
-    return lax.slice(y, (0,) * y.ndim, spec.y_shape)
+    def one(i: jax.Array, y: jax.Array) -> jax.Array:
+        n = jnp.minimum(i // bands * part.batch, spec.batch - part.batch)
+        row = jnp.minimum(i % bands * part.out_spatial[0], spec.out_spatial[0] - part.out_spatial[0])
+        band = compute(_input(x, n, row, spec, part)).reshape(part.y_shape).astype(y.dtype)
+        return lax.dynamic_update_slice(y, band, (n, row, *[0] * spec.ndim))
+
+    return lax.fori_loop(0, batches * bands, one, jnp.zeros(spec.y_shape, spec.accumulator))
 
 
 def grad_kernel(compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """compute(x band, g band) → ∂w, summed over the bands."""
-    x, batches, bands = _cut(x, spec, part)
+    """compute(x band, g band) → ∂w, summed over the bands.
+
+    The last band starts early here too, what is done already as zeros of g: zero gradients past the end
+    would make NaNs of rows of x that no output sees through that tap.
+    """
+    x, (batches, bands) = pad(x, spec), _counts(spec, part)
     rows = part.out_spatial[0]
-    g = jnp.pad(g, [(0, batches * part.batch - spec.batch), *[(0, 0)] * (g.ndim - 1)])
 
     def add(i: jax.Array, total: jax.Array) -> jax.Array:
-        # The last band starts early rather than end late, its rows that are done already as zeros: zero
-        # gradients past the end would make NaNs of rows of x that no output sees through that tap.
-        first = i % bands * rows
-        row = jnp.minimum(first, spec.out_spatial[0] - rows)
-        piece = lax.dynamic_slice(g, (i // bands * part.batch, row, *[0] * (g.ndim - 2)), part.y_shape)
-        is_new = (row + jnp.arange(rows) >= first).reshape(-1, *[1] * (g.ndim - 2))
-        band = _input(x, i // bands, row, spec, part)
-        return total + compute(band, jnp.where(is_new, piece, 0)).reshape(total.shape)
+        first, top = i // bands * part.batch, i % bands * rows
+        n, row = jnp.minimum(first, spec.batch - part.batch), jnp.minimum(top, spec.out_spatial[0] - rows)
+        piece = lax.dynamic_slice(g, (n, row, *[0] * (g.ndim - 2)), part.y_shape)
+        is_new = ((n + jnp.arange(part.batch)) >= first)[:, None] & ((row + jnp.arange(rows)) >= top)
+        piece = jnp.where(is_new.reshape(part.batch, rows, *[1] * (g.ndim - 2)), piece, 0)
+        return total + compute(_input(x, n, row, spec, part), piece).reshape(total.shape)
 
     return lax.fori_loop(0, batches * bands, add, jnp.zeros(spec.w_shape, spec.accumulator))
 
 
-def _cut(x: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, int, int]:
-    """x padded to a whole number of bands, and how many there are of batches and bands."""
-    batches = -(-spec.batch // part.batch)
-    bands = -(-spec.out_spatial[0] // part.out_spatial[0])
-    x = pad(x, spec)
-    rows = (bands * part.out_spatial[0] - 1) * spec.strides[0] + spec.window[0]
-    more = [(0, batches * part.batch - spec.batch), (0, rows - x.shape[1])]
-    return jnp.pad(x, more + [(0, 0)] * (x.ndim - 2)), batches, bands
+def _counts(spec: ConvSpec, part: ConvSpec) -> tuple[int, int]:
+    """How many parts the batch is cut into, and how many bands the rows."""
+    return -(-spec.batch // part.batch), -(-spec.out_spatial[0] // part.out_spatial[0])
 
 
-def _input(x: jax.Array, batch: jax.Array, row: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """What the band that begins at a row of the output reads."""
-    start: tuple[jax.Array | int, ...] = (batch * part.batch, row * spec.strides[0], *[0] * (x.ndim - 2))
-    return lax.dynamic_slice(x, start, part.x_shape)
+def _input(x: jax.Array, n: jax.Array, row: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
+    """What the band that begins at a row of the output reads of the padded x."""
+    return lax.dynamic_slice(x, (n, row * spec.strides[0], *[0] * (x.ndim - 2)), part.x_shape)

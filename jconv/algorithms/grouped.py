@@ -58,8 +58,10 @@ def _steps_each(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...
 
 
 def _workspace_each(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
-    both = math.prod(spec.x_shape) + math.prod(spec.y_shape)
-    return both * itemsize(spec.x_dtype) + spec.groups * workspace_of(inner, role, one_group(spec))
+    """The channels cut apart, or the results to be joined; of the groups two at a time are under way."""
+    x, y = (math.prod(shape) * itemsize(spec.x_dtype) for shape in (spec.x_shape, spec.y_shape))
+    apart = x + y if role == "grad_kernel" else max(x, y)
+    return apart + 2 * workspace_of(inner, role, one_group(spec))
 
 
 def per_group(inner: Algorithm) -> Algorithm:

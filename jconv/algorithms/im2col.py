@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import blocks
 from jconv.algorithms.gemm import product, transposed_product
-from jconv.algorithms.windows import groups_as_batch, patches
+from jconv.algorithms.windows import groups_as_batch, padded_bytes, patches
 from jconv.spec import ConvSpec, Role, itemsize
 
 
@@ -88,7 +88,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    return 2 * columns_bytes(blocks.band(spec, columns_bytes(spec)))
+    return 2 * columns_bytes(blocks.band(spec, columns_bytes(spec))) + padded_bytes(spec)
 
 
 IM2COL = Algorithm("im2col", forward, rejects, steps, workspace, grad_kernel=grad_kernel)

@@ -35,7 +35,7 @@ from jax import lax
 
 from jconv.algorithm import Algorithm, Loop, Step, always
 from jconv.algorithms import regions
-from jconv.algorithms.windows import pad, positions, tap
+from jconv.algorithms.windows import pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
 
 WRITTEN_OUT = 64  # products per fused loop: 49 compile in 0.3 s
@@ -91,6 +91,11 @@ def _sum_of_products(views: list[tuple[jax.Array, Ints]], w: jax.Array, spec: Co
 def by_region(spec: ConvSpec) -> bool:
     """Whether there is padding to meet, in so few regions that their products can be written out."""
     return spec.c * regions.taps(spec) <= IN_REGIONS
+
+
+def written_out(spec: ConvSpec) -> float:
+    """Products in the one loop that `forward` compiles to."""
+    return spec.c * (regions.taps(spec) if by_region(spec) else _block(spec).taps)
 
 
 def _by_region(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -290,6 +295,8 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     x = math.prod(spec.x_shape) * size
     if role == "forward" and by_region(spec):
         return 0
+    if any(d != 1 for d in spec.lhs_dilation):  # zeros between the inputs are always written out
+        return padded_bytes(spec)
     rows = math.prod(spec.y_shape) // _rows(spec) * size if role == "grad_kernel" else 0
     return (x if x <= SMALL else 0) + _block(spec, role).taps * spec.c * rows
 

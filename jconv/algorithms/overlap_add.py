@@ -120,7 +120,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 def workspace(spec: ConvSpec, role: Role) -> int:
     every = _product_bytes(spec)
     y = math.prod(spec.y_shape) * itemsize(spec.accumulator)
-    return y + (every if every <= BOUND else y + every // math.prod(_blocks(spec)))
+    return y + every if every <= BOUND else max(y, every // math.prod(_blocks(spec)))
 
 
 OVERLAP_ADD = Algorithm("overlap_add", forward, rejects, steps, workspace)

@@ -113,8 +113,8 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    subsampled = Loop(0, spec.positions * spec.c * 8, spec.c)
-    moved = [subsampled] if any(s != 1 for s in spec.strides) else []
+    subsampled = Loop(0, (math.prod(spec.x_shape) + spec.positions * spec.c) * itemsize(spec.x_dtype), spec.c)
+    moved = [subsampled] if spec.out_spatial != spec.spatial or any(map(any, spec.padding)) else []
     if role == "grad_kernel":
         return *moved, *_steps_of_grad_kernel(spec)
     n, k = (spec.o, spec.c) if role == "forward" else (spec.c, spec.o)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product, transposed_product
-from jconv.algorithms.windows import groups_as_batch, pad, positions, tap
+from jconv.algorithms.windows import groups_as_batch, pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 
@@ -56,9 +56,6 @@ def rejects(spec: ConvSpec) -> str | None:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count = spec.taps * spec.groups
-    if spec.c == 1:  # a product over one channel is a multiply-add, and the compiler sees that
-        y = 3 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
-        return (Loop(spec.flops, y, spec.out_channels),) * (spec.taps if role == "grad_kernel" else 1)
     apart = [Loop(0, 8 * (math.prod(spec.x_shape) + math.prod(spec.y_shape)), spec.c)] * (spec.groups > 1)
     if role == "grad_kernel":
         turned = Loop(0, 8 * spec.positions * min(spec.c, spec.o) * count, spec.c)
@@ -68,8 +65,9 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    padded = 2 * math.prod(spec.x_shape) * itemsize(spec.x_dtype)
-    return padded + math.prod(spec.y_shape) * itemsize(spec.accumulator)
+    """The padded copy and what each tap sees of it: the compiler may cut them all before it multiplies."""
+    seen = spec.positions * spec.in_channels * itemsize(spec.x_dtype)
+    return padded_bytes(spec) + (spec.taps * seen if spec.taps > 1 else 0)
 
 
 SHIFT = Algorithm("shift", forward, rejects, steps, workspace, grad_kernel=grad_kernel)

@@ -21,6 +21,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -110,42 +111,68 @@ def _interleaved(parts: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 MAX_PHASES = 64
+WRITTEN_OUT = 250  # the compiler makes one loop of phases that are loops: 392 products took 11 s to compile
 
 
-def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
+def _rejects(inner: Algorithm, written_out: Callable[[ConvSpec], float], spec: ConvSpec) -> str | None:
     if all(d == 1 for d in spec.lhs_dilation):
         return "the input is not dilated, there is only one phase"
     count = math.prod(spec.lhs_dilation)
     if count > MAX_PHASES:
         return f"{count} phases would be {count} convolutions; it takes at most {MAX_PHASES}"
-    subs = (sub_spec(spec, combination) for combination in _combinations(spec))
-    return next((reason for sub in subs if not sub.is_empty and (reason := inner.rejects(sub))), None)
+    subs = [sub_spec(spec, combination) for combination in _combinations(spec)]
+    subs = [sub for sub in subs if not sub.is_empty]
+    if reason := next((reason for sub in subs if (reason := inner.rejects(sub))), None):
+        return reason
+    products = sum(map(written_out, subs))
+    if products > WRITTEN_OUT:
+        return f"{products} products in one loop over all phases; at most {WRITTEN_OUT} are written out"
+    return None
 
 
-def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+def _steps(inner: Algorithm, fused: bool, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     subs = [sub_spec(spec, combination) for combination in _combinations(spec)]
     each = sum((inner.steps(sub, "forward") for sub in subs if not sub.is_empty), ())
-    y = 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
+    y = math.prod(spec.y_shape) * itemsize(spec.accumulator)
+    if fused:
+        return (_as_one_loop([step for step in each if isinstance(step, Loop)], spec),)
     if not spec.channels_first:
-        return *each, Loop(0, y, spec.out_channels)
+        return *each, Loop(0, 2 * y, spec.out_channels)
     # every R-th tap of a kernel that is being turned, and outputs interleaved while they are
-    return *each, Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype)), Loop(0, y, 1)
+    return *each, Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype)), Loop(0, 2 * y, 1)
 
 
-def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
+def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
+    """The phases of a multiply-add and their interleaving, which the compiler makes one loop of."""
+    x, y = math.prod(spec.x_shape), math.prod(spec.y_shape)
+    return Loop(
+        sum(loop.flops for loop in loops),
+        (x + 2 * y) * itemsize(spec.accumulator),
+        max((loop.run for loop in loops), default=1),
+    )
+
+
+def _workspace(inner: Algorithm, fused: bool, spec: ConvSpec, role: Role) -> int:
+    """The phases before they are interleaved, if they are not in one loop with that, and what one takes."""
     subs = [sub_spec(spec, combination) for combination in _combinations(spec)]
     inside = max((inner.workspace(sub, "forward") for sub in subs if not sub.is_empty), default=0)
-    return 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator) + inside
+    return inside + (0 if fused else math.prod(spec.y_shape) * itemsize(spec.accumulator))
 
 
-def by_phase(inner: Algorithm) -> Algorithm:
-    """The algorithm that computes every phase with `inner`."""
+def none_written_out(spec: ConvSpec) -> float:
+    """Products that an algorithm writes out which calls for others' code."""
+    return 0
+
+
+def by_phase(inner: Algorithm, written_out: Callable[[ConvSpec], float] = none_written_out) -> Algorithm:
+    """The algorithm that computes every phase with `inner`, which writes out so many products of each."""
+    fused = written_out is not none_written_out
     return Algorithm(
         f"phase_{inner.name}",
         functools.partial(_forward, inner),
-        functools.partial(_rejects, inner),
-        functools.partial(_steps, inner),
-        functools.partial(_workspace, inner),
+        functools.partial(_rejects, inner, written_out),
+        functools.partial(_steps, inner, fused),
+        functools.partial(_workspace, inner, fused),
         exact=inner.exact,
         reads_planes=inner.reads_planes,
     )

@@ -28,7 +28,7 @@ from jconv.algorithm import Algorithm, Loop, Step, run
 from jconv.algorithm import steps as steps_of
 from jconv.algorithm import workspace as workspace_of
 from jconv.algorithms import blocks
-from jconv.algorithms.windows import pad, tap_along
+from jconv.algorithms.windows import pad, padded_bytes, tap_along
 from jconv.spec import ConvSpec, Role, itemsize
 
 MAX_TAPS = 16  # along the first axis; one slice each
@@ -124,7 +124,7 @@ def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
     part = _band(spec)
-    return _bytes(part) + workspace_of(inner, role, inside(part))
+    return _bytes(part) + padded_bytes(_first_axis_only(spec)) + workspace_of(inner, role, inside(part))
 
 
 def by_plane(inner: Algorithm) -> Algorithm:

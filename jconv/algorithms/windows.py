@@ -13,13 +13,14 @@ and the taps that meet at t are those with r·rhs_dilation ≡ t (mod stride): o
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.spec import ConvSpec, extent
+from jconv.spec import ConvSpec, extent, itemsize
 
 
 def pad(x: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -28,6 +29,13 @@ def pad(x: jax.Array, spec: ConvSpec) -> jax.Array:
     if all(entry == none for entry in config):
         return x
     return lax.pad(x, jnp.zeros((), x.dtype), [none, *config, none])
+
+
+def padded_bytes(spec: ConvSpec) -> int:
+    """Bytes of the padded copy of x; none where there is nothing to pad."""
+    if all(entry == (0, 0, 0) for entry in padding_config(spec)):
+        return 0
+    return spec.batch * math.prod(spec.padded) * spec.in_channels * itemsize(spec.x_dtype)
 
 
 def padding_config(spec: ConvSpec) -> list[tuple[int, int, int]]:

@@ -47,7 +47,7 @@ from jconv.algorithms.winograd_passes import (
     synthesis,
     transformed_kernel,
 )  # fmt: skip
-from jconv.spec import ConvSpec, Role
+from jconv.spec import ConvSpec, Role, itemsize
 
 Rule = Callable[[ConvSpec], Tiles]
 
@@ -301,8 +301,10 @@ def _workspace(tiles: Tiles, spec: ConvSpec, role: Role) -> int:
     """U, ∂U twice (before and after a sum), one block, and the zeros around x where rows are cut."""
     images, rows = blocks(tiles, spec, role)
     u, block = workspace_of(tiles, _block(spec, images, rows), role)
-    copies = 0 if rows == spec.out_spatial[0] else spec.bytes
-    return u * (2 if role == "grad_kernel" else 1) + block + copies
+    framed = () if rows == spec.out_spatial[0] else (spec.x_shape, spec.y_shape)
+    copies = framed if role == "grad_kernel" else framed[:1]
+    copied = sum(map(math.prod, copies)) * itemsize(spec.x_dtype)
+    return u * (2 if role == "grad_kernel" else 1) + block + copied
 
 
 WINOGRAD = winograd("winograd", cheapest)
