@@ -10,7 +10,7 @@
 
 The rules of thumb, and what became of them on CPU (2 cores of an AMD EPYC, jax 0.10, 2026-11):
 
-    direct for tiny problems           true: below 20 µs of difference XLA's own is taken
+    direct for tiny problems           true: below 30 µs of difference XLA's own is taken
     implicit GEMM by default           false: `shift` passes over the output once per tap; XLA's own packing
                                        and im2col are faster nearly everywhere
     explicit GEMM for many channels    true: 3×3, 512 channels, 7²: im2col 1.2 ms, xla 2.0, winograd 24
