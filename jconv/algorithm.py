@@ -192,20 +192,20 @@ def allowed(algorithm: Algorithm, spec: ConvSpec) -> bool:
 
 
 def steps(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
-    """The steps of `role`, rewritten to a forward where the algorithm has none of its own."""
-    turned = () if algorithm.reads_planes(spec, role) else _turned_images(spec)
+    """The steps of `role`, and of turning the user's images for an algorithm that cannot read planes."""
+    if not spec.channels_first or algorithm.reads_planes(spec, role):
+        return steps_inside(algorithm, role, spec)
+    # x and y made channels last or back again, a value at a time
+    return Loop(0, 2 * spec.image_bytes, 1), *steps_inside(algorithm, role, spec)
+
+
+def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
+    """The steps of `role`, rewritten to a forward where the algorithm has none of its own; without what
+    the algorithm around it does for all it calls."""
     if role == "forward" or getattr(algorithm, role):
-        return *turned, *algorithm.steps(spec, role)
+        return algorithm.steps(spec, role)
     moved = (_turning(spec),) if role == "grad_input" else ()
-    return *turned, *moved, *algorithm.steps(rewritten(spec, role), "forward")
-
-
-def _turned_images(spec: ConvSpec) -> tuple[Step, ...]:
-    """x and y made channels last or back again, a value at a time, where the user's are not."""
-    if not spec.channels_first:
-        return ()
-    x, y = math.prod(spec.x_shape) * itemsize(spec.x_dtype), math.prod(spec.y_shape) * itemsize(spec.y_dtype)
-    return (Loop(0, 2 * (x + y), 1),)
+    return *moved, *algorithm.steps(rewritten(spec, role), "forward")
 
 
 FLIPPED = 5  # what flipping a value costs, in copies of it
@@ -214,7 +214,7 @@ FLIPPED = 5  # what flipping a value costs, in copies of it
 def _turning(spec: ConvSpec) -> Loop:
     """Swapping the channels of the kernel, and flipping it or the image."""
     w = spec.parameters * itemsize(spec.w_dtype)
-    smaller = spec.bytes - w if flips_image(spec) else w
+    smaller = spec.image_bytes if flips_image(spec) else w
     return Loop(0, 2 * w + (2 * FLIPPED * smaller if spec.taps > 1 else 0))
 
 

@@ -39,7 +39,7 @@ import jax.export
 from jconv import cache, cost
 from jconv.algorithm import Algorithm, Native, allowed, real_valued, refuses, steps, workspace
 from jconv.algorithms import ALGORITHMS, POINTWISE, XLA
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 
 BOUND = 32 << 20  # bytes of temporaries that any algorithm may take
 TYPICAL = 16  # a size that is not known yet is taken to be this
@@ -152,8 +152,7 @@ def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
 def _most_bytes(role: Role, spec: ConvSpec) -> int:
     """How much may be kept in temporaries: past 32 MiB only what XLA's own has to turn as well."""
     turned = role == "grad_kernel" or spec.channels_first
-    sizes = (spec.x_shape, spec.x_dtype), (spec.y_shape, spec.y_dtype)
-    return BOUND + (2 * sum(math.prod(shape) * itemsize(dtype) for shape, dtype in sizes) if turned else 0)
+    return BOUND + (2 * spec.image_bytes if turned else 0)
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:

@@ -73,7 +73,7 @@ class Platform:
 
 # 2 cores, jax 0.10.2, 2026-11: fitted to 2123 times measured on an AMD EPYC with AVX-512, and the platform's
 # own convolutions mended by 4841 measured on an Intel Xeon (263 convolutions in three roles).  There the
-# algorithm taken takes 1.13 times the best one's time in the geometric mean, and XLA's programs 1.3 times
+# algorithm taken takes 1.12 times the best one's time in the geometric mean, and XLA's programs 1.3 times
 # what is estimated, most of them alike.
 CPU = Platform(
     gemm=320e9,

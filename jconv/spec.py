@@ -215,6 +215,11 @@ class ConvSpec:
             return "int32" if size <= 4 else "int64"
         return name if size >= 4 else "float32"
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of x and y, without the kernel."""
+        return self.bytes - self.parameters * itemsize(self.w_dtype)
+
     # -- what kind it is -----------------------------------------------------------------------
 
     @property

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from oracles import lax_role
 
+from jconv import cases
 from jconv.algorithm import run
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.pointwise import by_image, summed_by_image
@@ -33,12 +34,7 @@ def test_the_cases_take_every_way():
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(("name", "spec"), CASES.values(), ids=CASES)
 def test_results_do_not_depend_on_the_hint(name, spec, role):
-    rng = np.random.default_rng(0)
-    arrays = {"x": spec.x_shape, "w": spec.w_shape, "g": spec.y_shape}
-    operands = [
-        rng.standard_normal(arrays[letter], dtype="f")
-        for letter in {"forward": "xw", "grad_input": "gw", "grad_kernel": "xg"}[role]
-    ]
+    operands = cases.operands(role, cases.normal(spec))
     wanted = np.asarray(lax_role(role, *operands, spec))
     bound = tolerance("float32", spec.positions * spec.c) * np.abs(wanted).max()
     for hint in (False, True):

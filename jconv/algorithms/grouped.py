@@ -25,8 +25,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithm import Algorithm, Loop, Run, Step, run
-from jconv.algorithm import steps as steps_of
+from jconv.algorithm import Algorithm, Loop, Run, Step, run, steps_inside
 from jconv.algorithm import workspace as workspace_of
 from jconv.spec import ConvSpec, Role, itemsize
 
@@ -53,8 +52,7 @@ def _rejects_each(inner: Algorithm, spec: ConvSpec) -> str | None:
 
 def _steps_each(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     moved = Loop(0, (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.x_dtype))
-    one = one_group(spec).replace(channels_first=False)  # turned before they are cut apart, if at all
-    return *(steps_of(inner, role, one) * spec.groups), moved
+    return *(steps_inside(inner, role, one_group(spec)) * spec.groups), moved
 
 
 def _workspace_each(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
@@ -129,7 +127,7 @@ def merged(inner: Algorithm) -> Algorithm:
     )
     return Algorithm(
         f"merged_{inner.name}", forward, rejects,
-        lambda spec, role: steps_of(inner, role, merged_spec(spec).replace(channels_first=False)),
+        lambda spec, role: steps_inside(inner, role, merged_spec(spec)),
         lambda spec, role: workspace_of(inner, role, merged_spec(spec)),
         grad_input, grad_kernel, exact=False,
     )  # fmt: skip

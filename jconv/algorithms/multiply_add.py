@@ -302,9 +302,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
 
 
 def _multiply_add(name: str, rejects: Callable[[ConvSpec], str | None]) -> Algorithm:
-    return Algorithm(
-        name, forward, rejects, steps, workspace, grad_kernel=grad_kernel, reads_planes=always
-    )  # fmt: skip
+    return Algorithm(name, forward, rejects, steps, workspace, grad_kernel=grad_kernel, reads_planes=always)
 
 
 DEPTHWISE = _multiply_add("depthwise", _rejects_depthwise)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product, transposed_product
 from jconv.algorithms.windows import pad
+from jconv.layout import inverse
 from jconv.spec import ConvSpec, Role, itemsize
 
 
@@ -33,7 +33,7 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     columns = product(g.reshape(-1, spec.o), w, spec).astype(spec.x_dtype)
     column = (spec.c, *spec.kernel) if spec.channels_first else (*spec.kernel, spec.c)
     columns = columns.reshape(spec.batch, *spec.out_spatial, *column)
-    tiles = columns.transpose(np.argsort(_axes(spec))).reshape(spec.batch, *_tiled(spec), spec.c)
+    tiles = columns.transpose(inverse(_axes(spec))).reshape(spec.batch, *_tiled(spec), spec.c)
     sizes = zip(spec.padding, spec.spatial, _tiled(spec), strict=True)
     config = [(0, 0, 0), *((-lo, h + lo - tiled, 0) for (lo, _), h, tiled in sizes), (0, 0, 0)]
     return lax.pad(tiles, lax.full((), 0, tiles.dtype), config)

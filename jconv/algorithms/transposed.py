@@ -83,6 +83,12 @@ def _combinations(spec: ConvSpec) -> list[tuple[Phase, ...]]:
     return list(itertools.product(*(phases(spec, axis) for axis in range(spec.ndim))))
 
 
+def _subs(spec: ConvSpec) -> list[ConvSpec]:
+    """The convolutions that the phases are, but for phases that no tap reaches."""
+    subs = (sub_spec(spec, combination) for combination in _combinations(spec))
+    return [sub for sub in subs if not sub.is_empty]
+
+
 def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     parts = [_phase(inner, x, w, spec, combination) for combination in _combinations(spec)]
     return _interleaved(jnp.stack(parts, axis=spec.ndim + 1), spec)
@@ -116,32 +122,34 @@ MAX_PHASES = 64
 WRITTEN_OUT = 600
 
 
-def _rejects(inner: Algorithm, written_out: Callable[[ConvSpec], float], spec: ConvSpec) -> str | None:
+Count = Callable[[ConvSpec], float]
+
+
+def _rejects(inner: Algorithm, written_out: Count | None, spec: ConvSpec) -> str | None:
     if all(d == 1 for d in spec.lhs_dilation):
         return "the input is not dilated, there is only one phase"
     count = math.prod(spec.lhs_dilation)
     if count > MAX_PHASES:
         return f"{count} phases would be {count} convolutions; it takes at most {MAX_PHASES}"
-    subs = [sub_spec(spec, combination) for combination in _combinations(spec)]
-    subs = [sub for sub in subs if not sub.is_empty]
+    subs = _subs(spec)
     if reason := next((reason for sub in subs if (reason := inner.rejects(sub))), None):
         return reason
-    products, most = sum(map(written_out, subs)), WRITTEN_OUT if spec.c == 1 else WRITTEN_OUT // 3
+    products = sum(map(written_out, subs)) if written_out else 0
+    most = WRITTEN_OUT if spec.c == 1 else WRITTEN_OUT // 3
     if products > most:
         return f"{products} products in one loop over all phases; at most {most} are written out"
     return None
 
 
-def _steps(inner: Algorithm, fused: bool, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    subs = [sub_spec(spec, combination) for combination in _combinations(spec)]
-    each = sum((inner.steps(sub, "forward") for sub in subs if not sub.is_empty), ())
-    y = math.prod(spec.y_shape) * itemsize(spec.accumulator)
-    if fused:
+def _steps(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    each = sum((inner.steps(sub, "forward") for sub in _subs(spec)), ())
+    if written_out:
         return (_as_one_loop([step for step in each if isinstance(step, Loop)], spec),)
+    y = 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
     if not spec.channels_first:
-        return *each, Loop(0, 2 * y, spec.out_channels)
+        return *each, Loop(0, y, spec.out_channels)
     # every R-th tap of a kernel that is being turned, and outputs interleaved while they are
-    return *each, Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype)), Loop(0, 2 * y, 1)
+    return *each, Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype)), Loop(0, y, 1)
 
 
 def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
@@ -154,27 +162,23 @@ def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
     )
 
 
-def _workspace(inner: Algorithm, fused: bool, spec: ConvSpec, role: Role) -> int:
+def _workspace(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role: Role) -> int:
     """The phases before they are interleaved, if they are not in one loop with that, and what one takes."""
-    subs = [sub_spec(spec, combination) for combination in _combinations(spec)]
-    inside = max((inner.workspace(sub, "forward") for sub in subs if not sub.is_empty), default=0)
-    return inside + (0 if fused else math.prod(spec.y_shape) * itemsize(spec.accumulator))
+    inside = max((inner.workspace(sub, "forward") for sub in _subs(spec)), default=0)
+    return inside + (0 if written_out else math.prod(spec.y_shape) * itemsize(spec.accumulator))
 
 
-def none_written_out(spec: ConvSpec) -> float:
-    """Products that an algorithm writes out which calls for others' code."""
-    return 0
+def by_phase(inner: Algorithm, written_out: Count | None = None) -> Algorithm:
+    """The algorithm that computes every phase with `inner`.
 
-
-def by_phase(inner: Algorithm, written_out: Callable[[ConvSpec], float] = none_written_out) -> Algorithm:
-    """The algorithm that computes every phase with `inner`, which writes out so many products of each."""
-    fused = written_out is not none_written_out
+    `written_out` counts the products of an inner one that is itself a loop: all phases are one loop then.
+    """
     return Algorithm(
         f"phase_{inner.name}",
         functools.partial(_forward, inner),
         functools.partial(_rejects, inner, written_out),
-        functools.partial(_steps, inner, fused),
-        functools.partial(_workspace, inner, fused),
+        functools.partial(_steps, inner, written_out),
+        functools.partial(_workspace, inner, written_out),
         exact=inner.exact,
         reads_planes=inner.reads_planes,
     )

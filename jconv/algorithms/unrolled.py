@@ -24,8 +24,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithm import Algorithm, Loop, Step, run
-from jconv.algorithm import steps as steps_of
+from jconv.algorithm import Algorithm, Loop, Step, run, steps_inside
 from jconv.algorithm import workspace as workspace_of
 from jconv.algorithms import blocks
 from jconv.algorithms.windows import pad, padded_bytes, tap_along
@@ -115,11 +114,11 @@ def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
 
 
 def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    part = _band(spec).replace(channels_first=False)
+    part = _band(spec)
     count = -(-spec.positions // max(part.positions, 1))
     copy = Loop(0, (2 if count == 1 else 6) * _bytes(part), spec.c)
     turned = Loop(0, 2 * spec.parameters * itemsize(spec.w_dtype), spec.o)
-    return (turned, *(copy, *steps_of(inner, role, inside(part))) * count)
+    return (turned, *(copy, *steps_inside(inner, role, inside(part))) * count)
 
 
 def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:

@@ -301,10 +301,9 @@ def _workspace(tiles: Tiles, spec: ConvSpec, role: Role) -> int:
     """U, ∂U twice (before and after a sum), one block, and the zeros around x where rows are cut."""
     images, rows = blocks(tiles, spec, role)
     u, block = workspace_of(tiles, _block(spec, images, rows), role)
-    framed = () if rows == spec.out_spatial[0] else (spec.x_shape, spec.y_shape)
-    copies = framed if role == "grad_kernel" else framed[:1]
-    copied = sum(map(math.prod, copies)) * itemsize(spec.x_dtype)
-    return u * (2 if role == "grad_kernel" else 1) + block + copied
+    framed = (spec.x_shape, spec.y_shape) if role == "grad_kernel" else (spec.x_shape,)
+    copies = sum(map(math.prod, framed)) * itemsize(spec.x_dtype) if rows < spec.out_spatial[0] else 0
+    return u * (2 if role == "grad_kernel" else 1) + block + copies
 
 
 WINOGRAD = winograd("winograd", cheapest)
