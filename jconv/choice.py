@@ -36,7 +36,7 @@ from typing import Any
 import jax
 import jax.export
 
-from jconv import cache, cost
+from jconv import cache, cost, platforms
 from jconv.algorithm import Algorithm, Native, allowed, real_valued, refuses, steps, workspace
 from jconv.algorithms import ALGORITHMS, POINTWISE, XLA
 from jconv.spec import ConvSpec, Role
@@ -117,7 +117,7 @@ def choose(spec: ConvSpec, role: Role = "forward", platform: str | None = None) 
 def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Choice:
     if spec.is_empty:  # costs may divide by its sizes
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
-    rates, asked = cost.platform(platform), spec
+    rates, asked = platforms.of(platform), spec
     spec = real_valued(spec)
     reasons = {a.name: refuses(a, role, spec) or not_allowed(a, role, spec) for a in ALGORITHMS.values()}
     able = [a for a in ALGORITHMS.values() if reasons[a.name] is None]

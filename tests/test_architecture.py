@@ -22,7 +22,7 @@ FLOORS = (
     ("spec", "layout", "tolerance"),  # what
     ("algorithm",),  # the record
     ("algorithms",),  # how
-    ("cost", "cache", "choice"),  # which
+    ("platforms", "cost", "cache", "choice"),  # which
     ("halo", "partition", "explicit"),  # where: how a mesh of devices cuts it
     ("derivatives",),  # calculus
     ("arguments", "recognise", "problem"),  # the border: what a user's arguments mean

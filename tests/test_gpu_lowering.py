@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jconv
-from jconv import cases, cost, derivatives
+from jconv import cases, derivatives, platforms
 from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.im2col import IM2COL
@@ -122,9 +122,9 @@ def test_a_program_for_both_runs_here():
 
 def test_the_constants_of_cuda_shape_the_program_for_cuda(monkeypatch):
     """Where they call the vendor's convolution slow, the program has none."""
-    route = cost.Route(1.0)
-    slow = dataclasses.replace(cost.GPU, native={"cudnn": route})
-    monkeypatch.setitem(cost.PLATFORMS, "cuda", slow)
+    route = platforms.Route(1.0)
+    slow = dataclasses.replace(platforms.GPU, native={"cudnn": route})
+    monkeypatch.setattr(platforms, "GPU", slow)
     spec = ConvSpec.of(batch=3, spatial=(13, 11), kernel=(3, 3), in_channels=64, out_channels=64)
     assert "stablehlo.convolution" not in lowered(spec, "auto", ("cuda",)).mlir_module()
     assert choose(spec, "forward", "cuda").algorithm is not ALGORITHMS["xla"]
@@ -138,8 +138,8 @@ def test_the_choice_is_the_same_every_time_and_says_that_nothing_was_measured(ro
     assert choices[0].platform == "cuda"
     assert choices[0].reason.endswith("the constants for cuda are not measured")
     assert "not measured" not in choose(LARGE, role, "cpu").reason
-    assert cost.platform("cpu").measured
-    assert not cost.platform("cuda").measured
+    assert platforms.of("cpu").measured
+    assert not platforms.of("cuda").measured
 
 
 def test_an_own_algorithm_lowers():

@@ -3,12 +3,14 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import equations, lax_role
 
+from jconv import cases
 from jconv.algorithm import run
-from jconv.algorithms import DEPTHWISE, multiply_add
+from jconv.algorithms import DEPTHWISE, multiply_add, multiply_add_gradient
 from jconv.algorithms.multiply_add import BROADCAST
 from jconv.algorithms.regions import runs
 from jconv.spec import ConvSpec
@@ -92,11 +94,38 @@ def test_large_batches_are_summed_some_images_at_a_time(images, monkeypatch):
     )  # fmt: skip
     x, g = (rng.standard_normal(shape, dtype="f") for shape in (spec.x_shape, spec.y_shape))
     one = (x.nbytes + g.nbytes) // spec.batch
-    monkeypatch.setattr(multiply_add, "LARGE", one)
-    monkeypatch.setattr(multiply_add, "SMALL", images * one)
+    monkeypatch.setattr(multiply_add_gradient, "CACHED", images * one)
     program = jax.jit(lambda x, g: run(DEPTHWISE, "grad_kernel", x, g, spec))
     loops = [e for e in equations(jax.make_jaxpr(program)(x, g)) if e.primitive.name in ("while", "scan")]
     assert len(loops) == 1
     wanted = np.asarray(lax_role("grad_kernel", x, g, spec))
     bound = tolerance("float32", spec.positions) * np.abs(wanted).max()
     np.testing.assert_allclose(program(x, g), wanted, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("kernel", [(3, 1, 1), (1, 3, 1), (1, 1, 3), (2, 1, 3), (1, 1, 1), (1, 9, 1)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_kernel_gradients_of_axes_without_extent(kernel, stride):
+    spec = ConvSpec.of(
+        batch=2, spatial=(5, 11, 6), kernel=kernel, strides=(1, stride, stride), in_channels=3,
+        out_channels=6, groups=3, padding=tuple((k // 2, k // 2) for k in kernel),
+    )  # fmt: skip
+    arrays = cases.whole(spec)
+    got = run(DEPTHWISE, "grad_kernel", *map(jnp.asarray, cases.operands("grad_kernel", arrays)), spec)
+    want = cases.reference("grad_kernel", *cases.operands("grad_kernel", arrays), spec)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(
+    ("o", "side", "repeated"), [(3, 3, True), (2, 5, True), (4, 3, False), (1, 5, False)]
+)
+@pytest.mark.parametrize("pad", [0, 2])
+def test_channels_are_repeated_where_their_outputs_make_no_vector(o, side, repeated, pad):
+    spec = ConvSpec.of(
+        batch=2, spatial=(9, 7), kernel=(side, side), strides=(2, 1), in_channels=3, out_channels=3 * o,
+        groups=3, padding=((pad, pad), (pad, 1)),
+    )  # fmt: skip
+    assert multiply_add.is_repeated(spec) == repeated
+    arrays = cases.whole(spec)
+    got = run(DEPTHWISE, "forward", *map(jnp.asarray, cases.operands("forward", arrays)), spec)
+    np.testing.assert_array_equal(got, cases.reference("forward", *cases.operands("forward", arrays), spec))

@@ -10,6 +10,7 @@ mmap threshold); 8 MiB also leaves room for operands in a 32 MiB last-level cach
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -49,15 +50,14 @@ def forward(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> 
 
     The last band starts early rather than end late: what it computes twice comes out the same.
     """
-    x, (batches, bands) = pad(x, spec), _counts(spec, part)
+    x = pad(x, spec)
 
     def one(i: jax.Array, y: jax.Array) -> jax.Array:
-        n = jnp.minimum(i // bands * part.batch, spec.batch - part.batch)
-        row = jnp.minimum(i % bands * part.out_spatial[0], spec.out_spatial[0] - part.out_spatial[0])
+        n, row = begins(i, spec, part)
         band = compute(_input(x, n, row, spec, part)).reshape(part.y_shape).astype(y.dtype)
         return lax.dynamic_update_slice(y, band, (n, row, *[0] * spec.ndim))
 
-    return lax.fori_loop(0, batches * bands, one, jnp.zeros(spec.y_shape, spec.accumulator))
+    return lax.fori_loop(0, math.prod(counts(spec, part)), one, jnp.zeros(spec.y_shape, spec.accumulator))
 
 
 def grad_kernel(compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
@@ -66,23 +66,33 @@ def grad_kernel(compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, p
     The last band starts early here too, what is done already as zeros of g: zero gradients past the end
     would make NaNs of rows of x that no output sees through that tap.
     """
-    x, (batches, bands) = pad(x, spec), _counts(spec, part)
-    rows = part.out_spatial[0]
+    x, rows = pad(x, spec), part.out_spatial[0]
 
     def add(i: jax.Array, total: jax.Array) -> jax.Array:
-        first, top = i // bands * part.batch, i % bands * rows
-        n, row = jnp.minimum(first, spec.batch - part.batch), jnp.minimum(top, spec.out_spatial[0] - rows)
+        (first, top), (n, row) = due(i, spec, part), begins(i, spec, part)
         piece = lax.dynamic_slice(g, (n, row, *[0] * (g.ndim - 2)), part.y_shape)
         is_new = ((n + jnp.arange(part.batch)) >= first)[:, None] & ((row + jnp.arange(rows)) >= top)
         piece = jnp.where(is_new.reshape(part.batch, rows, *[1] * (g.ndim - 2)), piece, 0)
         return total + compute(_input(x, n, row, spec, part), piece).reshape(total.shape)
 
-    return lax.fori_loop(0, batches * bands, add, jnp.zeros(spec.w_shape, spec.accumulator))
+    return lax.fori_loop(0, math.prod(counts(spec, part)), add, jnp.zeros(spec.w_shape, spec.accumulator))
 
 
-def _counts(spec: ConvSpec, part: ConvSpec) -> tuple[int, int]:
+def counts(spec: ConvSpec, part: ConvSpec) -> tuple[int, int]:
     """How many parts the batch is cut into, and how many bands the rows."""
     return -(-spec.batch // part.batch), -(-spec.out_spatial[0] // part.out_spatial[0])
+
+
+def due(i: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, jax.Array]:
+    """The image and the output row up to which everything is done when part i begins."""
+    bands = counts(spec, part)[1]
+    return i // bands * part.batch, i % bands * part.out_spatial[0]
+
+
+def begins(i: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, jax.Array]:
+    """The first image and output row of part i: where it is due, the last ones early enough to fit."""
+    (n, row), rows = due(i, spec, part), part.out_spatial[0]
+    return jnp.minimum(n, spec.batch - part.batch), jnp.minimum(row, spec.out_spatial[0] - rows)
 
 
 def _input(x: jax.Array, n: jax.Array, row: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:

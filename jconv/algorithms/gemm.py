@@ -13,6 +13,8 @@ from jax import lax
 
 from jconv.spec import ConvSpec
 
+NARROW = 32  # columns up to which a matrix is read transposed, not turned
+
 
 def product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, m, k) times (…, k, n), accumulated as the spec says."""
@@ -20,10 +22,13 @@ def product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def transposed_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(…, k, m) transposed times (…, k, n)."""
-    if a.shape[-1] <= b.shape[-1]:
-        return product(_turned(a), b, spec)
-    return jnp.swapaxes(product(_turned(b), a, spec), -1, -2)
+    """(…, k, m) transposed times (…, k, n): a is turned, or b and the result where they are smaller."""
+    *_, k, m, n = *a.shape, b.shape[-1]
+    if m <= NARROW:
+        return product(jnp.swapaxes(a, -1, -2), b, spec)
+    if isinstance(k, int) and k * n + m * n < k * m:
+        return jnp.swapaxes(lax.optimization_barrier(product(_turned(b), a, spec)), -1, -2)
+    return product(_turned(a), b, spec)
 
 
 def _turned(a: jax.Array) -> jax.Array:

@@ -12,49 +12,41 @@ the same taps (for 3×3 nine of them: corners, edges, inside), each a sum of its
 joins them in one loop.  3×3, 144 channels, 56²: 0.16 ms instead of 0.25, PyTorch 0.13; batch 8: 1.3
 instead of 2.7, PyTorch 1.5 (2026-11, jax 0.10, AMD EPYC, 2 cores).
 
-grad_kernel sums over all positions.  A reduction over the leading axes is not vectorised on CPU
-(2026-11, jax 0.10, AMD EPYC: 14.8 ms for 7×7, 96 channels, 56²), so up to 16 rows are added up as
-written-out sums first and the compiler reduces what is left: 0.95 ms.  What lost there: a dot product
-per tap and channel (23 ms), blocks of 8 channels as a GEMM of which the diagonal is kept (22 ms).
-
-Kernels of many taps are not written out whole but in blocks, in a loop, so that they compile in a
-second: 961 taps at once took 2.3 s, and a kernel gradient of 7×7 taps 1.5 s; that one runs the faster
-for it (8×28², 192 channels: 4 ms by rows of taps, 18 in one).
+The kernel gradient is the same products summed over the positions: `multiply_add_gradient`.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithm import Algorithm, Loop, Step, always
+from jconv.algorithms import multiply_add_gradient as gradient
 from jconv.algorithms import regions
+from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, positions, tap
-from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
+from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 WRITTEN_OUT = 64  # products per fused loop: 49 compile in 0.3 s
-SUMMED_UP = 150  # products of a kernel gradient's loop: 7×7 compiles in 0.3 s by rows, in 1.5 s at once
 IN_REGIONS = 200  # products of all regions: they compile in 0.8 s, 361 in 1.0 s, 1369 in 5 s
-SMALL = 8 << 20  # bytes
-LARGE = 32 << 20  # bytes
-STACKED = 8  # taps side by side in one loop of a kernel gradient
-ROWS = 16  # rows added up before the compiler reduces
+MOST_REPEATED = 16 << 20  # bytes: fresh memory for more costs more than it gains
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """The sum over taps and channels, in blocks of taps along the first kernel axis."""
     x, w = x.astype(spec.accumulator), w.astype(spec.accumulator)
+    if is_repeated(spec):
+        x, spec = _repeated(x, spec)
     if by_region(spec):
         return _by_region(x, w, spec)
-    block = _block(spec)
+    block = tap_block(spec, WRITTEN_OUT)
     if block.kernel == spec.kernel:
-        return _written_out(_kept(pad(x, spec)), w, spec)
+        return _written_out(kept(pad(x, spec)), w, spec)
     x, height = pad(x, spec), block.kernel[0]
 
     def add(i: jax.Array, y: jax.Array) -> jax.Array:
@@ -63,17 +55,30 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
         start = jnp.minimum(i * height, spec.kernel[0] - height)
         taps = lax.dynamic_slice_in_dim(w, start, height)
         is_new = (start + jnp.arange(height) >= i * height).reshape(-1, *[1] * (w.ndim - 1))
-        return y + _written_out(_block_of(x, start, spec, block), jnp.where(is_new, taps, 0), block)
+        return y + _written_out(taps_from(start, x, spec, block), jnp.where(is_new, taps, 0), block)
 
     return lax.fori_loop(0, -(-spec.kernel[0] // height), add, jnp.zeros(spec.y_shape, x.dtype))
 
 
-def _kept(padded: jax.Array) -> jax.Array:
-    """The padded input as a copy of its own, so that the loop has no borders to test for; a large one
-    is padded inside the loop, since fresh memory costs more than the test."""
-    known = isinstance(padded.size, int)  # not in an export with a symbolic batch
-    small = known and padded.size * padded.dtype.itemsize <= SMALL
-    return lax.optimization_barrier(padded) if small else padded
+def is_repeated(spec: ConvSpec) -> bool:
+    """Whether the channels of x are repeated, one for each output, before they are multiplied.
+
+    Broadcast inside the loop, o outputs of a channel make no vector where o is no power of two, and take
+    long where the taps are many (4×64², 24 channels: 3×3 to 72 2.0 ms, repeated 0.7; 5×5 to 48 2.9 and 0.9;
+    3×3 to 48 and 96 alike; 2026-11, jax 0.10, Intel Xeon).
+    """
+    if not spec.is_depthwise or not 1 < spec.o < 16:
+        return False
+    size = math.prod(spec.x_shape) * spec.o * itemsize(spec.accumulator)
+    if not isinstance(size, int) or size > MOST_REPEATED:
+        return False
+    return spec.o & (spec.o - 1) != 0 or spec.taps > 16
+
+
+def _repeated(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
+    """x (n, *h, g) → (n, *h, g·o): a convolution with one output per channel."""
+    x = jnp.broadcast_to(x[..., None], (*x.shape, spec.o)).reshape(*x.shape[:-1], spec.out_channels)
+    return x, spec.replace(in_channels=spec.out_channels, groups=spec.out_channels)
 
 
 def _written_out(padded: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -95,7 +100,7 @@ def by_region(spec: ConvSpec) -> bool:
 
 def written_out(spec: ConvSpec) -> float:
     """Products in the one loop that `forward` compiles to."""
-    return spec.c * (regions.taps(spec) if by_region(spec) else _block(spec).taps)
+    return spec.c * (regions.taps(spec) if by_region(spec) else tap_block(spec, WRITTEN_OUT).taps)
 
 
 def _by_region(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -105,133 +110,6 @@ def _by_region(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
         return jnp.zeros((spec.batch, *(run.count for run in region), spec.out_channels), x.dtype)
 
     return regions.joined(compute, spec)
-
-
-def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Per tap and channel: its view of x times g, summed over all positions.
-
-    x and g are read once per tap, so large ones are taken a few images at a time, which stay in cache:
-    16 images of 112², 32 channels take 34 ms in one piece, 8 ms one by one, 21 ms in bands of rows.
-    Below that the loop costs more than it gains.
-    """
-    images = _images_at_a_time(spec)
-    if images == spec.batch:
-        return _of_images(x, g, spec)
-    part = spec.replace(batch=images)
-
-    def add(i: jax.Array, total: jax.Array) -> jax.Array:
-        some_x, some_g = (lax.dynamic_slice_in_dim(a, i * images, images) for a in (x, g))
-        return total + _of_images(some_x, some_g, part)
-
-    return lax.fori_loop(0, spec.batch // images, add, jnp.zeros(spec.w_shape, spec.accumulator))
-
-
-def _images_at_a_time(spec: ConvSpec) -> int:
-    size = (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.accumulator)
-    if not isinstance(size, int) or size <= LARGE:
-        return spec.batch
-    few = max(1, spec.batch * SMALL // size)
-    return next(images for images in range(few, 0, -1) if spec.batch % images == 0)
-
-
-def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    x, g = x.astype(spec.accumulator), g.astype(spec.accumulator)
-    block = _block(spec, "grad_kernel")
-    if block.kernel == spec.kernel:
-        return _written_out_kernel(_kept(pad(x, spec)), g, spec)
-    x, count = _padded_to_blocks(x, spec, block)
-    blocks = lax.map(
-        lambda i: _written_out_kernel(_block_of(x, i * block.kernel[0], spec, block), g, block),
-        jnp.arange(count),
-    )
-    return blocks.reshape(-1, *spec.w_shape[1:])[: spec.kernel[0]]
-
-
-def _written_out_kernel(padded: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    g = g.reshape(*spec.y_shape[:-1], spec.groups, spec.o)
-    padded = padded.reshape(*padded.shape[:-1], spec.groups, spec.c)
-    pieces = _pieces(g, spec)
-    rows = itertools.product(*map(range, spec.kernel[:-1]), range(spec.c))
-    w = jnp.stack([_row_of_taps(padded[..., c], row, pieces, spec) for *row, c in rows])
-    w = w.reshape(*spec.kernel[:-1], spec.c, spec.kernel[-1], spec.out_channels)
-    return jnp.swapaxes(w, -3, -2)
-
-
-def _row_of_taps(
-    x: jax.Array, row: Sequence[int], pieces: list[tuple[int, jax.Array]], spec: ConvSpec
-) -> jax.Array:
-    """∂w of the taps along the last kernel axis: (s, g, o).
-
-    Stacked side by side behind the positions, neighbouring taps read the same rows of x and g while these
-    are in cache: 5×5, 192 channels, 28² 0.42 ms, 1.17 with a loop for each (2026-11, jax 0.10, Intel Xeon).
-    """
-    taps = range(spec.kernel[-1])
-    parts = []
-    for first in taps[::STACKED]:
-        sums = [_summed(tap(x, (*row, s), spec), pieces) for s in taps[first : first + STACKED]]
-        stacked = lax.optimization_barrier(jnp.stack(sums, axis=-3))
-        parts.append(stacked.sum(tuple(range(spec.ndim + 1))))
-    return jnp.concatenate(parts)
-
-
-def _pieces(g: jax.Array, spec: ConvSpec) -> list[tuple[int, jax.Array]]:
-    """g in pieces of equally many rows, and where each begins.
-
-    The last begins early rather than end late, its rows that were there already as zeros: zeros past the
-    end would make NaNs of rows of x that no output sees.
-    """
-    height = spec.out_spatial[0]
-    rows = -(-height // _rows(spec))
-    pieces = [(at, g[:, at : at + rows]) for at in range(0, height - rows + 1, rows)]
-    if missing := height % rows:
-        last = jnp.pad(g[:, height - missing :], [(0, 0), (rows - missing, 0), *[(0, 0)] * (g.ndim - 2)])
-        pieces.append((height - rows, last))
-    return pieces
-
-
-def _summed(view: jax.Array, pieces: list[tuple[int, jax.Array]]) -> jax.Array:
-    """Σ over the pieces of view times g, written out: (n, rows of a piece, *p[1:], g, o).
-
-    The piece is cut before the axis o is added: XLA makes one of two slices that follow each other, but
-    with a reshape between them it writes the whole view out, once per tap.
-    """
-    return functools.reduce(jnp.add, (view[:, at : at + g.shape[1]][..., None] * g for at, g in pieces))
-
-
-def _rows(spec: ConvSpec) -> int:
-    """How many rows to add up: as even a cut of the output's rows as ROWS allows."""
-    height = spec.out_spatial[0]
-    return -(-height // -(-height // ROWS))
-
-
-# -- blocks of taps --------------------------------------------------------------------------------
-
-
-def _block(spec: ConvSpec, role: Role = "forward") -> ConvSpec:
-    """The part of the problem that one block of taps along the first kernel axis is."""
-    inner = math.prod(spec.kernel[1:]) * spec.c
-    most = WRITTEN_OUT if role == "forward" else SUMMED_UP // _rows(spec)
-    taps = max(1, min(spec.kernel[0], most // inner))
-    if taps * inner >= spec.taps * spec.c:
-        return spec
-    count = -(-spec.kernel[0] // taps)
-    kernel = (-(-spec.kernel[0] // count), *spec.kernel[1:])
-    sizes = zip(spec.out_spatial, spec.strides, kernel, spec.rhs_dilation, strict=True)
-    spatial = tuple((p - 1) * s + extent(k, d) for p, s, k, d in sizes)
-    none = ((0, 0),) * spec.ndim
-    return spec.replace(kernel=kernel, spatial=spatial, padding=none, lhs_dilation=(1,) * spec.ndim)
-
-
-def _padded_to_blocks(x: jax.Array, spec: ConvSpec, block: ConvSpec) -> tuple[jax.Array, int]:
-    count = -(-spec.kernel[0] // block.kernel[0])
-    more = (count * block.kernel[0] - spec.kernel[0]) * spec.rhs_dilation[0]
-    x = pad(x, spec)
-    return jnp.pad(x, [(0, 0), (0, more), *[(0, 0)] * (x.ndim - 2)]), count
-
-
-def _block_of(x: jax.Array, tap: jax.Array, spec: ConvSpec, block: ConvSpec) -> jax.Array:
-    """What the block that begins at a row of taps reads of the padded x."""
-    return lax.dynamic_slice_in_dim(x, tap * spec.rhs_dilation[0], block.spatial[0], axis=1)
 
 
 # -- the records -----------------------------------------------------------------------------------
@@ -260,49 +138,41 @@ def _rejects_taps(spec: ConvSpec) -> str | None:
     return None
 
 
-VIEWS = 8
-
-
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    """One loop per block; in grad_kernel one per tap and channel, of which eight start like one other step.
-
-    Against a plain multiply-add per pair of loads, a broadcast channel is loaded once for all its
-    outputs (5 times the rate where these are many); grad_kernel keeps no sum in a register (half the rate).
-    """
-    block = _block(spec, role)
-    count = -(-spec.kernel[0] // block.kernel[0])
-    size, run = itemsize(spec.accumulator), spec.out_channels
-    if spec.channels_first:  # the compiler reads and writes them where they lie, a channel at a time
-        run = 4 if role == "grad_kernel" else 1
-    x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
+    """One loop per block.  Against a plain multiply-add per pair of loads, a broadcast channel is loaded
+    once for all its outputs (5 times the rate where these are many)."""
     if role == "grad_kernel":
-        views = block.taps * spec.c
-        partial, loops = views * y // _rows(spec), -(-views // VIEWS)
-        each = Loop(2 * block.flops / loops, (x + y + partial) / loops, run)
-        return (*(each,) * loops, Loop(0, 2 * partial, run)) * count
+        return gradient.steps(spec)
+    count = -(-spec.kernel[0] // tap_block(spec, WRITTEN_OUT).kernel[0])
+    x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (spec.x_shape, spec.y_shape))
+    # channels first the compiler reads and writes them where they lie, a channel at a time
+    run = 1 if spec.channels_first else spec.out_channels
     loaded_again = spec.c == 1 or spec.channels_first
-    flops = block.flops * (1.0 if loaded_again else 0.3 if spec.groups == 1 else 0.8)
+    flops = spec.flops / count * (1.0 if loaded_again else 0.3 if spec.groups == 1 else 0.8)
     if any(d != 1 for d in spec.lhs_dilation):  # neighbours in memory are not neighbours in the sum
         flops *= 1.5
-    return (Loop(flops, x + (1 if count == 1 else 2) * y, run),) * count
+    copied = (Loop(0, x * (1 + spec.o), run),) if is_repeated(spec) else ()
+    return *copied, *((Loop(flops, x + (1 if count == 1 else 2) * y, run),) * count)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    """The padded copy of x, where it is kept, and the sums of rows of grad_kernel."""
-    size = itemsize(spec.accumulator)
+    """The repeated channels, and the padded copy of x where it is kept."""
     if role == "grad_kernel":
-        spec = spec.replace(batch=_images_at_a_time(spec))
-    x = math.prod(spec.x_shape) * size
-    if role == "forward" and by_region(spec):
+        return gradient.workspace(spec)
+    x = math.prod(spec.x_shape) * itemsize(spec.accumulator)
+    if is_repeated(spec):
+        return spec.o * (x if by_region(spec) else x + padded_bytes(spec))
+    if by_region(spec):
         return 0
     if any(d != 1 for d in spec.lhs_dilation):  # zeros between the inputs are always written out
         return padded_bytes(spec)
-    rows = math.prod(spec.y_shape) // _rows(spec) * size if role == "grad_kernel" else 0
-    return (x if x <= SMALL else 0) + _block(spec, role).taps * spec.c * rows
+    return x if x <= KEPT else 0
 
 
 def _multiply_add(name: str, rejects: Callable[[ConvSpec], str | None]) -> Algorithm:
-    return Algorithm(name, forward, rejects, steps, workspace, grad_kernel=grad_kernel, reads_planes=always)
+    return Algorithm(
+        name, forward, rejects, steps, workspace, grad_kernel=gradient.grad_kernel, reads_planes=always
+    )
 
 
 DEPTHWISE = _multiply_add("depthwise", _rejects_depthwise)

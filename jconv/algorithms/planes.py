@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithm import Algorithm, Loop, Step, always
-from jconv.algorithms.windows import padding_config, positions
+from jconv.algorithms.windows import padding_config, positions, spaced
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 WRITTEN_OUT = 64  # products in the loop: they compile in 0.3 s
@@ -41,8 +41,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 def _product(x: jax.Array, w: jax.Array, at: Ints, c: int, spec: ConvSpec) -> jax.Array:
     """What the tap sees of (n, g, *h), times its weights: (n, g, o, *p)."""
     for axis, (r, p) in enumerate(zip(at, spec.out_spatial, strict=True)):
-        start, stride = r * spec.rhs_dilation[axis], spec.strides[axis]
-        x = lax.slice_in_dim(x, start, start + (p - 1) * stride + 1, stride, axis=axis + 2)
+        x = spaced(x, r * spec.rhs_dilation[axis], p, spec.strides[axis], axis + 2)
     return x[:, :, None] * w[at][c].reshape(spec.groups, spec.o, *[1] * spec.ndim)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import jax
 from jax import lax
 
+from jconv.algorithms.windows import spaced
 from jconv.spec import ConvSpec, Ints
 
 
@@ -78,6 +79,5 @@ def views(x: jax.Array, region: Region, spec: ConvSpec) -> list[tuple[jax.Array,
 def _seen(x: jax.Array, at: Ints, region: Region, spec: ConvSpec) -> jax.Array:
     for d, (r, run) in enumerate(zip(at, region, strict=True)):
         start = run.start + (r - run.taps.start) * spec.rhs_dilation[d]
-        stop = start + (run.count - 1) * spec.strides[d] + 1
-        x = lax.slice_in_dim(x, start, stop, spec.strides[d], axis=d + 1)
+        x = spaced(x, start, run.count, spec.strides[d], d + 1)
     return x

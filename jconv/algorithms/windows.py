@@ -70,9 +70,13 @@ def tap(padded: jax.Array, at: Sequence[int], spec: ConvSpec) -> jax.Array:
 
 def tap_along(padded: jax.Array, axis: int, r: int, spec: ConvSpec) -> jax.Array:
     """The slice of one spatial axis that tap `r` sees."""
-    start, stride = r * spec.rhs_dilation[axis], spec.strides[axis]
-    stop = start + (spec.out_spatial[axis] - 1) * stride + 1
-    return lax.slice_in_dim(padded, start, stop, stride, axis=axis + 1)
+    start, count = r * spec.rhs_dilation[axis], spec.out_spatial[axis]
+    return spaced(padded, start, count, spec.strides[axis], axis + 1)
+
+
+def spaced(x: jax.Array, start: int, count: int, stride: int, axis: int) -> jax.Array:
+    """`count` positions of an axis, `stride` apart."""
+    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis=axis)
 
 
 # Slices per dimension before a loop takes over.  Unrolled, 31 × 31 taps on 64 × 64 × 2 compile in 2.0 s

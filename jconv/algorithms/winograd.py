@@ -34,6 +34,7 @@ from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import cook_toom
+from jconv.algorithms.blocks import begins, counts, due
 from jconv.algorithms.cook_toom import Bilinear
 from jconv.algorithms.winograd_passes import (
     Tiles,
@@ -197,17 +198,13 @@ def _forward(x: jax.Array, w: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Ar
         return _block_forward(x, u, tiles, spec)
     block = _block(spec, images, rows)
     x = x if rows == p else _filled(x, spec.batch, *spec.padding[0])
-    strips = -(-p // rows)
 
     def body(i: jax.Array, y: jax.Array) -> jax.Array:
-        n = jnp.minimum(i // strips * images, spec.batch - images)  # the last block may overlap
-        h = jnp.minimum(i % strips * rows, p - rows)
-        corner: tuple[jax.Array | int, ...] = (n, h, *[0] * spec.ndim)
+        corner: tuple[jax.Array | int, ...] = (*begins(i, spec, block), *[0] * spec.ndim)
         part = _block_forward(lax.dynamic_slice(x, corner, block.x_shape), u, tiles, block)
         return lax.dynamic_update_slice(y, part, corner)
 
-    count = strips * -(-spec.batch // images)
-    return lax.fori_loop(0, count, body, jnp.zeros(spec.y_shape, spec.y_dtype))
+    return lax.fori_loop(0, math.prod(counts(spec, block)), body, jnp.zeros(spec.y_shape, spec.y_dtype))
 
 
 def _grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
@@ -216,13 +213,13 @@ def _grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec) -> ja
     if (images, rows) == (spec.batch, p):
         return kernel_gradient(_block_grad_kernel(x, g, tiles, spec), tiles, spec)
     block = _block(spec, images, rows)
-    strips, stacks = -(-p // rows), -(-spec.batch // images)
+    stacks, strips = counts(spec, block)
     lo, hi = spec.padding[0] if rows < p else (0, 0)
     x = _filled(x, stacks * images, lo, hi + strips * rows - p)
     g = _filled(g, stacks * images, 0, strips * rows - p)
 
     def body(i: jax.Array, total: jax.Array) -> jax.Array:
-        corner: tuple[jax.Array | int, ...] = (i // strips * images, i % strips * rows, *[0] * spec.ndim)
+        corner: tuple[jax.Array | int, ...] = (*due(i, spec, block), *[0] * spec.ndim)
         parts = lax.dynamic_slice(x, corner, block.x_shape), lax.dynamic_slice(g, corner, block.y_shape)
         return total + _block_grad_kernel(*parts, tiles, block)
 

@@ -1,0 +1,158 @@
+"""What the machines can do: measured rates, one record for each kind of device.
+
+Processors differ in more than speed: XLA's two libraries for dense convolutions come out the other way
+round on AMD's and Intel's (3×3 64→64 on 56²: Eigen 0.82 and YNNPACK 1.05 ms on one, 1.3 and 1.0 on the
+other), and a choice made for one loses a third on the other.  So a CPU's record is its maker's.
+
+Every constant stands with the date and the machine it was measured on.  They need not be right, only
+right enough that the order of the algorithms is; `jconv.tune` measures where that is not enough.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import platform as host
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """One way the platform's compiler computes a convolution.
+
+    Reaches `rate` FLOP/s · k / (k + half_k) · o / (o + half_o), k = taps·c the length of the sums, o
+    the output channels of a group; plus gathering the patches at `packing` bytes/s per channel that lies
+    side by side, the bytes of x, w and y at `bandwidth`, and `call` per group.
+    """
+
+    rate: float
+    half_k: float = 0.0
+    half_o: float = 0.0
+    packing: float = math.inf
+    bandwidth: float = math.inf
+    call: float = 10e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Platform:
+    """Rates of one kind of device, in FLOP/s, bytes/s and seconds.
+
+    Args:
+      gemm: matrix products; `half` are the sides m, n, k at which half of it is reached.
+      loop: one fused elementwise loop over long runs; `half_run` is the run at which half is.
+      bandwidth: the memory traffic of such a loop; `copy`: of one that only moves values.
+      fresh: extra seconds per byte of temporaries of more than `large` bytes.
+      fft: real transforms.
+      native: the platform's own convolution, by route.
+      call: starting one step; `batched`: each further product of a batched GEMM.
+      measured: whether these are measured times, or only what a data sheet promises.
+    """
+
+    gemm: float
+    half: tuple[float, float, float]
+    loop: float
+    half_run: float
+    bandwidth: float
+    copy: float
+    fresh: float
+    large: float
+    fft: float
+    native: dict[str, Route]
+    call: float
+    batched: float
+    measured: bool = True
+
+
+# 2 cores of an AMD EPYC with AVX-512, jax 0.10.2, 2026-11: fitted to 2123 times of 30 algorithms in three
+# roles of 153 convolutions.  The algorithm taken takes 1.16 times the best one's time in the geometric mean,
+# of which about half is that two measurements of one program differ.
+EPYC = Platform(
+    gemm=320e9,
+    half=(33, 36, 22),
+    loop=36e9,
+    half_run=2.4,
+    bandwidth=115e9,
+    copy=53e9,
+    fresh=0.04e-9,
+    large=16e6,
+    fft=13e9,
+    native={
+        "ynn": Route(220e9, 7, 3, 4.3e9, 45e9, call=4e-6),
+        "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6),
+        "eigen": Route(560e9, 13, 6, 2.3e9, 18e9, call=6e-6),
+        "eigen_kernel": Route(160e9, bandwidth=66e9, call=70e-6),
+        "eigen_1d": Route(490e9, 8, 4, 1.7e9, 24e9, call=45e-6),
+        "eigen_1d_kernel": Route(150e9, bandwidth=35e9, call=63e-6),
+        "eigen_grouped": Route(175e9, 82, 20, 1.2e9, 14e9, call=27e-6),
+        "eigen_grouped_kernel": Route(9e9, call=1e-3),
+        "eigen_transposed": Route(250e9, 60, 3, bandwidth=25e9, call=20e-6),
+        "eigen_3d": Route(11e9, call=39e-6),
+        "eigen_3d_kernel": Route(11e9, call=9e-6),
+        "naive": Route(1.2e9, call=9e-6),
+    },
+    call=11e-6,
+    batched=0.3e-6,
+)
+# 2 cores, jax 0.10.2, 2026-11: fitted to 2123 times measured on an AMD EPYC with AVX-512, and the platform's
+# own convolutions mended by 4841 measured on an Intel Xeon (263 convolutions in three roles).  There the
+# algorithm taken takes 1.12 times the best one's time in the geometric mean, and XLA's programs 1.3 times
+# what is estimated, most of them alike.
+XEON = Platform(
+    gemm=320e9,
+    half=(33, 36, 22),
+    loop=36e9,
+    half_run=2.4,
+    bandwidth=115e9,
+    copy=53e9,
+    fresh=0.04e-9,
+    large=16e6,
+    fft=13e9,
+    native={
+        "ynn": Route(220e9, 7, 3, 4.3e9, 45e9, call=4e-6),
+        "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6),
+        "eigen": Route(560e9, 13, 6, 2.3e9, 18e9, call=6e-6),
+        "eigen_kernel": Route(160e9, packing=3e9, bandwidth=66e9, call=50e-6),
+        "eigen_1d": Route(490e9, 8, 4, 1.7e9, 24e9, call=45e-6),
+        "eigen_1d_kernel": Route(150e9, bandwidth=15e9, call=63e-6),
+        "eigen_grouped": Route(175e9, 82, 20, 1.2e9, 14e9, call=27e-6),
+        "eigen_grouped_kernel": Route(9e9, call=1e-3),
+        "eigen_transposed": Route(270e9, 60, 8, bandwidth=25e9, call=20e-6),
+        "eigen_3d": Route(300e9, 0, 220, 2e9, call=39e-6),
+        "eigen_3d_kernel": Route(150e9, 0, 220, 2e9, call=9e-6),
+        "naive": Route(1.2e9, call=9e-6),
+    },
+    call=11e-6,
+    batched=0.3e-6,
+)
+# Not measured: from the data sheet of an H200, so that "auto" has an order to follow there.
+GPU = Platform(
+    gemm=40e12,
+    half=(64, 64, 64),
+    loop=30e12,
+    half_run=1,
+    bandwidth=3e12,
+    copy=3e12,
+    fresh=0.0,
+    large=math.inf,
+    fft=5e12,
+    native={"cudnn": Route(40e12, 32, 32, bandwidth=3e12, call=4e-6)},
+    call=4e-6,
+    batched=0.0,
+    measured=False,
+)
+CPUS = {"AuthenticAMD": EPYC, "GenuineIntel": XEON}
+
+
+def of(name: str) -> Platform:
+    """The record of a platform as JAX names it; an unknown one is taken to be a GPU-like accelerator."""
+    return CPUS.get(maker(), EPYC) if name == "cpu" else GPU
+
+
+@functools.cache
+def maker() -> str:
+    """Who made this machine's processor: "GenuineIntel", "AuthenticAMD" or another's name, "" if unknown."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next((line.split()[-1] for line in lines if line.startswith("vendor_id")), "")
+    except OSError:  # not Linux; Windows has the maker's name in the processor's
+        return host.processor().rpartition(" ")[-1]

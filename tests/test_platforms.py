@@ -1,0 +1,56 @@
+"""Which record of measured constants a machine gets."""
+
+import dataclasses
+
+import pytest
+
+from jconv import choice, cost, platforms
+from jconv.algorithm import Native
+from jconv.spec import ROLES, ConvSpec
+
+SPECS = [
+    ConvSpec.of(batch=2, spatial=(23, 17), kernel=(3, 3), in_channels=24, out_channels=40, padding=((1, 1),) * 2),
+    ConvSpec.of(spatial=(11, 9, 7), kernel=(3, 2, 3), in_channels=6, out_channels=8, groups=2),
+    ConvSpec.of(batch=3, spatial=(50,), kernel=(5,), in_channels=12, out_channels=12, groups=12),
+    ConvSpec.of(spatial=(9, 8), kernel=(4, 4), in_channels=18, out_channels=6, lhs_dilation=(2, 2)),
+]  # fmt: skip
+
+
+@pytest.fixture(params=["GenuineIntel", "AuthenticAMD", "", "another"])
+def maker(request, monkeypatch):
+    monkeypatch.setattr(platforms, "maker", lambda: request.param)
+    return request.param
+
+
+def test_a_cpu_has_its_makers_record(maker):
+    wanted = {"GenuineIntel": platforms.XEON}.get(maker, platforms.EPYC)
+    assert platforms.of("cpu") is wanted
+    assert platforms.of("cuda") is platforms.of("another accelerator") is platforms.GPU
+
+
+@pytest.mark.parametrize("record", [platforms.EPYC, platforms.XEON, platforms.GPU])
+def test_every_route_has_a_rate_and_every_constant_is_positive(record):
+    assert set(record.native) in ({"cudnn"}, set(platforms.EPYC.native))
+    numbers = [v for v in dataclasses.astuple(record) if isinstance(v, float)]
+    assert min(numbers) >= 0
+    for spec in SPECS:
+        assert 0 < cost.seconds(Native(spec), record) < 1
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_a_choice_can_be_made_for_every_maker(spec, maker):
+    for role in ROLES:
+        asked = choice._choose.__wrapped__(spec, role, "cpu", None)
+        assert asked.algorithm.name in asked.seconds
+        assert "xla" in asked.seconds
+
+
+def test_the_maker_is_read_where_the_system_tells(monkeypatch):
+    def missing(*args, **kwargs):
+        raise FileNotFoundError
+
+    read = platforms.maker.__wrapped__
+    assert isinstance(read(), str)
+    monkeypatch.setattr(platforms, "open", missing, raising=False)
+    monkeypatch.setattr(platforms.host, "processor", lambda: "Intel64 Family 6 Model 85, GenuineIntel")
+    assert read() == "GenuineIntel"
