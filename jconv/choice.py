@@ -3,7 +3,8 @@
     1. Whoever names an algorithm gets it, or an error with its reason.
     2. "auto" asks every algorithm whether it refuses; one that mixes values by a transform is not asked
        at precision HIGHEST or where its error would pass ten times the direct sum's.
-       Nor is one that would take more than 32 MiB of temporaries, and what XLA's own takes.
+       One that would take more than 32 MiB of temporaries, and what XLA's own takes, is run on a part of
+       the batch at a time, or not asked where one image is too much.
     3. If this convolution was tuned on this kind of device, the measured winner is taken.
     4. Otherwise the least estimated time; the platform's own convolution unless another promises to be
        faster by more than the model is usually wrong.
@@ -39,6 +40,7 @@ import jax.export
 from jconv import cache, cost, platforms
 from jconv.algorithm import Algorithm, Native, allowed, real_valued, refuses, steps, workspace
 from jconv.algorithms import ALGORITHMS, POINTWISE, XLA
+from jconv.algorithms.parts import in_parts
 from jconv.spec import ConvSpec, Role
 
 BOUND = 32 << 20  # bytes of temporaries that any algorithm may take
@@ -119,8 +121,9 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
     rates, asked = platforms.of(platform), spec
     spec = real_valued(spec)
-    reasons = {a.name: refuses(a, role, spec) or not_allowed(a, role, spec) for a in ALGORITHMS.values()}
-    able = [a for a in ALGORITHMS.values() if reasons[a.name] is None]
+    records = {name: fitting(algorithm, role, spec) for name, algorithm in ALGORITHMS.items()}
+    reasons = {name: refuses(a, role, spec) or not_allowed(a, role, spec) for name, a in records.items()}
+    able = [a for name, a in records.items() if reasons[name] is None]
     seconds = {a.name: cost.total(steps(a, role, spec), workspace(a, role, spec), rates) for a in able}
     seconds = dict(sorted(seconds.items(), key=lambda item: item[1]))
     best = tuned if tuned in seconds else _preferred(seconds)
@@ -133,15 +136,29 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
         reason += "; measured to be the fastest here"
     elif not rates.measured:
         reason += f"; the constants for {platform} are not measured"
-    return Choice(ALGORITHMS[best], reason, rejected, seconds, asked, role, platform)
+    return Choice(records[best], reason, rejected, seconds, asked, role, platform)
+
+
+def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
+    """The algorithm, or as many images at a time of it as "auto" has the memory for."""
+    if algorithm == XLA or refuses(algorithm, role, spec) or not _too_large(algorithm, role, spec):
+        return algorithm
+    divisors = (n for n in range(spec.batch // 2, 0, -1) if spec.batch % n == 0)
+    parts = (in_parts(algorithm, role, images) for images in divisors)
+    return next((part for part in parts if not _too_large(part, role, spec)), algorithm)
+
+
+def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> bool:
+    needed = workspace(algorithm, role, spec)
+    return isinstance(needed, int) and needed > _most_bytes(role, spec)
 
 
 def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     """Why an algorithm that can run may not be chosen by itself."""
     if not allowed(algorithm, spec):
         return "its rounding error is too large for this dtype and precision"
-    most, needed = _most_bytes(role, spec), workspace(algorithm, role, spec)
-    if algorithm != XLA and isinstance(needed, int) and needed > most:
+    if algorithm != XLA and _too_large(algorithm, role, spec):
+        most, needed = _most_bytes(role, spec), workspace(algorithm, role, spec)
         return f"it needs {_si(needed)}B of temporaries; above {_si(most)}B only by name"
     natives = (step.spec for step in steps(algorithm, role, spec) if isinstance(step, Native))
     if "int" in spec.accumulator and any(cost.route(native) == "naive" for native in natives):

@@ -33,7 +33,7 @@ from jconv.accelerate.stateful import without_state
 from jconv.accelerate.wrap import program
 from jconv.algorithm import run
 from jconv.algorithms import ALGORITHMS
-from jconv.choice import choose
+from jconv.choice import choose, fitting
 from jconv.derivatives import OPERANDS
 from jconv.spec import ROLES, ConvSpec, Role
 
@@ -273,7 +273,7 @@ def _compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[st
     calls: dict[str, Call] = {}
     failed: dict[str, str] = {}
     for name in names:
-        fn = functools.partial(run, ALGORITHMS[name], role, spec=spec)
+        fn = functools.partial(run, fitting(ALGORITHMS[name], role, spec), role, spec=spec)
         try:
             calls[name] = functools.partial(jax.jit(fn).lower(*operands).compile(), *operands)
         except Exception as error:  # whatever it is, another candidate may do

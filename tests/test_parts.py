@@ -1,0 +1,69 @@
+"""Some images of the batch at a time: the same results, in less memory, chosen where it has to be."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jconv import cases, choice
+from jconv.algorithm import refuses, run, steps, workspace
+from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.parts import in_parts
+from jconv.spec import ROLES, ConvSpec
+from jconv.tolerance import tolerance
+
+NAMES = ("xla", "im2col", "winograd", "fft", "phase_xla", "depthwise")
+LARGE = ConvSpec.of(
+    batch=6, spatial=(32, 64, 64), kernel=(4, 4, 4), strides=(2, 2, 2), padding=((1, 1),) * 3,
+    in_channels=16, out_channels=32,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", NAMES)
+def test_parts_give_the_whole(name, role, images):
+    specs = [case.spec.replace(batch=6) for case in cases.CASES]
+    able = [spec for spec in specs if not refuses(ALGORITHMS[name], role, spec)]
+    assert able
+    for spec in able[-3:]:
+        arrays = cases.operands(role, cases.normal(spec))
+        parts = in_parts(ALGORITHMS[name], role, images)
+        assert refuses(parts, role, spec) is None
+        got = jax.jit(lambda a, b, parts=parts, spec=spec: run(parts, role, a, b, spec))(*arrays)
+        bound = tolerance("float32", cases.reduction(role, spec), ALGORITHMS[name].amplification(spec))
+        assert cases.error(got, cases.reference(role, *arrays, spec)) <= bound
+
+
+def test_sums_of_halves_are_kept_wide():
+    spec = cases.with_dtype(ConvSpec.of(batch=256, spatial=(3,), kernel=(3,)), "bfloat16")
+    x, g = (jnp.ones(shape, "bfloat16") for shape in (spec.x_shape, spec.y_shape))
+    got = run(in_parts(ALGORITHMS["im2col"], "grad_kernel", 1), "grad_kernel", x, g, spec)
+    np.testing.assert_array_equal(np.asarray(got, "f").ravel(), [256.0] * 3)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_large_batch_is_cut_rather_than_given_to_a_naive_loop(role):
+    taken = choice.choose(LARGE, role, "cpu").algorithm
+    assert taken != ALGORITHMS["xla"]
+    assert workspace(taken, role, LARGE) <= choice._most_bytes(role, LARGE)
+
+
+@pytest.mark.parametrize("name", ["overlap_add", "phase_xla"])
+def test_as_many_images_as_fit(name):
+    whole, most = ALGORITHMS[name], choice._most_bytes("grad_input", LARGE)
+    assert workspace(whole, "grad_input", LARGE) > most
+    part = choice.fitting(whole, "grad_input", LARGE)
+    assert workspace(part, "grad_input", LARGE) <= most
+    assert len(steps(part, "grad_input", LARGE)) > len(steps(whole, "grad_input", LARGE))
+
+
+def test_what_fits_is_left_as_it_is():
+    for case in cases.CASES:
+        for role in ROLES:
+            assert all(choice.fitting(a, role, case.spec) is a for a in ALGORITHMS.values())
+
+
+def test_a_size_that_only_a_run_will_tell_is_not_cut():
+    spec = LARGE.replace(batch=jax.export.symbolic_shape("n")[0])
+    assert choice.choose(spec, "grad_input", "cpu").algorithm.name in ALGORITHMS
