@@ -4,8 +4,8 @@
     grad_kernel           the sum of what the parts give
 
 Cost: that of the algorithm on each part, one after the other, and a copy of the images.  "auto" takes it
-where all images at once would need too much memory: a transposed 4×4×4 of stride 2 over 8×16×32² by
-phases has 270 MiB of temporaries at once, and without them only a naive loop is left, 50 times slower.
+where all images at once would need too much memory: without it a 3-D U-Net of batch 8 was left to XLA's
+naive loop in its transposed layers, 20 s for a forward pass instead of 2.7 (2026-11, Intel Xeon, 2 cores).
 """
 
 from __future__ import annotations
