@@ -22,7 +22,7 @@ The rules of thumb, and what became of them on CPU (2 cores of an AMD EPYC, jax 
 
 No rule is written down below: they come out of the cost model, or do not.
 
-The same call always gets the same answer.  The choice is made at lowering, per role and platform, when
+On one kind of machine the same call always gets the same answer.  The choice is made at lowering, when
 vmap and grad have already rewritten the problem.
 """
 
