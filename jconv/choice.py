@@ -132,6 +132,8 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
             reasons[name] = f"about {_ms(seconds[name])}, {seconds[name] / seconds[best]:.1f}× as long"
     rejected = {name: why for name, why in reasons.items() if name != best and why}
     reason = _reason(best, seconds, spec)
+    if records[best] is not ALGORITHMS[best]:
+        reason += "; some images at a time, for the memory that all would take"
     if best == tuned:
         reason += "; measured to be the fastest here"
     elif not rates.measured:

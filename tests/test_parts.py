@@ -44,8 +44,10 @@ def test_sums_of_halves_are_kept_wide():
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_large_batch_is_cut_rather_than_given_to_a_naive_loop(role):
-    taken = choice.choose(LARGE, role, "cpu").algorithm
+    asked = choice.choose(LARGE, role, "cpu")
+    taken = asked.algorithm
     assert taken != ALGORITHMS["xla"]
+    assert (taken != ALGORITHMS[taken.name]) == ("images at a time" in asked.reason)
     assert workspace(taken, role, LARGE) <= choice._most_bytes(role, LARGE)
 
 
