@@ -143,7 +143,7 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
 
 def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
     """The algorithm, or as many images at a time of it as "auto" has the memory for."""
-    if algorithm == XLA or refuses(algorithm, role, spec) or not _too_large(algorithm, role, spec):
+    if refuses(algorithm, role, spec) or not _too_large(algorithm, role, spec):
         return algorithm
     divisors = (n for n in range(spec.batch // 2, 0, -1) if spec.batch % n == 0)
     parts = (in_parts(algorithm, role, images) for images in divisors)
@@ -151,15 +151,16 @@ def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
 
 
 def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> bool:
+    """Whether it takes more than its share of memory; XLA's own is what others are measured by."""
     needed = workspace(algorithm, role, spec)
-    return isinstance(needed, int) and needed > _most_bytes(role, spec)
+    return algorithm != XLA and isinstance(needed, int) and needed > _most_bytes(role, spec)
 
 
 def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     """Why an algorithm that can run may not be chosen by itself."""
     if not allowed(algorithm, spec):
         return "its rounding error is too large for this dtype and precision"
-    if algorithm != XLA and _too_large(algorithm, role, spec):
+    if _too_large(algorithm, role, spec):
         most, needed = _most_bytes(role, spec), workspace(algorithm, role, spec)
         return f"it needs {_si(needed)}B of temporaries; above {_si(most)}B only by name"
     natives = (step.spec for step in steps(algorithm, role, spec) if isinstance(step, Native))

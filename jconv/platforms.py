@@ -93,36 +93,19 @@ EPYC = Platform(
     call=11e-6,
     batched=0.3e-6,
 )
-# 2 cores, jax 0.10.2, 2026-11: fitted to 2123 times measured on an AMD EPYC with AVX-512, and the platform's
-# own convolutions mended by 4841 measured on an Intel Xeon (263 convolutions in three roles).  There the
-# algorithm taken takes 1.12 times the best one's time in the geometric mean, and XLA's programs 1.3 times
-# what is estimated, most of them alike.
-XEON = Platform(
-    gemm=320e9,
-    half=(33, 36, 22),
-    loop=36e9,
-    half_run=2.4,
-    bandwidth=115e9,
-    copy=53e9,
-    fresh=0.04e-9,
-    large=16e6,
-    fft=13e9,
-    native={
-        "ynn": Route(220e9, 7, 3, 4.3e9, 45e9, call=4e-6),
-        "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6),
-        "eigen": Route(560e9, 13, 6, 2.3e9, 18e9, call=6e-6),
+# The same but for the platform's own convolutions: those by 4841 times measured on 2 cores of an Intel Xeon
+# (263 convolutions in three roles).  There the algorithm taken takes 1.12 times the best one's time in the
+# geometric mean, and XLA's programs 1.3 times what is estimated, most of them alike.
+XEON = dataclasses.replace(
+    EPYC,
+    native=EPYC.native
+    | {
         "eigen_kernel": Route(160e9, packing=3e9, bandwidth=66e9, call=50e-6),
-        "eigen_1d": Route(490e9, 8, 4, 1.7e9, 24e9, call=45e-6),
         "eigen_1d_kernel": Route(150e9, bandwidth=15e9, call=63e-6),
-        "eigen_grouped": Route(175e9, 82, 20, 1.2e9, 14e9, call=27e-6),
-        "eigen_grouped_kernel": Route(9e9, call=1e-3),
         "eigen_transposed": Route(270e9, 60, 8, bandwidth=25e9, call=20e-6),
         "eigen_3d": Route(300e9, 0, 220, 2e9, call=39e-6),
         "eigen_3d_kernel": Route(150e9, 0, 220, 2e9, call=9e-6),
-        "naive": Route(1.2e9, call=9e-6),
     },
-    call=11e-6,
-    batched=0.3e-6,
 )
 # Not measured: from the data sheet of an H200, so that "auto" has an order to follow there.
 GPU = Platform(

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithm import Loop, Step
+from jconv.algorithms.parts import summed
 from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, tap
 from jconv.spec import ConvSpec, itemsize
@@ -45,12 +46,7 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     if images == spec.batch:
         return _of_images(x, g, spec)
     part = spec.replace(batch=images)
-
-    def add(i: jax.Array, total: jax.Array) -> jax.Array:
-        some_x, some_g = (lax.dynamic_slice_in_dim(a, i * images, images) for a in (x, g))
-        return total + _of_images(some_x, some_g, part)
-
-    return lax.fori_loop(0, spec.batch // images, add, jnp.zeros(spec.w_shape, spec.accumulator))
+    return summed(lambda x, g: _of_images(x, g, part), images, x, g, spec)
 
 
 def images_at_a_time(spec: ConvSpec) -> int:
