@@ -3,9 +3,20 @@
 XLA:CPU multiplies row-major operands about twice as fast as it multiplies a transposed one: 64×3136
 by 3136×64 took 0.20 ms with an explicit transpose first, 0.51 ms without (2026-11, jax 0.10, AMD
 EPYC, 2 cores).  The barrier keeps the compiler from folding the transpose back into the product.
+
+A transposed product over many rows keeps both cores busy only if it is cut into some that run side by
+side, and then nothing need be turned.  In ms (2026-11, jax 0.10, Intel Xeon, 2 cores):
+
+    rows, m × n        as they lie    one turned    in 4 parts
+    784, 128×512              0.60          0.49          0.62
+    3136, 64×64               0.35          0.38          0.28
+    12544, 96×384             4.86          4.77          3.85
+    50176, 48×192             6.36          7.79          4.53
 """
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +25,8 @@ from jax import lax
 from jconv.spec import ConvSpec
 
 NARROW = 32  # columns up to which a matrix is read transposed, not turned
+LONG = 2048  # rows from which a product is cut into parts
+PARTS = 4  # how many, at most
 
 
 def product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -24,12 +37,39 @@ def product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
 def transposed_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, k, m) transposed times (…, k, n): a is turned, or b and the result where they are smaller."""
     *_, k, m, n = *a.shape, b.shape[-1]
+    if is_long(k, m, n):
+        return _by_parts(a, b, spec) if m <= n else _swapped(_by_parts(b, a, spec))
     if m <= NARROW:
         return product(jnp.swapaxes(a, -1, -2), b, spec)
     if isinstance(k, int) and k * n + m * n < k * m:
-        return jnp.swapaxes(lax.optimization_barrier(product(_turned(b), a, spec)), -1, -2)
+        return _swapped(product(_turned(b), a, spec))
     return product(_turned(a), b, spec)
 
 
+def is_long(k: int, m: int, n: int) -> bool:
+    """Whether a product over k rows is cut: the results of its parts are small beside its operands."""
+    return isinstance(k, int) and k >= max(LONG, 4 * PARTS * max(m, n))
+
+
+def values_turned(k: int, m: int, n: int) -> int:
+    """How many values `transposed_product` moves before or after it multiplies."""
+    return 0 if m <= NARROW or is_long(k, m, n) else k * min(m, n)
+
+
+def _by_parts(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(…, k, m) transposed times (…, k, n): the sum over parts of the k rows."""
+    *lead, k, _ = a.shape
+    parts = next(parts for parts in range(PARTS, 0, -1) if k % parts == 0)
+    a, b = (v.reshape(*lead, parts, k // parts, v.shape[-1]) for v in (a, b))
+    products = product(jnp.swapaxes(a, -1, -2), b, spec)
+    return functools.reduce(jnp.add, jnp.moveaxis(products, -3, 0))
+
+
 def _turned(a: jax.Array) -> jax.Array:
+    """Transposed before a product, and not within it."""
     return lax.optimization_barrier(jnp.swapaxes(a, -1, -2))
+
+
+def _swapped(result: jax.Array) -> jax.Array:
+    """Transposed after a product, and not within it."""
+    return jnp.swapaxes(lax.optimization_barrier(result), -1, -2)

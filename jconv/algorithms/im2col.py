@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import blocks
-from jconv.algorithms.gemm import product, transposed_product
+from jconv.algorithms.gemm import product, transposed_product, values_turned
 from jconv.algorithms.windows import groups_as_batch, padded_bytes, patches
 from jconv.spec import ConvSpec, Role, itemsize
 
@@ -82,7 +82,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     moved = math.prod(part.x_shape) + math.prod(part.y_shape) if spec.groups > 1 else 0  # groups apart
     copy = Loop(0, (2 if count == 1 else 6) * columns_bytes(part) + 8 * moved, spec.c)
     if role == "grad_kernel":
-        turned = Loop(0, 8 * spec.groups * m * min(k, spec.o))
+        turned = Loop(0, 8 * spec.groups * values_turned(m, k, spec.o))
         return (copy, turned, Gemm(spec.groups, k, spec.o, m)) * count
     return (copy, Gemm(spec.groups, m, spec.o, k)) * count
 
