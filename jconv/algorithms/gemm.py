@@ -38,7 +38,7 @@ def transposed_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, k, m) transposed times (…, k, n): a is turned, or b and the result where they are smaller."""
     *_, k, m, n = *a.shape, b.shape[-1]
     if is_long(k, m, n):
-        return _by_parts(a, b, spec) if m <= n else _swapped(_by_parts(b, a, spec))
+        return _by_parts(a, b, spec)
     if m <= NARROW:
         return product(jnp.swapaxes(a, -1, -2), b, spec)
     if isinstance(k, int) and k * n + m * n < k * m:
@@ -56,13 +56,20 @@ def values_turned(k: int, m: int, n: int) -> int:
     return 0 if m <= NARROW or is_long(k, m, n) else k * min(m, n)
 
 
+def unturned_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(…, k, m) transposed times (…, k, n), both as they lie; the narrower first, or it takes up to
+    twice as long."""
+    if a.shape[-1] > b.shape[-1]:
+        return _swapped(unturned_product(b, a, spec))
+    return product(jnp.swapaxes(a, -1, -2), b, spec)
+
+
 def _by_parts(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, k, m) transposed times (…, k, n): the sum over parts of the k rows."""
     *lead, k, _ = a.shape
     parts = next(parts for parts in range(PARTS, 0, -1) if k % parts == 0)
     a, b = (v.reshape(*lead, parts, k // parts, v.shape[-1]) for v in (a, b))
-    products = product(jnp.swapaxes(a, -1, -2), b, spec)
-    return functools.reduce(jnp.add, jnp.moveaxis(products, -3, 0))
+    return functools.reduce(jnp.add, jnp.moveaxis(unturned_product(a, b, spec), -3, 0))
 
 
 def _turned(a: jax.Array) -> jax.Array:

@@ -36,6 +36,7 @@ from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import cook_toom
 from jconv.algorithms.blocks import begins, counts, due
 from jconv.algorithms.cook_toom import Bilinear
+from jconv.algorithms.gemm import unturned_product
 from jconv.algorithms.winograd_passes import (
     Tiles,
     analysis,
@@ -118,7 +119,7 @@ def _block_forward(x: jax.Array, u: jax.Array, tiles: Tiles, spec: ConvSpec) -> 
 
 def _block_grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
     v, g = _tiles_of_x(x, tiles, spec), _tiles_of_g(g, tiles, spec)
-    return jnp.einsum("ptc,pto->pco", v, g, precision=spec.precision, preferred_element_type=v.dtype)
+    return unturned_product(v, g, spec)
 
 
 # -- blocks: temporaries stay below the size that is mapped afresh at every call --------------------
