@@ -16,7 +16,7 @@ import math
 
 from jconv.algorithm import Fft, Gemm, Loop, Native, Step
 from jconv.platforms import Platform, Route
-from jconv.spec import ConvSpec
+from jconv.spec import ConvSpec, itemsize
 
 # An estimate is rarely closer than this, relative and in seconds; XLA's own wins ties.
 MARGIN = 1.1
@@ -24,6 +24,7 @@ SLACK = 30e-6
 
 PACKED_RUN = 24  # values side by side beyond which gathering gets no faster
 LARGE_IMAGE = 3e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long
+PANEL = 64  # columns of a kernel that are multiplied at a time
 ODD_CHANNELS = 3.5  # how much longer it takes an odd number of channels in, with 32 or fewer out
 
 
@@ -55,7 +56,7 @@ def native(spec: ConvSpec, rates: Platform) -> float:
     taken = "cudnn" if "cudnn" in rates.native else route(spec)
     way = rates.native[taken]
     time = _multiplying(spec, taken, way) + _gathering(spec, taken, way) + spec.bytes / way.bandwidth
-    return time * _slowed(spec, taken) + way.call * spec.groups
+    return time * _slowed(spec, taken) * _uncached(spec, way) + way.call * spec.groups
 
 
 def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
@@ -83,6 +84,13 @@ def _slowed(spec: ConvSpec, taken: str) -> float:
     if any(s != 1 for s in spec.strides):
         return odd
     return odd * (1 + (math.prod(spec.out_spatial) / LARGE_IMAGE) ** 1.8)
+
+
+def _uncached(spec: ConvSpec, way: Route) -> float:
+    """What a kernel loses whose columns, `PANEL` at a time, fall out of the cache before they are read again:
+    three times as long over many images, less over the few that the channels of a stem are."""
+    size = spec.taps * spec.c * min(spec.o, PANEL) * itemsize(spec.w_dtype)
+    return 1 + 2 * min(1.0, size / way.cached) ** 2 * spec.batch / (spec.batch + 6)
 
 
 def route(spec: ConvSpec) -> str:

@@ -22,7 +22,8 @@ class Route:
 
     Reaches `rate` FLOP/s · k / (k + half_k) · o / (o + half_o), k = taps·c the length of the sums, o
     the output channels of a group; plus gathering the patches at `packing` bytes/s per channel that lies
-    side by side, the bytes of x, w and y at `bandwidth`, and `call` per group.
+    side by side, the bytes of x, w and y at `bandwidth`, and `call` per group.  A panel of a kernel that
+    has `cached` bytes or more is read from memory again and again.
     """
 
     rate: float
@@ -31,6 +32,7 @@ class Route:
     packing: float = math.inf
     bandwidth: float = math.inf
     call: float = 10e-6
+    cached: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +102,7 @@ XEON = dataclasses.replace(
     EPYC,
     native=EPYC.native
     | {
+        "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6, cached=3e6),
         "eigen_kernel": Route(160e9, packing=3e9, bandwidth=66e9, call=50e-6),
         "eigen_1d_kernel": Route(150e9, bandwidth=15e9, call=63e-6),
         "eigen_transposed": Route(270e9, 60, 8, bandwidth=25e9, call=20e-6),
