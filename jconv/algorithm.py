@@ -22,12 +22,13 @@ Run = Callable[[jax.Array, jax.Array, ConvSpec], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Gemm:
-    """`count` matrix products of (m, k) with (k, n)."""
+    """`count` matrix products of (m, k), or of (k, m) transposed, with (k, n)."""
 
     count: int
     m: int
     n: int
     k: int
+    transposed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ SLACK = 30e-6
 
 PACKED_RUN = 24  # values side by side beyond which gathering gets no faster
 LARGE_IMAGE = 3e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long
+BOTH_DILATED = 2.3  # how much longer Eigen takes where input and kernel are dilated
 PANEL = 64  # columns of a kernel that are multiplied at a time
 ODD_CHANNELS = 3.5  # how much longer it takes an odd number of channels in, with 32 or fewer out
 
@@ -37,9 +38,9 @@ def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
 def seconds(step: Step, rates: Platform) -> float:
     """Estimated seconds of one step."""
     match step:
-        case Gemm(count, m, n, k):
-            used = math.prod(size / (size + h) for size, h in zip((m, n, k), rates.half, strict=True))
-            return 2 * count * m * n * k / (rates.gemm * used) + rates.call + (count - 1) * rates.batched
+        case Gemm(count, m, n, k, transposed):
+            rate = (rates.transposed if transposed else rates.gemm)(m, n, k)
+            return 2 * count * m * n * k / rate + rates.call + (count - 1) * rates.batched
         case Loop(flops, size, run):
             used = run / (run + rates.half_run)
             moving = size / (rates.bandwidth if flops else rates.copy)
@@ -77,7 +78,10 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
 
 def _slowed(spec: ConvSpec, taken: str) -> float:
     """What YNNPACK loses where it does not block well: large images at stride 1, odd channels in with few out
-    (3×3 on 56², 3→32 0.30 ms and 4→32 0.09, 3→48 0.15 and 4→48 0.15; 2026-11, jax 0.10, Intel Xeon)."""
+    (3×3 on 56², 3→32 0.30 ms and 4→32 0.09, 3→48 0.15 and 4→48 0.15; 2026-11, jax 0.10, Intel Xeon);
+    and Eigen, input and kernel both dilated, with zeros it does not leave out."""
+    if taken == "eigen_transposed" and max(spec.rhs_dilation) > 1:
+        return BOTH_DILATED
     if taken != "ynn":
         return 1.0
     odd = ODD_CHANNELS if spec.c % 2 and spec.c > 1 and spec.o <= 32 else 1.0

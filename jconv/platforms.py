@@ -36,11 +36,24 @@ class Route:
 
 
 @dataclasses.dataclass(frozen=True)
+class Products:
+    """Matrix products of (m, k) with (k, n): `rate` FLOP/s, half of it where a side is that of `half`."""
+
+    rate: float
+    half: tuple[float, float, float]
+
+    def __call__(self, *sides: int) -> float:
+        """FLOP/s for the sides m, n, k."""
+        used = (size / (size + half) for size, half in zip(sides, self.half, strict=True))
+        return self.rate * math.prod(used)
+
+
+@dataclasses.dataclass(frozen=True)
 class Platform:
     """Rates of one kind of device, in FLOP/s, bytes/s and seconds.
 
     Args:
-      gemm: matrix products; `half` are the sides m, n, k at which half of it is reached.
+      gemm: matrix products; `transposed`: those of (k, m) transposed.
       loop: one fused elementwise loop over long runs; `half_run` is the run at which half is.
       bandwidth: the memory traffic of such a loop; `copy`: of one that only moves values.
       fresh: extra seconds per byte of temporaries of more than `large` bytes.
@@ -50,8 +63,8 @@ class Platform:
       measured: whether these are measured times, or only what a data sheet promises.
     """
 
-    gemm: float
-    half: tuple[float, float, float]
+    gemm: Products
+    transposed: Products
     loop: float
     half_run: float
     bandwidth: float
@@ -69,8 +82,8 @@ class Platform:
 # roles of 153 convolutions.  The algorithm taken takes 1.16 times the best one's time in the geometric mean,
 # of which about half is that two measurements of one program differ.
 EPYC = Platform(
-    gemm=320e9,
-    half=(33, 36, 22),
+    gemm=Products(320e9, (33, 36, 22)),
+    transposed=Products(320e9, (33, 36, 22)),
     loop=36e9,
     half_run=2.4,
     bandwidth=115e9,
@@ -100,6 +113,8 @@ EPYC = Platform(
 # geometric mean, and XLA's programs 1.3 times what is estimated, most of them alike.
 XEON = dataclasses.replace(
     EPYC,
+    gemm=Products(320e9, (33, 20, 22)),
+    transposed=Products(249e9, (30, 30, 25)),
     native=EPYC.native
     | {
         "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6, cached=3e6),
@@ -112,8 +127,8 @@ XEON = dataclasses.replace(
 )
 # Not measured: from the data sheet of an H200, so that "auto" has an order to follow there.
 GPU = Platform(
-    gemm=40e12,
-    half=(64, 64, 64),
+    gemm=Products(40e12, (64, 64, 64)),
+    transposed=Products(40e12, (64, 64, 64)),
     loop=30e12,
     half_run=1,
     bandwidth=3e12,

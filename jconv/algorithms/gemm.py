@@ -51,11 +51,6 @@ def is_long(k: int, m: int, n: int) -> bool:
     return isinstance(k, int) and k >= max(LONG, 4 * PARTS * max(m, n))
 
 
-def values_turned(k: int, m: int, n: int) -> int:
-    """How many values `transposed_product` moves before or after it multiplies."""
-    return 0 if m <= NARROW or is_long(k, m, n) else k * min(m, n)
-
-
 def unturned_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, k, m) transposed times (…, k, n), both as they lie; the narrower first, or it takes up to
     twice as long."""

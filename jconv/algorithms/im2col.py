@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import blocks
-from jconv.algorithms.gemm import product, transposed_product, values_turned
+from jconv.algorithms.gemm import product, transposed_product
 from jconv.algorithms.windows import groups_as_batch, padded_bytes, patches
 from jconv.spec import ConvSpec, Role, itemsize
 
@@ -67,6 +67,7 @@ def columns_bytes(spec: ConvSpec) -> int:
 
 
 MAX_SLICES = 150
+LINE = 16  # words of a cache line
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -80,10 +81,11 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count = -(-spec.positions // max(part.positions, 1))
     m, k = part.positions, spec.taps * spec.c
     moved = math.prod(part.x_shape) + math.prod(part.y_shape) if spec.groups > 1 else 0  # groups apart
-    copy = Loop(0, (2 if count == 1 else 6) * columns_bytes(part) + 8 * moved, spec.c)
+    skips = max(spec.strides, default=1) > 1 and spec.c < LINE
+    passes = (2 if count == 1 else 6) + skips  # what a stride leaves out of a cache line is read all the same
+    copy = Loop(0, passes * columns_bytes(part) + 8 * moved, spec.c)
     if role == "grad_kernel":
-        turned = Loop(0, 8 * spec.groups * values_turned(m, k, spec.o))
-        return (copy, turned, Gemm(spec.groups, k, spec.o, m)) * count
+        return (copy, Gemm(spec.groups, k, spec.o, m, transposed=True)) * count
     return (copy, Gemm(spec.groups, m, spec.o, k)) * count
 
 

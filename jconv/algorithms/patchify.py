@@ -87,7 +87,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
         "grad_input": (spec.positions, k, spec.o),
         "grad_kernel": (k, spec.o, spec.positions),
     }[role]
-    return Loop(0, columns), Gemm(1, m, n, k)
+    return Loop(0, columns), Gemm(1, m, n, k, transposed=role == "grad_kernel")
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
-from jconv.algorithms.gemm import product, transposed_product, values_turned
+from jconv.algorithms.gemm import product, transposed_product
 from jconv.algorithms.windows import pad, tap
 from jconv.spec import ConvSpec, Role, itemsize
 
@@ -125,13 +125,12 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 def _steps_of_grad_kernel(spec: ConvSpec) -> tuple[Step, ...]:
     if not spec.channels_first:
-        turned = Loop(0, 8 * values_turned(spec.positions, spec.c, spec.o), spec.c)
-        return Gemm(1, spec.c, spec.o, spec.positions), turned
+        return (Gemm(1, spec.c, spec.o, spec.positions, transposed=True),)
     if summed_by_image(spec):
-        each = Gemm(spec.batch, spec.c, spec.o, spec.positions // spec.batch)
+        each = Gemm(spec.batch, spec.c, spec.o, spec.positions // spec.batch, transposed=True)
         return each, Loop(0, spec.batch * spec.parameters * itemsize(spec.accumulator))
     turned = Loop(0, 8 * spec.positions * min(spec.c, spec.o), spec.c)
-    return Gemm(1, spec.c, spec.o, spec.positions), *([turned] if spec.batch > 1 else [])
+    return Gemm(1, spec.c, spec.o, spec.positions, transposed=True), *([turned] if spec.batch > 1 else [])
 
 
 def reads_planes(spec: ConvSpec, role: Role) -> bool:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
-from jconv.algorithms.gemm import product, transposed_product, values_turned
+from jconv.algorithms.gemm import product, transposed_product
 from jconv.algorithms.windows import groups_as_batch, pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
@@ -58,8 +58,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count = spec.taps * spec.groups
     apart = [Loop(0, 8 * (math.prod(spec.x_shape) + math.prod(spec.y_shape)), spec.c)] * (spec.groups > 1)
     if role == "grad_kernel":
-        turned = Loop(0, 12 * values_turned(spec.positions, spec.c, spec.o) * count, spec.c)
-        return Gemm(count, spec.c, spec.o, spec.positions), turned, *apart
+        cut = Loop(0, 12 * spec.positions * spec.c * count, spec.c)
+        return Gemm(count, spec.c, spec.o, spec.positions, transposed=True), cut, *apart
     partial = 3 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
     return (Gemm(count, spec.positions, spec.o, spec.c), *([Loop(0, partial)] * (spec.taps - 1)), *apart)
 

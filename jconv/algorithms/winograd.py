@@ -269,7 +269,9 @@ def steps_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count, t = positions_of(tiles) * spec.groups, _rows(tiles, spec)
     u = workspace_of(tiles, spec, role)[0]
     kernel = Loop(2 * spec.parameters * positions_of(tiles) ** 0.5, spec.parameters * 4 + 2 * u)
-    gemm = Gemm(count, spec.c, spec.o, t) if role == "grad_kernel" else Gemm(count, t, spec.o, spec.c)
+    gemm = Gemm(count, t, spec.o, spec.c)
+    if role == "grad_kernel":
+        gemm = Gemm(count, spec.c, spec.o, t, transposed=True)
     ins, outs = (_passes(tiles, spec, channels) for channels in (spec.in_channels, spec.out_channels))
     return (*ins, kernel, gemm, *outs)
 
