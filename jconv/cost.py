@@ -26,6 +26,7 @@ PACKED_RUN = 24  # values side by side beyond which gathering gets no faster
 LARGE_IMAGE = 3e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long
 BOTH_DILATED = 2.3  # how much longer Eigen takes where input and kernel are dilated
 PANEL = 64  # columns of a kernel that are multiplied at a time
+PARTIAL = 2.2  # how much longer a panel takes that is not full
 ODD_CHANNELS = 3.5  # how much longer it takes an odd number of channels in, with 32 or fewer out
 
 
@@ -68,12 +69,12 @@ def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
 
 
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
-    """Of patches; one as large as an image without a frame is the image as it lies."""
-    framed = any(side > 0 for sides in spec.padding for side in sides)
-    if taken.endswith("_kernel") and not framed:
-        return 0.0
+    """Of patches; one as large as an image is the image as it lies, but for its frame and a dilation."""
+    framed = spec.ndim > 1 and any(side > 0 for sides in spec.padding for side in sides)
+    spread = any(d > 1 for d in spec.rhs_dilation)
+    passes = framed + spread if taken.endswith("_kernel") else 1
     run = spec.c * spec.kernel[-1] if taken == "ynn" and spec.ndim else spec.c
-    return 4 * spec.positions * spec.taps * spec.c / (way.packing * min(run, PACKED_RUN))
+    return passes * 4 * spec.positions * spec.taps * spec.c / (way.packing * min(run, PACKED_RUN))
 
 
 def _slowed(spec: ConvSpec, taken: str) -> float:
@@ -91,10 +92,13 @@ def _slowed(spec: ConvSpec, taken: str) -> float:
 
 
 def _uncached(spec: ConvSpec, way: Route) -> float:
-    """What a kernel loses whose columns, `PANEL` at a time, fall out of the cache before they are read again:
-    three times as long over many images, less over the few that the channels of a stem are."""
+    """What is lost on the panels of a kernel: on one that falls out of the cache before it is read again (three
+    times as long over many images, less over the few that the channels of a stem are), or that is not full."""
+    if way.cached == math.inf:
+        return 1.0
     size = spec.taps * spec.c * min(spec.o, PANEL) * itemsize(spec.w_dtype)
-    return 1 + 2 * min(1.0, size / way.cached) ** 2 * spec.batch / (spec.batch + 6)
+    again = 1 + 2 * min(1.0, size / way.cached) ** 2 * spec.batch / (spec.batch + 6)
+    return max(again, PARTIAL) if spec.o < PANEL and spec.o % 32 else again
 
 
 def route(spec: ConvSpec) -> str:

@@ -119,8 +119,8 @@ XEON = dataclasses.replace(
     | {
         "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6, cached=3e6),
         "eigen_kernel": Route(160e9, packing=3e9, bandwidth=66e9, call=50e-6),
-        "eigen_1d_kernel": Route(150e9, bandwidth=15e9, call=63e-6),
-        "eigen_transposed": Route(270e9, 60, 8, bandwidth=25e9, call=20e-6),
+        "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),
+        "eigen_transposed": Route(270e9, 120, 8, bandwidth=25e9, call=60e-6),
         "eigen_3d": Route(300e9, 0, 220, 2e9, call=39e-6),
         "eigen_3d_kernel": Route(150e9, 0, 220, 2e9, call=9e-6),
     },

@@ -101,12 +101,17 @@ def rejects(spec: ConvSpec) -> str | None:
     return None
 
 
+def _columns(spec: ConvSpec) -> int:
+    """Of the products: the taps of whole blocks, the last one's missing taps as zeros."""
+    return math.prod(_blocks(spec)) * math.prod(spec.lhs_dilation) * spec.o
+
+
 def _product_bytes(spec: ConvSpec) -> int:
-    return math.prod(spec.x_shape[:-1]) * spec.taps * spec.o * itemsize(spec.accumulator)
+    return math.prod(spec.x_shape[:-1]) * _columns(spec) * itemsize(spec.accumulator)
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    gemm = Gemm(1, spec.batch * math.prod(spec.spatial), spec.taps * spec.o, spec.c)
+    gemm = Gemm(1, spec.batch * math.prod(spec.spatial), _columns(spec), spec.c)
     y = math.prod(spec.y_shape) * itemsize(spec.accumulator)
     flip = Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype))
     return (
