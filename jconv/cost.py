@@ -22,7 +22,6 @@ from jconv.spec import ConvSpec, itemsize
 MARGIN = 1.1
 SLACK = 30e-6
 
-PACKED_RUN = 24  # values side by side beyond which gathering gets no faster
 LARGE_IMAGE = 3e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long
 BOTH_DILATED = 2.3  # how much longer Eigen takes where input and kernel are dilated
 PANEL = 64  # columns of a kernel that are multiplied at a time
@@ -74,7 +73,7 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
     spread = any(d > 1 for d in spec.rhs_dilation)
     passes = framed + spread if taken.endswith("_kernel") else 1
     run = spec.c * spec.kernel[-1] if taken == "ynn" and spec.ndim else spec.c
-    return passes * 4 * spec.positions * spec.taps * spec.c / (way.packing * min(run, PACKED_RUN))
+    return passes * 4 * spec.positions * spec.taps * spec.c / (way.packing * min(run, way.packed))
 
 
 def _slowed(spec: ConvSpec, taken: str) -> float:

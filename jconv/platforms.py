@@ -22,7 +22,7 @@ class Route:
 
     Reaches `rate` FLOP/s · k / (k + half_k) · o / (o + half_o), k = taps·c the length of the sums, o
     the output channels of a group; plus gathering the patches at `packing` bytes/s per channel that lies
-    side by side, the bytes of x, w and y at `bandwidth`, and `call` per group.  A panel of a kernel that
+    side by side, up to `packed` of them, the bytes of x, w and y at `bandwidth`, and `call` per group.  A panel of a kernel that
     has `cached` bytes or more is read from memory again and again.
     """
 
@@ -32,6 +32,7 @@ class Route:
     packing: float = math.inf
     bandwidth: float = math.inf
     call: float = 10e-6
+    packed: float = 24
     cached: float = math.inf
 
 
@@ -118,11 +119,12 @@ XEON = dataclasses.replace(
     native=EPYC.native
     | {
         "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6, cached=3e6),
+        "eigen": Route(560e9, 13, 6, 2.3e9, 18e9, call=6e-6, packed=12),
         "eigen_kernel": Route(160e9, packing=3e9, bandwidth=66e9, call=50e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),
         "eigen_transposed": Route(270e9, 120, 8, bandwidth=25e9, call=60e-6),
-        "eigen_3d": Route(300e9, 0, 220, 2e9, call=39e-6),
-        "eigen_3d_kernel": Route(150e9, 0, 220, 2e9, call=9e-6),
+        "eigen_3d": Route(300e9, 0, 220, packing=2e9, call=39e-6),
+        "eigen_3d_kernel": Route(150e9, 0, 220, packing=2e9, call=9e-6),
     },
 )
 # Not measured: from the data sheet of an H200, so that "auto" has an order to follow there.
