@@ -91,8 +91,9 @@ def _slowed(spec: ConvSpec, taken: str) -> float:
 
 
 def _uncached(spec: ConvSpec, way: Route) -> float:
-    """What is lost on the panels of a kernel: on one that falls out of the cache before it is read again (three
-    times as long over many images, less over the few that the channels of a stem are), or that is not full."""
+    """What is lost on the panels of a kernel: on one that falls out of the cache before it is read again
+    (three times as long over many images, less over the few that the channels of a stem are), or that is
+    not full."""
     if way.cached == math.inf:
         return 1.0
     size = spec.taps * spec.c * min(spec.o, PANEL) * itemsize(spec.w_dtype)

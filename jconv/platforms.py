@@ -22,8 +22,8 @@ class Route:
 
     Reaches `rate` FLOP/s · k / (k + half_k) · o / (o + half_o), k = taps·c the length of the sums, o
     the output channels of a group; plus gathering the patches at `packing` bytes/s per channel that lies
-    side by side, up to `packed` of them, the bytes of x, w and y at `bandwidth`, and `call` per group.  A panel of a kernel that
-    has `cached` bytes or more is read from memory again and again.
+    side by side, up to `packed` of them, the bytes of x, w and y at `bandwidth`, and `call` per group.
+    A panel of a kernel that has `cached` bytes or more is read from memory again and again.
     """
 
     rate: float
@@ -109,9 +109,9 @@ EPYC = Platform(
     call=11e-6,
     batched=0.3e-6,
 )
-# The same but for the platform's own convolutions: those by 4841 times measured on 2 cores of an Intel Xeon
-# (263 convolutions in three roles).  There the algorithm taken takes 1.12 times the best one's time in the
-# geometric mean, and XLA's programs 1.3 times what is estimated, most of them alike.
+# The same but for matrix products (90 times of each kind) and most of the platform's own convolutions: 7000
+# times of 400 convolutions in three roles, 2 cores of an Intel Xeon.  There the algorithm taken takes 1.12 to
+# 1.16 times the best one's time in the geometric mean.
 XEON = dataclasses.replace(
     EPYC,
     gemm=Products(320e9, (33, 20, 22)),
@@ -122,7 +122,7 @@ XEON = dataclasses.replace(
         "eigen": Route(560e9, 13, 6, 2.3e9, 18e9, call=6e-6, packed=12),
         "eigen_kernel": Route(160e9, packing=3e9, bandwidth=66e9, call=50e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),
-        "eigen_transposed": Route(270e9, 120, 8, bandwidth=25e9, call=60e-6),
+        "eigen_transposed": Route(300e9, 240, 8, bandwidth=25e9, call=30e-6),
         "eigen_3d": Route(300e9, 0, 220, packing=2e9, call=39e-6),
         "eigen_3d_kernel": Route(150e9, 0, 220, packing=2e9, call=9e-6),
     },

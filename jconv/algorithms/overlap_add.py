@@ -114,12 +114,10 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     gemm = Gemm(1, spec.batch * math.prod(spec.spatial), _columns(spec), spec.c)
     y = math.prod(spec.y_shape) * itemsize(spec.accumulator)
     flip = Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype))
-    return (
-        flip,
-        gemm,
-        Loop(0, _product_bytes(spec), spec.o),
-        Loop(0, 2 * y, spec.o),
-    )
+    added = _product_bytes(spec)
+    if added > BOUND:
+        added *= 8  # a block at a time from memory, product and sum each written and read
+    return flip, gemm, Loop(0, added, spec.o), Loop(0, 2 * y, spec.o)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
