@@ -122,7 +122,7 @@ XEON = dataclasses.replace(
         "eigen": Route(560e9, 13, 6, 2.3e9, 18e9, call=6e-6, packed=12),
         "eigen_kernel": Route(160e9, packing=3e9, bandwidth=66e9, call=50e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),
-        "eigen_transposed": Route(300e9, 240, 8, bandwidth=25e9, call=30e-6),
+        "eigen_transposed": Route(300e9, 240, 3, bandwidth=25e9, call=30e-6),
         "eigen_3d": Route(300e9, 0, 220, packing=2e9, call=39e-6),
         "eigen_3d_kernel": Route(150e9, 0, 220, packing=2e9, call=9e-6),
     },

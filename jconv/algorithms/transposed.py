@@ -163,9 +163,12 @@ def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
 
 
 def _workspace(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role: Role) -> int:
-    """The phases before they are interleaved, if they are not in one loop with that, and what one takes."""
-    inside = max((inner.workspace(sub, "forward") for sub in _subs(spec)), default=0)
-    return inside + (0 if written_out else math.prod(spec.y_shape) * itemsize(spec.accumulator))
+    """The phases before they are interleaved, if they are not in one loop with that, and what the largest
+    takes; or half of what all take, since the compiler prepares every phase before it multiplies the first
+    (im2col, k4 s2 in 3-D: 69 MiB for 64→32 on 16³, 29 on 12³)."""
+    inside = [inner.workspace(sub, "forward") for sub in _subs(spec)]
+    parts = 0 if written_out else math.prod(spec.y_shape) * itemsize(spec.accumulator)
+    return parts + max(max(inside, default=0), sum(inside) // 2)
 
 
 def by_phase(inner: Algorithm, written_out: Count | None = None) -> Algorithm:
