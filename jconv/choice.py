@@ -176,13 +176,13 @@ def _most_bytes(role: Role, spec: ConvSpec) -> int:
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:
-    """The cheapest; of those within the model's error of it a plain matrix product, which XLA's own
-    convolution of 1×1 is with more around it, XLA's own, or else the first exact one."""
+    """The cheapest; of those within the model's error of it a plain matrix product, if it gains more than
+    starting its threads costs, XLA's own, or else the first exact one."""
     best = next(iter(seconds))
     tie = cost.MARGIN * seconds[best] + cost.SLACK
     tied = [name for name, time in seconds.items() if time < tie]
     if XLA.name in tied:
-        product = seconds.get(POINTWISE.name, math.inf)
+        product = seconds.get(POINTWISE.name, math.inf) + cost.THREADS
         return POINTWISE.name if product < cost.MARGIN * seconds[XLA.name] else XLA.name
     return next((name for name in tied if ALGORITHMS[name].exact), best)
 

@@ -21,6 +21,9 @@ from jconv.spec import ConvSpec, itemsize
 # An estimate is rarely closer than this, relative and in seconds; XLA's own wins ties.
 MARGIN = 1.15
 SLACK = 30e-6
+# What a product of 1×1 takes longer to start than XLA's convolution, which is the same with more around it:
+# 144→32 on 28² 0.17 and 0.12 ms (2026-11, jax 0.10, Intel Xeon).
+THREADS = 50e-6
 
 LARGE_IMAGE = 3e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long
 BOTH_DILATED = 2.3  # how much longer Eigen takes where input and kernel are dilated
