@@ -91,7 +91,9 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    return 2 * spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)
+    """The columns; channels first they are turned as well."""
+    columns = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)
+    return 2 * columns if spec.channels_first else columns
 
 
 PATCHIFY = Algorithm(
