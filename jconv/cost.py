@@ -25,7 +25,7 @@ SLACK = 30e-6
 # 144→32 on 28² 0.17 and 0.12 ms (2026-11, jax 0.10, Intel Xeon).
 THREADS = 50e-6
 
-LARGE_IMAGE = 3e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long
+LARGE_IMAGE = 2.2e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long, unpadded
 BOTH_DILATED = 2.3  # how much longer Eigen takes where input and kernel are dilated
 PANEL = 64  # columns of a kernel that are multiplied at a time
 PARTIAL = 2.2  # how much longer a panel takes that is not full
@@ -80,9 +80,10 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
 
 
 def _slowed(spec: ConvSpec, taken: str) -> float:
-    """What YNNPACK loses where it does not block well: large images at stride 1, odd channels in with few out
-    (3×3 on 56², 3→32 0.30 ms and 4→32 0.09, 3→48 0.15 and 4→48 0.15; 2026-11, jax 0.10, Intel Xeon);
-    and Eigen, input and kernel both dilated, with zeros it does not leave out."""
+    """What YNNPACK loses where it does not block well: large images without padding at stride 1 (3×3, 32→32:
+    270² padded 9 ms, 272² not 47), odd channels in with few out (56², 3→32 0.30 ms and 4→32 0.09, 3→48 0.15
+    and 4→48 0.15; 2026-11, jax 0.10, Intel Xeon); and Eigen, input and kernel both dilated, with zeros it
+    does not leave out."""
     if taken == "eigen_transposed" and max(spec.rhs_dilation) > 1:
         return BOTH_DILATED
     if taken != "ynn":
@@ -90,7 +91,8 @@ def _slowed(spec: ConvSpec, taken: str) -> float:
     odd = ODD_CHANNELS if spec.c % 2 and spec.c > 1 and spec.o <= 32 else 1.0
     if any(s != 1 for s in spec.strides):
         return odd
-    return odd * (1 + (math.prod(spec.out_spatial) / LARGE_IMAGE) ** 1.8)
+    framed = any(side > 0 for sides in spec.padding for side in sides)
+    return odd if framed else odd * (1 + min(4.5, (math.prod(spec.out_spatial) / LARGE_IMAGE) ** 3))
 
 
 def _uncached(spec: ConvSpec, way: Route) -> float:

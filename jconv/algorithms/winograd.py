@@ -265,6 +265,9 @@ def _passes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[Step]:
     ]
 
 
+IN_A_LOOP = 2  # how much longer the transforms of a block take than those of all tiles at once
+
+
 def steps_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count, t = positions_of(tiles) * spec.groups, _rows(tiles, spec)
     u = workspace_of(tiles, spec, role)[0]
@@ -273,7 +276,8 @@ def steps_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_kernel":
         gemm = Gemm(count, spec.c, spec.o, t, transposed=True)
     ins, outs = (_passes(tiles, spec, channels) for channels in (spec.in_channels, spec.out_channels))
-    return (*ins, kernel, gemm, *outs)
+    times = 1 if blocks(tiles, spec, role) == (spec.batch, spec.out_spatial[0]) else IN_A_LOOP
+    return (*(ins * times), kernel, gemm, *(outs * times))
 
 
 def winograd(name: str, rule: Rule) -> Algorithm:
