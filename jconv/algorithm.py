@@ -35,12 +35,14 @@ class Gemm:
 class Loop:
     """One fused elementwise loop: `flops` operations over `bytes` of memory traffic.
 
-    `run` is how many elements lie side by side in memory: the inner, vectorised length.
+    `run` is how many elements lie side by side in memory: the inner, vectorised length.  A `blocked` one is
+    run block by block, each cut out of what is there and put back.
     """
 
     flops: float
     bytes: float
     run: int = 64
+    blocked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

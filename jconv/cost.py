@@ -44,8 +44,8 @@ def seconds(step: Step, rates: Platform) -> float:
         case Gemm(count, m, n, k, transposed):
             rate = (rates.transposed if transposed else rates.gemm)(m, n, k)
             return 2 * count * m * n * k / rate + rates.call + (count - 1) * rates.batched
-        case Loop(flops, size, run):
-            used = run / (run + rates.half_run)
+        case Loop(flops, size, run, blocked):
+            used = run / (run + rates.half_run) / (rates.blocked if blocked else 1)
             moving = size / (rates.bandwidth if flops else rates.copy)
             return max(flops / rates.loop, moving) / used + rates.call
         case Fft(count, length):
@@ -72,11 +72,14 @@ def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
 
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
     """Of patches; one as large as an image is the image as it lies, but for its frame and a dilation."""
-    framed = spec.ndim > 1 and any(side > 0 for sides in spec.padding for side in sides)
     spread = any(d > 1 for d in spec.rhs_dilation)
-    passes = framed + spread if taken.endswith("_kernel") else 1
+    passes = (spec.ndim > 1 and _is_framed(spec)) + spread if taken.endswith("_kernel") else 1
     run = spec.c * spec.kernel[-1] if taken == "ynn" and spec.ndim else spec.c
     return passes * 4 * spec.positions * spec.taps * spec.c / (way.packing * min(run, way.packed))
+
+
+def _is_framed(spec: ConvSpec) -> bool:
+    return any(side > 0 for sides in spec.padding for side in sides)
 
 
 def _slowed(spec: ConvSpec, taken: str) -> float:
@@ -91,8 +94,7 @@ def _slowed(spec: ConvSpec, taken: str) -> float:
     odd = ODD_CHANNELS if spec.c % 2 and spec.c > 1 and spec.o <= 32 else 1.0
     if any(s != 1 for s in spec.strides):
         return odd
-    framed = any(side > 0 for sides in spec.padding for side in sides)
-    return odd if framed else odd * (1 + min(4.5, (math.prod(spec.out_spatial) / LARGE_IMAGE) ** 3))
+    return odd if _is_framed(spec) else odd * (1 + min(4.5, (math.prod(spec.out_spatial) / LARGE_IMAGE) ** 3))
 
 
 def _uncached(spec: ConvSpec, way: Route) -> float:

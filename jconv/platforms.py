@@ -57,6 +57,7 @@ class Platform:
       gemm: matrix products; `transposed`: those of (k, m) transposed.
       loop: one fused elementwise loop over long runs; `half_run` is the run at which half is.
       bandwidth: the memory traffic of such a loop; `copy`: of one that only moves values.
+      blocked: how much longer a loop takes that is run block by block.
       fresh: extra seconds per byte of temporaries of more than `large` bytes.
       fft: real transforms.
       native: the platform's own convolution, by route.
@@ -76,6 +77,7 @@ class Platform:
     native: dict[str, Route]
     call: float
     batched: float
+    blocked: float = 1.0
     measured: bool = True
 
 
@@ -116,6 +118,7 @@ XEON = dataclasses.replace(
     EPYC,
     gemm=Products(320e9, (33, 20, 22)),
     transposed=Products(249e9, (30, 30, 25)),
+    blocked=2.0,
     native=EPYC.native
     | {
         "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6, cached=3e6),

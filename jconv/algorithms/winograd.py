@@ -254,18 +254,15 @@ def amplification(tiles: Tiles) -> float:
     return math.prod(cook_toom.amplification(f) for f in tiles if f)
 
 
-def _passes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[Step]:
+def _passes(tiles: Tiles, spec: ConvSpec, channels: int, blocked: bool) -> list[Step]:
     """The loops of `analysis` or, backwards, of `synthesis`."""
     sizes = _pass_sizes(tiles, spec, channels)
     lengths = [f.n for f in reversed(tiles) if f]
     bytes_ = dtype_of(spec).itemsize
     return [
-        Loop(n * after, bytes_ * (before + after))
+        Loop(n * after, bytes_ * (before + after), blocked=blocked)
         for before, after, n in zip(sizes[:-1], sizes[1:], lengths, strict=True)
     ]
-
-
-IN_A_LOOP = 2  # how much longer the transforms of a block take than those of all tiles at once
 
 
 def steps_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
@@ -275,9 +272,9 @@ def steps_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     gemm = Gemm(count, t, spec.o, spec.c)
     if role == "grad_kernel":
         gemm = Gemm(count, spec.c, spec.o, t, transposed=True)
-    ins, outs = (_passes(tiles, spec, channels) for channels in (spec.in_channels, spec.out_channels))
-    times = 1 if blocks(tiles, spec, role) == (spec.batch, spec.out_spatial[0]) else IN_A_LOOP
-    return (*(ins * times), kernel, gemm, *(outs * times))
+    blocked = blocks(tiles, spec, role) != (spec.batch, spec.out_spatial[0])
+    ins, outs = (_passes(tiles, spec, c, blocked) for c in (spec.in_channels, spec.out_channels))
+    return (*ins, kernel, gemm, *outs)
 
 
 def winograd(name: str, rule: Rule) -> Algorithm:
