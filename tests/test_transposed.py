@@ -9,7 +9,7 @@ from jax.test_util import check_grads
 from oracles import convolutions, equations, lax_role
 
 import jconv
-from jconv.algorithm import run
+from jconv.algorithm import run, workspace
 from jconv.algorithms import ALGORITHMS, overlap_add
 from jconv.spec import ConvSpec
 from jconv.tolerance import tolerance
@@ -131,3 +131,15 @@ def test_overlap_add_block_by_block(lhs_dilation, monkeypatch):
     assert len(loops) == 1
     got = run(ALGORITHMS["overlap_add"], "forward", x, w, spec)
     np.testing.assert_array_equal(got, lax_role("forward", x, w, spec))
+
+
+@pytest.mark.parametrize("name", ["phase_im2col", "phase_xla", "overlap_add"])
+def test_the_memory_of_all_phases_is_counted(name):
+    spec = ConvSpec.of(
+        spatial=(10, 11, 12), kernel=(4, 4, 4), in_channels=32, out_channels=16,
+        lhs_dilation=(2, 2, 2), padding=((2, 2),) * 3,
+    )  # fmt: skip
+    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in (spec.x_shape, spec.w_shape)]
+    compiled = jax.jit(lambda x, w: run(ALGORITHMS[name], "forward", x, w, spec)).lower(*shapes).compile()
+    taken = compiled.memory_analysis().temp_size_in_bytes
+    assert taken <= 1.25 * workspace(ALGORITHMS[name], "forward", spec) + 2**20
