@@ -123,9 +123,9 @@ XEON = dataclasses.replace(
     | {
         "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6, cached=3e6),
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9, call=15e-6, packed=14),
-        "eigen_kernel": Route(160e9, packing=3e9, bandwidth=66e9, call=50e-6),
+        "eigen_kernel": Route(160e9, half_o=5, packing=3e9, bandwidth=66e9, call=50e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),
-        "eigen_transposed": Route(300e9, 240, 3, bandwidth=25e9, call=30e-6),
+        "eigen_transposed": Route(300e9, 240, 2, bandwidth=25e9, call=30e-6),
         "eigen_3d": Route(300e9, 0, 220, packing=2e9, call=39e-6),
         "eigen_3d_kernel": Route(150e9, 0, 220, packing=2e9, call=9e-6),
     },
