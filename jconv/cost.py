@@ -28,7 +28,6 @@ THREADS = 50e-6
 LARGE_IMAGE = 2.2e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long, unpadded
 BOTH_DILATED = 2.3  # how much longer Eigen takes where input and kernel are dilated
 PANEL = 64  # columns of a kernel that are multiplied at a time
-PARTIAL = 2.2  # how much longer a panel takes that is not full
 ODD_CHANNELS = 3.5  # how much longer it takes an odd number of channels in, with 32 or fewer out
 
 
@@ -101,11 +100,9 @@ def _uncached(spec: ConvSpec, way: Route) -> float:
     """What is lost on the panels of a kernel: on one that falls out of the cache before it is read again
     (three times as long over many images, less over the few that the channels of a stem are), or that is
     not full."""
-    if way.cached == math.inf:
-        return 1.0
     size = spec.taps * spec.c * min(spec.o, PANEL) * itemsize(spec.w_dtype)
     again = 1 + 2 * min(1.0, size / way.cached) ** 2 * spec.batch / (spec.batch + 6)
-    return max(again, PARTIAL) if spec.o < PANEL and spec.o % 32 else again
+    return max(again, way.partial) if spec.o < PANEL and spec.o % 32 else again
 
 
 def route(spec: ConvSpec) -> str:

@@ -23,7 +23,8 @@ class Route:
     Reaches `rate` FLOP/s · k / (k + half_k) · o / (o + half_o), k = taps·c the length of the sums, o
     the output channels of a group; plus gathering the patches at `packing` bytes/s per channel that lies
     side by side, up to `packed` of them, the bytes of x, w and y at `bandwidth`, and `call` per group.
-    A panel of a kernel that has `cached` bytes or more is read from memory again and again.
+    A panel of a kernel that has `cached` bytes or more is read from memory again and again; one that is
+    not full takes `partial` times as long.
     """
 
     rate: float
@@ -34,6 +35,7 @@ class Route:
     call: float = 10e-6
     packed: float = 24
     cached: float = math.inf
+    partial: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +113,9 @@ EPYC = Platform(
     call=11e-6,
     batched=0.3e-6,
 )
-# The same but for matrix products (90 times of each kind) and most of the platform's own convolutions: 7000
-# times of 400 convolutions in three roles, 2 cores of an Intel Xeon.  There the algorithm taken takes 1.12 to
-# 1.16 times the best one's time in the geometric mean.
+# The same but for matrix products (90 times of each kind), loops in blocks and most of the platform's own
+# convolutions: 7000 times of 400 convolutions in three roles, 2 cores of an Intel Xeon.  There the algorithm
+# taken takes 1.12 to 1.16 times the best one's time in the geometric mean.
 XEON = dataclasses.replace(
     EPYC,
     gemm=Products(320e9, (33, 20, 22)),
@@ -121,7 +123,7 @@ XEON = dataclasses.replace(
     blocked=2.0,
     native=EPYC.native
     | {
-        "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6, cached=3e6),
+        "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6, cached=3e6, partial=2.2),
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9, call=15e-6, packed=14),
         "eigen_kernel": Route(160e9, half_o=5, packing=3e9, bandwidth=66e9, call=50e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import blocks
 from jconv.algorithms.gemm import product, transposed_product
-from jconv.algorithms.windows import groups_as_batch, padded_bytes, patches
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.algorithms.windows import columns_bytes, groups_as_batch, padded_bytes, patches
+from jconv.spec import ConvSpec, Role
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -59,11 +59,6 @@ def _multiplied_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """(g, n·p, r·c): the patches of each group, one a row."""
     return patches(*groups_as_batch(x, spec)).reshape(spec.groups, spec.positions, spec.taps * spec.c)
-
-
-def columns_bytes(spec: ConvSpec) -> int:
-    """Bytes of all columns."""
-    return spec.positions * spec.taps * spec.in_channels * itemsize(spec.x_dtype)
 
 
 MAX_SLICES = 150

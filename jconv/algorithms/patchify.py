@@ -17,9 +17,9 @@ from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product, transposed_product
-from jconv.algorithms.windows import pad
+from jconv.algorithms.windows import columns_bytes, pad
 from jconv.layout import inverse
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -81,19 +81,17 @@ def rejects(spec: ConvSpec) -> str | None:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     k = spec.taps * spec.c
-    columns = spec.positions * k * itemsize(spec.x_dtype)
     m, n, k = {
         "forward": (spec.positions, spec.o, k),
         "grad_input": (spec.positions, k, spec.o),
         "grad_kernel": (k, spec.o, spec.positions),
     }[role]
-    return Loop(0, columns), Gemm(1, m, n, k, transposed=role == "grad_kernel")
+    return Loop(0, columns_bytes(spec)), Gemm(1, m, n, k, transposed=role == "grad_kernel")
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
     """The columns; channels first they are turned as well."""
-    columns = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)
-    return 2 * columns if spec.channels_first else columns
+    return (2 if spec.channels_first else 1) * columns_bytes(spec)
 
 
 PATCHIFY = Algorithm(

@@ -38,6 +38,11 @@ def padded_bytes(spec: ConvSpec) -> int:
     return spec.batch * math.prod(spec.padded) * spec.in_channels * itemsize(spec.x_dtype)
 
 
+def columns_bytes(spec: ConvSpec) -> int:
+    """Bytes of all patches side by side, each value once per tap that sees it."""
+    return spec.positions * spec.taps * spec.in_channels * itemsize(spec.x_dtype)
+
+
 def padding_config(spec: ConvSpec) -> list[tuple[int, int, int]]:
     """What `lax.pad` has to do to the spatial axes."""
     needed = [(p - 1) * s + K for p, s, K in zip(spec.out_spatial, spec.strides, spec.window, strict=True)]
