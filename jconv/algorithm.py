@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 
 Run = Callable[[jax.Array, jax.Array, ConvSpec], jax.Array]
 
@@ -110,6 +110,7 @@ class Algorithm:
       amplification: `spec -> ` rounding error relative to the direct sum's, measured.
       reads_planes: `(spec, role) -> ` whether arrays that lie channels first are taken as they lie, or
         `steps` says what they cost; any other algorithm pays for turning them.
+      reads_kernel: whether a kernel whose channels come first is taken as it lies, likewise.
 
     >>> from jconv.algorithms import SHIFT
     >>> SHIFT.name, SHIFT.exact
@@ -126,6 +127,7 @@ class Algorithm:
     exact: bool = True
     amplification: Callable[[ConvSpec], float] = as_direct
     reads_planes: Callable[[ConvSpec, Role], bool] = never
+    reads_kernel: bool = False
 
 
 def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -192,40 +194,6 @@ def allowed(algorithm: Algorithm, spec: ConvSpec) -> bool:
         return True
     highest = spec.precision is not None and jax.lax.Precision.HIGHEST in spec.precision
     return not highest and algorithm.amplification(spec) < MAX_AMPLIFICATION
-
-
-def steps(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
-    """The steps of `role`, and of turning the user's images for an algorithm that cannot read planes."""
-    if not spec.channels_first or algorithm.reads_planes(spec, role):
-        return steps_inside(algorithm, role, spec)
-    # x and y made channels last or back again, a value at a time
-    return Loop(0, 2 * spec.image_bytes, 1), *steps_inside(algorithm, role, spec)
-
-
-def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
-    """The steps of `role`, rewritten to a forward where the algorithm has none of its own; without what
-    the algorithm around it does for all it calls."""
-    if role == "forward" or getattr(algorithm, role):
-        return algorithm.steps(spec, role)
-    moved = (_turning(spec),) if role == "grad_input" else ()
-    return *moved, *algorithm.steps(rewritten(spec, role), "forward")
-
-
-FLIPPED = 5  # what flipping a value costs, in copies of it
-
-
-def _turning(spec: ConvSpec) -> Loop:
-    """Swapping the channels of the kernel, and flipping it or the image."""
-    w = spec.parameters * itemsize(spec.w_dtype)
-    smaller = spec.image_bytes if flips_image(spec) else w
-    return Loop(0, 2 * w + (2 * FLIPPED * smaller if spec.taps > 1 else 0))
-
-
-def workspace(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
-    """Bytes of temporaries of `role`, like `steps`."""
-    if role == "forward" or getattr(algorithm, role):
-        return algorithm.workspace(spec, role)
-    return algorithm.workspace(rewritten(spec, role), "forward")
 
 
 # -- one role by another ---------------------------------------------------------------------------

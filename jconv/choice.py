@@ -38,10 +38,11 @@ import jax
 import jax.export
 
 from jconv import cache, cost, platforms
-from jconv.algorithm import Algorithm, Native, allowed, real_valued, refuses, steps, workspace
+from jconv.algorithm import Algorithm, Native, allowed, real_valued, refuses
 from jconv.algorithms import ALGORITHMS, POINTWISE, XLA
 from jconv.algorithms.parts import in_parts
 from jconv.spec import ConvSpec, Role
+from jconv.work import steps, workspace
 
 BOUND = 32 << 20  # bytes of temporaries that any algorithm may take
 TYPICAL = 16  # a size that is not known yet is taken to be this

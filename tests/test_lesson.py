@@ -12,7 +12,6 @@ import pytest
 import jconv
 from jconv import textbook
 from jconv.__main__ import main as command_line
-from jconv.algorithm import workspace
 from jconv.algorithms import ALGORITHMS
 from jconv.choice import choose
 from jconv.lesson import compare
@@ -20,6 +19,7 @@ from jconv.lesson.kernels import NAMED
 from jconv.lesson.page import build, embedded
 from jconv.textbook.example import INPUT, SOBEL_X
 from jconv.tolerance import tolerance
+from jconv.work import workspace
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

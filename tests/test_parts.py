@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from jconv import cases, choice
-from jconv.algorithm import refuses, run, steps, workspace
+from jconv.algorithm import refuses, run
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.parts import in_parts
 from jconv.spec import ROLES, ConvSpec
 from jconv.tolerance import tolerance
+from jconv.work import steps, workspace
 
 NAMES = ("xla", "im2col", "winograd", "fft", "phase_xla", "depthwise")
 LARGE = ConvSpec.of(

@@ -4,6 +4,7 @@ from jconv.algorithm import Algorithm
 from jconv.algorithms.fft import FFT, FFT_OVERLAP
 from jconv.algorithms.grouped import merged, per_group
 from jconv.algorithms.im2col import IM2COL
+from jconv.algorithms.im2col_planes import IM2COL_PLANES
 from jconv.algorithms.multiply_add import BROADCAST, DEPTHWISE, written_out
 from jconv.algorithms.overlap_add import OVERLAP_ADD
 from jconv.algorithms.patchify import PATCHIFY
@@ -15,7 +16,10 @@ from jconv.algorithms.unrolled import by_plane
 from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
 from jconv.algorithms.xla import XLA, XLA_EIGEN
 
-DIRECT = (XLA, XLA_EIGEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, PLANES, IM2COL, SHIFT, OVERLAP_ADD)
+DIRECT = (
+    *(XLA, XLA_EIGEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST),
+    *(PLANES, IM2COL, IM2COL_PLANES, SHIFT, OVERLAP_ADD),
+)
 UNROLLED = tuple(map(by_plane, (XLA, XLA_EIGEN, WINOGRAD)))
 GROUPED = (*map(per_group, (XLA, XLA_EIGEN, UNROLLED[0])), merged(per_group(XLA_EIGEN)))
 TRANSPOSED = (

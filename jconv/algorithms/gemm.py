@@ -75,3 +75,41 @@ def _turned(a: jax.Array) -> jax.Array:
 def _swapped(result: jax.Array) -> jax.Array:
     """Transposed after a product, and not within it."""
     return jnp.swapaxes(lax.optimization_barrier(result), -1, -2)
+
+
+# -- where the channels come first -----------------------------------------------------------------
+
+# Pixels of an image from which they do for a side of a product, if there are others or if it is the only one.
+WIDE, WIDE_ALONE = 256, 128
+
+
+def by_image(spec: ConvSpec, pixels: int) -> bool:
+    """Whether images of so many pixels are multiplied one by one as they lie, channels first, the kernel
+    repeated for every one."""
+    if not (spec.channels_first and isinstance(pixels, int)):
+        return False
+    if spec.batch == 1:
+        return pixels >= WIDE_ALONE
+    return pixels >= WIDE and spec.parameters <= pixels * max(spec.c, spec.o)
+
+
+def as_they_lie(w: jax.Array, x: jax.Array, spec: ConvSpec, over: int = -1) -> jax.Array:
+    """w (*g, o, k) times images x (n, *g, k, p): (n, *g, o, p); `over` is -2 for w (*g, k, o).
+
+    Small images are turned, but not the kernel: 2048→4096 on 7² takes 3.6 ms, with the kernel turned 56
+    (2026-11, jax 0.10, Intel Xeon).
+    """
+    n, *g, k, p = x.shape
+    if by_image(spec, p):
+        return each(w if over == -1 else jnp.swapaxes(w, -1, -2), x, spec)
+    rows = lax.optimization_barrier(jnp.moveaxis(x, (0, -1), (-3, -2)).reshape(*g, n * p, k))
+    batch = tuple(range(len(g)))
+    numbers = ((rows.ndim - 1,), (w.ndim + over,)), (batch, batch)
+    y = lax.dot_general(rows, w, numbers, spec.precision, preferred_element_type=spec.accumulator)
+    return jnp.moveaxis(y.reshape(*g, n, p, -1), (-3, -2), (0, -1))
+
+
+def each(w: jax.Array, x: jax.Array, spec: ConvSpec) -> jax.Array:
+    """w (*g, o, k) times every image of x (n, *g, k, p).  One batched product: the broadcast kernel is
+    small, and without it the compiler would turn the images."""
+    return product(jnp.broadcast_to(w, (x.shape[0], *w.shape)), x, spec)

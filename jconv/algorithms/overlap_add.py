@@ -23,21 +23,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import FLIPPED, Algorithm, Gemm, Loop, Step
-from jconv.algorithms.gemm import product
-from jconv.algorithms.windows import interleaving
+from jconv.algorithm import Algorithm, Gemm, Loop, Step, rewritten
+from jconv.algorithms.gemm import as_they_lie, by_image, product
+from jconv.algorithms.windows import from_planes, interleaving, planes
 from jconv.spec import ConvSpec, Ints, Role, itemsize
+from jconv.work import FLIPPED
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """One GEMM and the sum of its shifted blocks; block by block where all at once would be large."""
-    x, w = x.reshape(-1, spec.c), _blocked_kernel(w, spec)
+    w = _blocked_kernel(w, spec)
     shifts = list(itertools.product(*map(range, _blocks(spec))))
-    size = _product_bytes(spec)
-    if not isinstance(size, int) or size <= BOUND:
-        z = jnp.split(product(x, w, spec), len(shifts), axis=-1)
+    if not _is_large(spec):
+        z = jnp.split(_products(x, w, spec), len(shifts), axis=-1)
         return _cropped(functools.reduce(jnp.add, map(_shifted, z, shifts, [spec] * len(z))), spec)
-    parts = w.reshape(spec.c, len(shifts), -1)
+    x, parts = x.reshape(-1, spec.c), w.reshape(spec.c, len(shifts), -1)
 
     def add(i: jax.Array, total: jax.Array) -> jax.Array:
         z = product(x, lax.dynamic_index_in_dim(parts, i, 1, keepdims=False), spec)
@@ -51,21 +51,32 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     return _cropped(lax.fori_loop(0, len(shifts), add, nothing), spec)
 
 
+def _products(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """Every input with every tap, in the order in which x lies; but for the barrier the compiler would
+    have the product turn them for the sum."""
+    if not spec.channels_first:
+        return product(x.reshape(-1, spec.c), w, spec)
+    return from_planes(lax.optimization_barrier(as_they_lie(w, planes(x), spec)), spec.spatial)
+
+
 def _blocks(spec: ConvSpec) -> Ints:
     """Blocks of L taps per dimension."""
     return tuple(-(-k // L) for k, L in zip(spec.kernel, spec.lhs_dilation, strict=True))
 
 
 def _blocked_kernel(w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(*k, c, o) → (c, blocks · taps of a block · o): flipped, so that z lands in increasing order."""
+    """(*k, c, o) → (c, blocks · taps of a block · o): flipped, so that z lands in increasing order.  c last
+    where the channels come first, as then the kernel's channels out do, too."""
     n = spec.ndim
     w = lax.rev(w, tuple(range(n)))
     sizes = zip(_blocks(spec), spec.lhs_dilation, spec.kernel, strict=True)
     w = jnp.pad(w, [*((0, b * L - k) for b, L, k in sizes), (0, 0), (0, 0)])
     pairs = [size for pair in zip(_blocks(spec), spec.lhs_dilation, strict=True) for size in pair]
     w = w.reshape(*pairs, spec.c, spec.o)
-    w = w.transpose(2 * n, *range(0, 2 * n, 2), *range(1, 2 * n, 2), 2 * n + 1)
-    return lax.optimization_barrier(w.reshape(spec.c, -1))
+    rows = *range(0, 2 * n, 2), *range(1, 2 * n, 2), 2 * n + 1
+    if spec.channels_first and not _is_large(spec):
+        return lax.optimization_barrier(w.transpose(*rows, 2 * n).reshape(-1, spec.c))
+    return lax.optimization_barrier(w.transpose(2 * n, *rows).reshape(spec.c, -1))
 
 
 def _shifted(z: jax.Array, by: Ints, spec: ConvSpec) -> jax.Array:
@@ -86,7 +97,7 @@ def _cropped(z: jax.Array, spec: ConvSpec) -> jax.Array:
     return lax.pad(y, jnp.zeros((), y.dtype), config)
 
 
-BOUND = 16 << 20  # bytes of products held at once; 33 MiB took 30 ms where 4 MiB at a time take 7
+BOUND = 24 << 20  # bytes of products held at once; 33 MiB took 30 ms where 4 MiB at a time take 7
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -106,24 +117,45 @@ def _columns(spec: ConvSpec) -> int:
     return math.prod(_blocks(spec)) * math.prod(spec.lhs_dilation) * spec.o
 
 
+def _is_large(spec: ConvSpec) -> bool:
+    """Whether the products are added up a block at a time."""
+    size = _product_bytes(spec)
+    return isinstance(size, int) and size > BOUND
+
+
 def _product_bytes(spec: ConvSpec) -> int:
     return math.prod(spec.x_shape[:-1]) * _columns(spec) * itemsize(spec.accumulator)
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    gemm = Gemm(1, spec.batch * math.prod(spec.spatial), _columns(spec), spec.c)
-    y = math.prod(spec.y_shape) * itemsize(spec.accumulator)
+    y, added = math.prod(spec.y_shape) * itemsize(spec.accumulator), _product_bytes(spec)
     flip = Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype))
-    added = _product_bytes(spec)
-    if added > BOUND:
+    m, n, k = math.prod(spec.spatial), _columns(spec), spec.c
+    if _by_image(spec):
+        run = spec.spatial[-1] if spec.lhs_dilation[-1] == 1 else 1
+        return flip, Gemm(spec.batch, n, m, k), Loop(0, added + 2 * y, run)
+    if _is_large(spec):
         added *= 8  # a block at a time from memory, product and sum each written and read
-    return flip, gemm, Loop(0, added, spec.o), Loop(0, 2 * y, spec.o)
+    return flip, Gemm(1, spec.batch * m, n, k), Loop(0, added, spec.o), Loop(0, 2 * y, spec.o)
+
+
+def _by_image(spec: ConvSpec) -> bool:
+    """Whether the images are multiplied, and the products added up, channels first."""
+    return by_image(spec, math.prod(spec.spatial)) and not _is_large(spec)
+
+
+def reads_planes(spec: ConvSpec, role: Role) -> bool:
+    return _by_image(rewritten(spec, role))
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
     every = _product_bytes(spec)
     y = math.prod(spec.y_shape) * itemsize(spec.accumulator)
-    return y + every if every <= BOUND else max(y, every // math.prod(_blocks(spec)))
+    if _by_image(spec):  # one loop adds and interleaves
+        return every
+    return max(y, every // math.prod(_blocks(spec))) if _is_large(spec) else y + every
 
 
-OVERLAP_ADD = Algorithm("overlap_add", forward, rejects, steps, workspace)
+OVERLAP_ADD = Algorithm(
+    "overlap_add", forward, rejects, steps, workspace, reads_planes=reads_planes, reads_kernel=True
+)

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Loop, Step, refuses, run, steps_inside
-from jconv.algorithm import workspace as workspace_of
+from jconv.algorithm import Algorithm, Loop, Step, refuses, run
 from jconv.spec import ConvSpec, Role
+from jconv.work import steps_inside
+from jconv.work import workspace as workspace_of
 
 
 def in_parts(inner: Algorithm, role: Role, images: int) -> Algorithm:
@@ -37,7 +38,7 @@ def in_parts(inner: Algorithm, role: Role, images: int) -> Algorithm:
     return Algorithm(
         inner.name, how if role == "forward" else inner.forward, lambda spec: refuses(inner, role, spec),
         steps, workspace, how if role == "grad_input" else None, how if role == "grad_kernel" else None,
-        inner.exact, inner.amplification, inner.reads_planes,
+        inner.exact, inner.amplification, inner.reads_planes, inner.reads_kernel,
     )  # fmt: skip
 
 

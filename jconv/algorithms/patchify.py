@@ -95,5 +95,6 @@ def workspace(spec: ConvSpec, role: Role) -> int:
 
 
 PATCHIFY = Algorithm(
-    "patchify", forward, rejects, steps, workspace, grad_input=grad_input, grad_kernel=grad_kernel
-)
+    "patchify", forward, rejects, steps, workspace,
+    grad_input=grad_input, grad_kernel=grad_kernel, reads_kernel=True,
+)  # fmt: skip

@@ -17,10 +17,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jconv.algorithm import Algorithm, Loop, Step, always
-from jconv.algorithms.windows import padding_config, positions, spaced
+from jconv.algorithms.windows import pad, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 WRITTEN_OUT = 64  # products in the loop: they compile in 0.3 s
@@ -28,9 +27,7 @@ WRITTEN_OUT = 64  # products in the loop: they compile in 0.3 s
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """The sum over taps and channels, channels first."""
-    x = jnp.moveaxis(x.astype(spec.accumulator), -1, 1)
-    none = (0, 0, 0)
-    x = lax.pad(x, jnp.zeros((), x.dtype), [none, none, *padding_config(spec)])
+    x = pad(jnp.moveaxis(x.astype(spec.accumulator), -1, 1), spec, first=2)
     x = x.reshape(spec.batch, spec.groups, spec.c, *x.shape[2:])
     w = w.astype(spec.accumulator).reshape(*spec.kernel, spec.c, spec.groups, spec.o)
     products = [_product(x[:, :, c], w, at, c, spec) for at in positions(spec) for c in range(spec.c)]
@@ -40,9 +37,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def _product(x: jax.Array, w: jax.Array, at: Ints, c: int, spec: ConvSpec) -> jax.Array:
     """What the tap sees of (n, g, *h), times its weights: (n, g, o, *p)."""
-    for axis, (r, p) in enumerate(zip(at, spec.out_spatial, strict=True)):
-        x = spaced(x, r * spec.rhs_dilation[axis], p, spec.strides[axis], axis + 2)
-    return x[:, :, None] * w[at][c].reshape(spec.groups, spec.o, *[1] * spec.ndim)
+    return tap(x, at, spec, first=2)[:, :, None] * w[at][c].reshape(spec.groups, spec.o, *[1] * spec.ndim)
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -67,4 +62,4 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     return x if spec.channels_first else 2 * x + y
 
 
-PLANES = Algorithm("planes", forward, rejects, steps, workspace, reads_planes=always)
+PLANES = Algorithm("planes", forward, rejects, steps, workspace, reads_planes=always, reads_kernel=True)

@@ -20,37 +20,29 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
-from jconv.algorithms.gemm import product, transposed_product
-from jconv.algorithms.windows import pad, tap
+from jconv.algorithms.gemm import as_they_lie, by_image, each, product, transposed_product
+from jconv.algorithms.windows import from_planes, pad, planes, put_back, tap
 from jconv.spec import ConvSpec, Role, itemsize
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """Positions by channels times channels by channels."""
     x = _seen(x, spec)
-    if by_image(spec):
-        return _of_images(jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c), x, spec)
-    return product(x.reshape(-1, spec.c), w.reshape(spec.c, spec.o), spec)
+    if not spec.channels_first:
+        return product(x.reshape(-1, spec.c), w.reshape(spec.c, spec.o), spec)
+    y = as_they_lie(jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c), planes(x), spec)
+    return from_planes(y, spec.out_spatial)
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """g times the kernel transposed, each row put back where it was read."""
-    if by_image(spec):
-        return put_back(_of_images(w.reshape(spec.c, spec.o), g, spec).astype(spec.x_dtype), spec)
-    w = lax.optimization_barrier(jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c))
-    rows = product(g.reshape(-1, spec.o), w, spec).astype(spec.x_dtype)
-    return put_back(rows.reshape(spec.batch, *spec.out_spatial, spec.c), spec)
-
-
-def put_back(rows: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The transpose of reading every stride-th position of the padded input: zeros in between."""
-    config = [
-        (-lo, h + lo - (p - 1) * s - 1, s - 1)
-        for (lo, _), h, p, s in zip(spec.padding, spec.spatial, spec.out_spatial, spec.strides, strict=True)
-    ]
-    if all(entry == (0, 0, 0) for entry in config):
-        return rows
-    return lax.pad(rows, lax.full((), 0, rows.dtype), [(0, 0, 0), *config, (0, 0, 0)])
+    if by_image(spec, math.prod(spec.out_spatial)):
+        rows = from_planes(each(w.reshape(spec.c, spec.o), planes(g), spec), spec.out_spatial)
+    else:
+        w = lax.optimization_barrier(jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c))
+        rows = product(g.reshape(-1, spec.o), w, spec)
+    rows = rows.reshape(spec.batch, *spec.out_spatial, spec.c).astype(spec.x_dtype)
+    return put_back(rows, (0,) * spec.ndim, spec)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -58,7 +50,7 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     x = _seen(x, spec)
     if not spec.channels_first:
         return transposed_product(x.reshape(-1, spec.c), g.reshape(-1, spec.o), spec)
-    x, g = _planes(x), _planes(g)
+    x, g = planes(x), planes(g)
     if summed_by_image(spec):
         w = product(g, jnp.swapaxes(x, 1, 2), spec).sum(0)
     else:
@@ -69,30 +61,6 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 def _seen(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """(n, *p, c): the pixels that an output reads."""
     return tap(pad(x, spec), (0,) * spec.ndim, spec)
-
-
-def _planes(x: jax.Array) -> jax.Array:
-    """(n, *p, c) → (n, c, Π p), nothing moved where the channels come first.  The axis moves before any
-    reshape, or else the compiler does not see that it undoes what the door did."""
-    x = jnp.moveaxis(x, -1, 1)
-    return x.reshape(*x.shape[:2], -1)
-
-
-def _of_images(w: jax.Array, x: jax.Array, spec: ConvSpec) -> jax.Array:
-    """w (o, c) times the planes of every image: (n, *p, o).  One batched product: the broadcast kernel
-    is small, and without it the compiler would turn the images."""
-    w = jnp.broadcast_to(w, (spec.batch, *w.shape))
-    y = product(w, _planes(x), spec)
-    return jnp.moveaxis(y.reshape(*y.shape[:2], *spec.out_spatial), 1, -1)
-
-
-WIDE = 256  # pixels of an image from which they do for a side of a product: 7² and 14² are better turned
-
-
-def by_image(spec: ConvSpec) -> bool:
-    """Whether the images are multiplied as they lie, channels first."""
-    pixels = math.prod(spec.out_spatial)
-    return spec.channels_first and isinstance(pixels, int) and pixels >= WIDE
 
 
 def summed_by_image(spec: ConvSpec) -> bool:
@@ -118,7 +86,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_kernel":
         return *moved, *_steps_of_grad_kernel(spec)
     n, k = (spec.o, spec.c) if role == "forward" else (spec.c, spec.o)
-    if by_image(spec):
+    if by_image(spec, math.prod(spec.out_spatial)):
         return Gemm(spec.batch, n, math.prod(spec.out_spatial), k), *moved
     return Gemm(1, spec.positions, n, k), *moved
 
@@ -134,10 +102,10 @@ def _steps_of_grad_kernel(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def reads_planes(spec: ConvSpec, role: Role) -> bool:
-    return role == "grad_kernel" or by_image(spec)
+    return role == "grad_kernel" or by_image(spec, math.prod(spec.out_spatial))
 
 
 POINTWISE = Algorithm(
     "pointwise", forward, rejects, steps,
-    grad_input=grad_input, grad_kernel=grad_kernel, reads_planes=reads_planes,
+    grad_input=grad_input, grad_kernel=grad_kernel, reads_planes=reads_planes, reads_kernel=True,
 )  # fmt: skip

@@ -27,9 +27,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import FLIPPED, Algorithm, Loop, Step
+from jconv.algorithm import Algorithm, Loop, Step
 from jconv.algorithms.windows import interleaving
 from jconv.spec import ConvSpec, Role, extent, itemsize
+from jconv.work import FLIPPED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,4 +185,5 @@ def by_phase(inner: Algorithm, written_out: Count | None = None) -> Algorithm:
         functools.partial(_workspace, inner, written_out),
         exact=inner.exact,
         reads_planes=inner.reads_planes,
+        reads_kernel=True,
     )

@@ -24,11 +24,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithm import Algorithm, Loop, Step, run, steps_inside
-from jconv.algorithm import workspace as workspace_of
+from jconv.algorithm import Algorithm, Loop, Step, run
 from jconv.algorithms import blocks
 from jconv.algorithms.windows import pad, padded_bytes, tap_along
 from jconv.spec import ConvSpec, Role, itemsize
+from jconv.work import steps_inside
+from jconv.work import workspace as workspace_of
 
 MAX_TAPS = 16  # along the first axis; one slice each
 

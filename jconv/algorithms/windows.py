@@ -20,15 +20,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.spec import ConvSpec, extent, itemsize
+from jconv.spec import ConvSpec, Ints, extent, itemsize
 
 
-def pad(x: jax.Array, spec: ConvSpec) -> jax.Array:
-    """x (n, *h, channels) dilated, padded and cut to exactly the extent the taps read."""
-    config, none = padding_config(spec), (0, 0, 0)
+def pad(x: jax.Array, spec: ConvSpec, first: int = 1) -> jax.Array:
+    """x dilated, padded and cut to exactly the extent the taps read; `first` is its first spatial axis."""
+    return _padded(x, padding_config(spec), first)
+
+
+def _padded(x: jax.Array, config: list[tuple[int, int, int]], first: int) -> jax.Array:
+    none = (0, 0, 0)
     if all(entry == none for entry in config):
         return x
-    return lax.pad(x, jnp.zeros((), x.dtype), [none, *config, none])
+    rest = [none] * (x.ndim - first - len(config))
+    return lax.pad(x, jnp.zeros((), x.dtype), [*[none] * first, *config, *rest])
 
 
 def padded_bytes(spec: ConvSpec) -> int:
@@ -54,6 +59,18 @@ def padding_config(spec: ConvSpec) -> list[tuple[int, int, int]]:
     ]
 
 
+def planes(x: jax.Array) -> jax.Array:
+    """(n, *p, c) → (n, c, Π p), nothing moved where the channels come first.  The axis moves before any
+    reshape, or else the compiler does not see that it undoes what the door did."""
+    x = jnp.moveaxis(x, -1, 1)
+    return x.reshape(*x.shape[:2], -1)
+
+
+def from_planes(x: jax.Array, spatial: Ints) -> jax.Array:
+    """(n, c, Π p) → (n, *p, c)."""
+    return jnp.moveaxis(x.reshape(*x.shape[:2], *spatial), 1, -1)
+
+
 def groups_as_batch(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
     """x as (g·n, *h, c), and the spec of the windows of a group: its taps are slices of all groups."""
     each = spec.replace(batch=spec.groups * spec.batch, in_channels=spec.c, groups=1)
@@ -66,17 +83,25 @@ def positions(spec: ConvSpec) -> Iterator[tuple[int, ...]]:
     return itertools.product(*map(range, spec.kernel))
 
 
-def tap(padded: jax.Array, at: Sequence[int], spec: ConvSpec) -> jax.Array:
-    """What the tap `at` sees of the padded input: (n, *p, channels)."""
+def tap(padded: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) -> jax.Array:
+    """What the tap `at` sees of the padded input, whose first spatial axis is `first`."""
     for axis, r in enumerate(at):
-        padded = tap_along(padded, axis, r, spec)
+        padded = tap_along(padded, axis, r, spec, first)
     return padded
 
 
-def tap_along(padded: jax.Array, axis: int, r: int, spec: ConvSpec) -> jax.Array:
+def tap_along(padded: jax.Array, axis: int, r: int, spec: ConvSpec, first: int = 1) -> jax.Array:
     """The slice of one spatial axis that tap `r` sees."""
     start, count = r * spec.rhs_dilation[axis], spec.out_spatial[axis]
-    return spaced(padded, start, count, spec.strides[axis], axis + 1)
+    return spaced(padded, start, count, spec.strides[axis], first + axis)
+
+
+def put_back(seen: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) -> jax.Array:
+    """The adjoint of `tap` of `pad`, of an input that is not dilated: zeros where the tap saw nothing."""
+    starts = [lo - r * d for (lo, _), r, d in zip(spec.padding, at, spec.rhs_dilation, strict=True)]
+    sizes = zip(starts, spec.spatial, spec.out_spatial, spec.strides, strict=True)
+    config = [(-start, h + start - extent(p, s), s - 1) for start, h, p, s in sizes]
+    return _padded(seen, config, first)
 
 
 def spaced(x: jax.Array, start: int, count: int, stride: int, axis: int) -> jax.Array:

@@ -26,7 +26,7 @@ from jax import lax
 import jconv
 from jconv import cases
 from jconv import layout as layouts
-from jconv.algorithm import Algorithm, refuses, workspace
+from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.bench import contest_torch
 from jconv.bench.layers import Layer
@@ -35,6 +35,7 @@ from jconv.choice import choose
 from jconv.derivatives import convolve
 from jconv.spec import ConvSpec, Ints, Role
 from jconv.tolerance import tolerance
+from jconv.work import workspace
 
 MODES: dict[str, tuple[str, lax.Precision | None]] = {  # dtype of the arrays, precision of the products
     "f32": ("float32", lax.Precision.HIGHEST),

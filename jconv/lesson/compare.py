@@ -11,10 +11,11 @@ import itertools
 import math
 from typing import Any
 
-from jconv.algorithm import Algorithm, Fft, Gemm, Loop, steps, workspace
+from jconv.algorithm import Algorithm, Fft, Gemm, Loop
 from jconv.algorithms import ALGORITHMS
 from jconv.choice import Choice, choose
 from jconv.spec import ConvSpec
+from jconv.work import steps, workspace
 
 PLATFORM = "cpu"
 FIELDS = {
