@@ -48,7 +48,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """The kernel transposed times g, and the planes of every tap put back where it read them."""
-    taps = as_they_lie(_rows(w, spec), _by_group(g, spec), spec, over=-2)
+    taps = as_they_lie(_rows(w, spec), _by_group(g, spec), spec, "grad_input")
     taps = lax.optimization_barrier(taps)
     taps = taps.reshape(spec.batch, spec.in_channels, spec.taps, *spec.out_spatial)
     x = (put_back(taps[:, :, i], at, spec, first=2) for i, at in enumerate(positions(spec)))
@@ -87,6 +87,8 @@ WRITTEN_OUT = 64  # taps, each a slice
 def rejects(spec: ConvSpec) -> str | None:
     if not spec.ndim:
         return "there is no spatial axis to slide along"
+    if spec.taps == spec.groups == 1:
+        return "one tap and one group: the columns are the image, which is 'pointwise'"
     if spec.taps > WRITTEN_OUT:
         return f"the kernel has {spec.taps} taps; at most {WRITTEN_OUT} are written out"
     if any(d != 1 for d in spec.lhs_dilation):
@@ -102,17 +104,20 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def _copies(spec: ConvSpec, role: Role) -> tuple[Loop, ...]:
-    """Of the columns, twice or, with a stride, value by value; again turned for the product of a
-    kernel gradient, or of small images with their result, and of everything where the channels come last."""
+    """Of the columns, written twice or put back once, and with a stride value by value; again turned for the
+    product of a kernel gradient, or of small images with their result, and all of it where the channels come
+    last."""
     plain = all(s == 1 for s in spec.strides)
-    columns = Loop(0, (4 if plain else 8) * columns_bytes(spec), spec.out_spatial[-1] if plain else 1)
+    passes = 8 if not plain else 2 if role == "grad_input" else 4
+    columns = Loop(0, passes * columns_bytes(spec), spec.out_spatial[-1] if plain else 1)
     if not spec.channels_first:
         w = spec.parameters * itemsize(spec.w_dtype)
         return columns, Loop(0, 2 * (columns_bytes(spec) + spec.image_bytes + w), 1)
-    if role != "grad_kernel" and by_image(spec, math.prod(spec.out_spatial)):
+    if role != "grad_kernel" and by_image(spec, math.prod(spec.out_spatial), role):
         return (columns,)
-    y = 0 if role == "grad_kernel" else math.prod(spec.y_shape) * itemsize(spec.y_dtype)
-    return columns, Loop(0, 2 * (columns_bytes(spec) + y), 1)
+    if role == "grad_kernel":
+        return columns, Loop(0, 2 * columns_bytes(spec), 1)
+    return columns, Loop(0, 2 * (columns_bytes(spec) + math.prod(spec.y_shape) * itemsize(spec.y_dtype)), 4)
 
 
 def _products(spec: ConvSpec, role: Role) -> tuple[Gemm, ...]:
@@ -120,7 +125,7 @@ def _products(spec: ConvSpec, role: Role) -> tuple[Gemm, ...]:
     if role == "grad_kernel":
         return (Gemm(spec.groups, spec.o, k, spec.positions, transposed=True),)
     m, n = (spec.o, k) if role == "forward" else (k, spec.o)
-    if by_image(spec, pixels):
+    if by_image(spec, pixels, role):
         return (Gemm(spec.batch * spec.groups, m, pixels, n),)
     return (Gemm(spec.groups, spec.positions, m, n),)
 

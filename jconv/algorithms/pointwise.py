@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
-from jconv.algorithms.gemm import as_they_lie, by_image, each, product, transposed_product
+from jconv.algorithms.gemm import as_they_lie, by_image, product, transposed_product
 from jconv.algorithms.windows import from_planes, pad, planes, put_back, tap
 from jconv.spec import ConvSpec, Role, itemsize
 
@@ -30,17 +30,20 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     x = _seen(x, spec)
     if not spec.channels_first:
         return product(x.reshape(-1, spec.c), w.reshape(spec.c, spec.o), spec)
-    y = as_they_lie(jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c), planes(x), spec)
-    return from_planes(y, spec.out_spatial)
+    return from_planes(as_they_lie(_rows(w, spec), planes(x), spec), spec.out_spatial)
+
+
+def _rows(w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(o, c): as a kernel lies whose channels come first."""
+    return jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c)
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """g times the kernel transposed, each row put back where it was read."""
-    if by_image(spec, math.prod(spec.out_spatial)):
-        rows = from_planes(each(w.reshape(spec.c, spec.o), planes(g), spec), spec.out_spatial)
+    if spec.channels_first:
+        rows = from_planes(as_they_lie(_rows(w, spec), planes(g), spec, "grad_input"), spec.out_spatial)
     else:
-        w = lax.optimization_barrier(jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c))
-        rows = product(g.reshape(-1, spec.o), w, spec)
+        rows = product(g.reshape(-1, spec.o), lax.optimization_barrier(_rows(w, spec)), spec)
     rows = rows.reshape(spec.batch, *spec.out_spatial, spec.c).astype(spec.x_dtype)
     return put_back(rows, (0,) * spec.ndim, spec)
 
@@ -86,7 +89,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_kernel":
         return *moved, *_steps_of_grad_kernel(spec)
     n, k = (spec.o, spec.c) if role == "forward" else (spec.c, spec.o)
-    if by_image(spec, math.prod(spec.out_spatial)):
+    if by_image(spec, math.prod(spec.out_spatial), role):
         return Gemm(spec.batch, n, math.prod(spec.out_spatial), k), *moved
     return Gemm(1, spec.positions, n, k), *moved
 
@@ -102,7 +105,7 @@ def _steps_of_grad_kernel(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def reads_planes(spec: ConvSpec, role: Role) -> bool:
-    return role == "grad_kernel" or by_image(spec, math.prod(spec.out_spatial))
+    return role == "grad_kernel" or by_image(spec, math.prod(spec.out_spatial), role)
 
 
 POINTWISE = Algorithm(
