@@ -51,6 +51,13 @@ def is_long(k: int, m: int, n: int) -> bool:
     return isinstance(k, int) and k >= max(LONG, 4 * PARTS * max(m, n))
 
 
+def by_rows(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(…, m, k) times (…, n, k) transposed, both as they lie."""
+    last, batch = a.ndim - 1, tuple(range(a.ndim - 2))
+    numbers = ((last,), (last,)), (batch, batch)
+    return lax.dot_general(a, b, numbers, spec.precision, preferred_element_type=spec.accumulator)
+
+
 def unturned_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, k, m) transposed times (…, k, n), both as they lie; the narrower first, or it takes up to
     twice as long."""
@@ -103,9 +110,7 @@ def as_they_lie(w: jax.Array, x: jax.Array, spec: ConvSpec, role: Role = "forwar
     if by_image(spec, p, role):
         return _each(w if role == "forward" else jnp.swapaxes(w, -1, -2), x, spec)
     rows = lax.optimization_barrier(jnp.moveaxis(x, (0, -1), (-3, -2)).reshape(*g, n * p, k))
-    batch = tuple(range(len(g)))
-    numbers = ((rows.ndim - 1,), (w.ndim - (1 if role == "forward" else 2),)), (batch, batch)
-    y = lax.dot_general(rows, w, numbers, spec.precision, preferred_element_type=spec.accumulator)
+    y = by_rows(rows, w, spec) if role == "forward" else product(rows, w, spec)
     return jnp.moveaxis(y.reshape(*g, n, p, -1), (-3, -2), (0, -1))
 
 

@@ -8,7 +8,9 @@ stays under it whatever the input.  Wins for small kernels over many channels, w
 the copy, for dtypes that XLA has no fast convolution for (integers, complex), and for kernels under
 vmap; loses where the copy is the work (depthwise, large images with few channels).
 
-grad_kernel is columnsᵀ · g: the same columns again.
+grad_kernel is columnsᵀ · g: the same columns again.  grad_input is g · wᵀ, the gradient of the columns,
+put back where they were read (col2im): the kernel is read as it lies, where a convolution of g would turn
+and flip it first (512→512, 3×3 on 7²: 1.8 ms instead of 4.8; 2026-11, jax 0.10, Intel Xeon, 2 cores).
 
 Source: Chellapilla, Puri & Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -16,16 +18,26 @@ processing", 2006.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step
+from jconv.algorithm import Algorithm, Gemm, Loop, Step, grad_input_as_forward
 from jconv.algorithms import blocks
-from jconv.algorithms.gemm import product, transposed_product
-from jconv.algorithms.windows import columns_bytes, groups_as_batch, padded_bytes, patches
+from jconv.algorithms.gemm import by_rows, product, transposed_product
+from jconv.algorithms.windows import (
+    columns_bytes,
+    groups_as_batch,
+    padded_bytes,
+    patches,
+    positions,
+    put_back,
+)
 from jconv.spec import ConvSpec, Role
+from jconv.work import turning
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -40,6 +52,24 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 def _multiplied(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     y = product(columns(x, spec), w, spec)
     return jnp.moveaxis(y, 0, 1).reshape(spec.y_shape)
+
+
+def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """g times the kernel transposed, put back tap by tap; a convolution of g where that would take bands."""
+    if not _is_put_back(spec):
+        return grad_input_as_forward(forward, g, w, spec)
+    g = jnp.moveaxis(g.reshape(-1, spec.groups, spec.o), 1, 0)
+    w = jnp.moveaxis(w.reshape(spec.taps * spec.c, spec.groups, spec.o), 1, 0)
+    taps = lax.optimization_barrier(by_rows(g, w, spec))
+    taps = taps.reshape(spec.groups, spec.batch, *spec.out_spatial, spec.taps, spec.c)
+    x = (put_back(taps[..., i, :], at, spec, first=2) for i, at in enumerate(positions(spec)))
+    return jnp.moveaxis(functools.reduce(jnp.add, x), 0, -2).reshape(spec.x_shape)
+
+
+def _is_put_back(spec: ConvSpec) -> bool:
+    """Whether grad_input puts the columns back: they are few, and the input has no gaps."""
+    size, plain = columns_bytes(spec), all(d == 1 for d in spec.lhs_dilation)
+    return plain and 1 <= spec.taps <= WRITTEN_OUT and isinstance(size, int) and size <= blocks.BOUND
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -62,6 +92,7 @@ def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 MAX_SLICES = 150
+WRITTEN_OUT = 64  # taps put back in one loop
 LINE = 16  # words of a cache line
 
 
@@ -72,6 +103,8 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    if role == "grad_input" and not _is_put_back(spec):
+        return turning(spec), *steps(spec.as_grad_input(), "forward")
     part = blocks.band(spec, columns_bytes(spec))
     count = -(-spec.positions // max(part.positions, 1))
     m, k = part.positions, spec.taps * spec.c
@@ -79,13 +112,28 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     skips = max(spec.strides, default=1) > 1 and spec.c < LINE
     passes = (2 if count == 1 else 6) + skips  # what a stride leaves out of a cache line is read all the same
     copy = Loop(0, passes * columns_bytes(part) + 8 * moved, spec.c)
+    if role == "grad_input":
+        return Gemm(spec.groups, m, k, spec.o), *_putting_back(spec), copy
     if role == "grad_kernel":
         return (copy, Gemm(spec.groups, k, spec.o, m, transposed=True)) * count
     return (copy, Gemm(spec.groups, m, spec.o, k)) * count
 
 
+def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
+    """What grad_input pays for besides: a kernel's groups apart; with a stride, every tap asked at every
+    input; and where the channels come first, the columns read value by value."""
+    apart = (Loop(0, 64 * spec.parameters, spec.o),) if spec.groups > 1 else ()
+    gaps = Loop(12 * spec.taps * math.prod(spec.x_shape), 0)
+    asked = (gaps,) if any(s > 1 for s in spec.strides) else ()
+    return *apart, *asked, *((Loop(0, 8 * columns_bytes(spec), 1),) if spec.channels_first else ())
+
+
 def workspace(spec: ConvSpec, role: Role) -> int:
+    if role == "grad_input" and not _is_put_back(spec):
+        return workspace(spec.as_grad_input(), "forward")
     return 2 * columns_bytes(blocks.band(spec, columns_bytes(spec))) + padded_bytes(spec)
 
 
-IM2COL = Algorithm("im2col", forward, rejects, steps, workspace, grad_kernel=grad_kernel)
+IM2COL = Algorithm(
+    "im2col", forward, rejects, steps, workspace, grad_input=grad_input, grad_kernel=grad_kernel
+)

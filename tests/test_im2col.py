@@ -1,0 +1,31 @@
+"""The input gradient of im2col, both ways: columns put back, or a convolution of g where they are many."""
+
+import pytest
+
+from jconv import cases
+from jconv.algorithm import run
+from jconv.algorithms import ALGORITHMS, blocks
+from jconv.tolerance import tolerance
+from jconv.work import steps, workspace
+
+NAMES = ["everything", "crop", "wide_padding", "gaps", "3d_everything", "1d"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bound", [0, 1 << 30], ids=["a convolution of g", "put back"])
+def test_both_ways_are_the_gradient(name, bound, monkeypatch):
+    monkeypatch.setattr(blocks, "BOUND", bound)
+    spec = cases.named(name).spec
+    g, w = cases.operands("grad_input", cases.normal(spec))
+    got = run(ALGORITHMS["im2col"], "grad_input", g, w, spec)
+    bound = tolerance("float32", cases.reduction("grad_input", spec))
+    assert cases.error(got, cases.reference("grad_input", g, w, spec)) <= bound
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_differ_in_what_they_cost(name, monkeypatch):
+    spec = cases.named(name).spec
+    here = steps(ALGORITHMS["im2col"], "grad_input", spec), workspace(ALGORITHMS["im2col"], "grad_input", spec)
+    monkeypatch.setattr(blocks, "BOUND", 0)
+    assert steps(ALGORITHMS["im2col"], "grad_input", spec) != here[0]
+    assert workspace(ALGORITHMS["im2col"], "grad_input", spec) != here[1]
