@@ -25,7 +25,8 @@ def test_both_ways_are_the_gradient(name, bound, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_they_differ_in_what_they_cost(name, monkeypatch):
     spec = cases.named(name).spec
-    here = steps(ALGORITHMS["im2col"], "grad_input", spec), workspace(ALGORITHMS["im2col"], "grad_input", spec)
+    asked = ALGORITHMS["im2col"], "grad_input", spec
+    done, kept = steps(*asked), workspace(*asked)
     monkeypatch.setattr(blocks, "BOUND", 0)
-    assert steps(ALGORITHMS["im2col"], "grad_input", spec) != here[0]
-    assert workspace(ALGORITHMS["im2col"], "grad_input", spec) != here[1]
+    assert steps(*asked) != done
+    assert workspace(*asked) != kept
