@@ -121,7 +121,7 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
     if spec.is_empty:  # costs may divide by its sizes
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
     rates, asked = platforms.of(platform), spec
-    spec = real_valued(spec)
+    spec = real_valued(spec if rates.turns else spec.replace(channels_first=False))
     records = {name: fitting(algorithm, role, spec) for name, algorithm in ALGORITHMS.items()}
     reasons = {name: refuses(a, role, spec) or not_allowed(a, role, spec) for name, a in records.items()}
     able = [a for name, a in records.items() if reasons[name] is None]

@@ -65,6 +65,7 @@ class Platform:
       fresh: extra seconds per byte of temporaries of more than `large` bytes.
       fft: real transforms.
       native: the platform's own convolution, by route.
+      turns: whether its own convolution wants the channels last, and arrays that lie otherwise are turned.
       call: starting one step; `batched`: each further product of a batched GEMM.
       measured: whether these are measured times, or only what a data sheet promises.
     """
@@ -82,6 +83,7 @@ class Platform:
     call: float
     batched: float
     blocked: float = 1.0
+    turns: bool = True
     measured: bool = True
 
 
@@ -149,6 +151,7 @@ GPU = Platform(
     native={"cudnn": Route(40e12, 32, 32, bandwidth=3e12, call=4e-6)},
     call=4e-6,
     batched=0.0,
+    turns=False,  # cuDNN reads either order
     measured=False,
 )
 CPUS = {"AuthenticAMD": EPYC, "GenuineIntel": XEON}

@@ -54,3 +54,12 @@ def test_the_maker_is_read_where_the_system_tells(monkeypatch):
     monkeypatch.setattr(platforms, "open", missing, raising=False)
     monkeypatch.setattr(platforms.host, "processor", lambda: "Intel64 Family 6 Model 85, GenuineIntel")
     assert read() == "GenuineIntel"
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_where_nothing_is_turned_the_layout_does_not_matter(spec, role):
+    last, first = (choice.choose(spec.replace(channels_first=hint), role, "cuda") for hint in (False, True))
+    assert last.seconds == first.seconds
+    assert last.algorithm == first.algorithm
+    assert first.spec.channels_first

@@ -18,7 +18,6 @@ processing", 2006.
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax
@@ -28,14 +27,7 @@ from jax import lax
 from jconv.algorithm import Algorithm, Gemm, Loop, Step, grad_input_as_forward
 from jconv.algorithms import blocks
 from jconv.algorithms.gemm import by_rows, product, transposed_product
-from jconv.algorithms.windows import (
-    columns_bytes,
-    groups_as_batch,
-    padded_bytes,
-    patches,
-    positions,
-    put_back,
-)
+from jconv.algorithms.windows import columns_bytes, groups_as_batch, padded_bytes, patches, put_together
 from jconv.spec import ConvSpec, Role
 from jconv.work import turning
 
@@ -62,8 +54,8 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     w = jnp.moveaxis(w.reshape(spec.taps * spec.c, spec.groups, spec.o), 1, 0)
     taps = lax.optimization_barrier(by_rows(g, w, spec))
     taps = taps.reshape(spec.groups, spec.batch, *spec.out_spatial, spec.taps, spec.c)
-    x = (put_back(taps[..., i, :], at, spec, first=2) for i, at in enumerate(positions(spec)))
-    return jnp.moveaxis(functools.reduce(jnp.add, x), 0, -2).reshape(spec.x_shape)
+    x = put_together((taps[..., i, :] for i in range(spec.taps)), spec, first=2)
+    return jnp.moveaxis(x, 0, -2).reshape(spec.x_shape)
 
 
 def _is_put_back(spec: ConvSpec) -> bool:

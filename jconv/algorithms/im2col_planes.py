@@ -5,8 +5,8 @@
 
 The same sum as in `im2col` with rows and columns exchanged.  Where the user's arrays are NCHW and OIHW it
 turns neither image nor kernel, and turning the kernel is most of the work of a layer of many channels and
-few pixels (512→512, 3×3 on 7²: 1.5 ms, lax 2.9, of which 2 are the kernel's; its gradients 2.3 and 1.2 ms
-instead of 3.8 and 4.7; 2026-11, jax 0.10, Intel Xeon, 2 cores).  Loses where the image is the larger, and
+few pixels (512→512, 3×3 on 7²: 1.6 ms, lax 2.8, and its gradients 1.2 and 1.3 instead of 3.8 and 3.3;
+2026-11, jax 0.10, Intel Xeon, 2 cores).  Loses where the image is the larger, and
 with strides, where the neighbours of a row are not neighbours in memory.
 
 grad_input multiplies by the kernel transposed and adds the planes up where they were read (col2im);
@@ -17,7 +17,6 @@ Source: Jia et al., "Caffe", 2014.
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax
@@ -34,7 +33,7 @@ from jconv.algorithms.windows import (
     padded_bytes,
     planes,
     positions,
-    put_back,
+    put_together,
     tap,
 )
 from jconv.spec import ConvSpec, Role, itemsize
@@ -51,8 +50,8 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     taps = as_they_lie(_rows(w, spec), _by_group(g, spec), spec, "grad_input")
     taps = lax.optimization_barrier(taps)
     taps = taps.reshape(spec.batch, spec.in_channels, spec.taps, *spec.out_spatial)
-    x = (put_back(taps[:, :, i], at, spec, first=2) for i, at in enumerate(positions(spec)))
-    return jnp.moveaxis(functools.reduce(jnp.add, x), 1, -1)
+    x = put_together((taps[:, :, i] for i in range(spec.taps)), spec, first=2)
+    return jnp.moveaxis(x, 1, -1)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -113,11 +112,12 @@ def _copies(spec: ConvSpec, role: Role) -> tuple[Loop, ...]:
     if not spec.channels_first:
         w = spec.parameters * itemsize(spec.w_dtype)
         return columns, Loop(0, 2 * (columns_bytes(spec) + spec.image_bytes + w), 1)
-    if role != "grad_kernel" and by_image(spec, math.prod(spec.out_spatial), role):
-        return (columns,)
     if role == "grad_kernel":
         return columns, Loop(0, 2 * columns_bytes(spec), 1)
-    return columns, Loop(0, 2 * (columns_bytes(spec) + math.prod(spec.y_shape) * itemsize(spec.y_dtype)), 4)
+    if by_image(spec, math.prod(spec.out_spatial), role):
+        return (columns,)
+    y = math.prod(spec.y_shape) * itemsize(spec.y_dtype)
+    return columns, Loop(0, 2 * (columns_bytes(spec) + y), 4)
 
 
 def _products(spec: ConvSpec, role: Role) -> tuple[Gemm, ...]:
@@ -131,7 +131,9 @@ def _products(spec: ConvSpec, role: Role) -> tuple[Gemm, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    kernels = 0 if role == "grad_kernel" else spec.batch * spec.parameters * itemsize(spec.w_dtype)
+    """The columns twice, x padded, and the kernel where it is repeated for every image."""
+    repeated = role != "grad_kernel" and by_image(spec, math.prod(spec.out_spatial), role)
+    kernels = spec.batch * spec.parameters * itemsize(spec.w_dtype) if repeated else 0
     return 2 * columns_bytes(spec) + padded_bytes(spec) + kernels
 
 

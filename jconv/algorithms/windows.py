@@ -12,9 +12,10 @@ and the taps that meet at t are those with r·rhs_dilation ≡ t (mod stride): o
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,12 @@ def padding_config(spec: ConvSpec) -> list[tuple[int, int, int]]:
             spec.padding, needed, spec.padded, spec.lhs_dilation, strict=True
         )
     ]
+
+
+def put_together(seen: Iterable[jax.Array], spec: ConvSpec, first: int = 1) -> jax.Array:
+    """What every tap saw, in the order of the kernel's memory, added up where it saw it."""
+    taps = zip(seen, positions(spec), strict=True)
+    return functools.reduce(jnp.add, (put_back(one, at, spec, first) for one, at in taps))
 
 
 def planes(x: jax.Array) -> jax.Array:
