@@ -179,7 +179,7 @@ def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
 
     A derived role needs the rewritten spec to be acceptable; an own one only the forward's.
     """
-    if role == "forward" or getattr(algorithm, role):
+    if getattr(algorithm, role):
         return algorithm.rejects(spec)
     return algorithm.rejects(rewritten(spec, role))
 

@@ -39,7 +39,7 @@ def _kernel_turned(spec: ConvSpec) -> int:
 def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
     """The steps of `role`, rewritten to a forward where the algorithm has none of its own; without what
     the algorithm around it does for all it calls."""
-    if role == "forward" or getattr(algorithm, role):
+    if getattr(algorithm, role):
         return algorithm.steps(spec, role)
     moved = (turning(spec),) if role == "grad_input" else ()
     return *moved, *algorithm.steps(rewritten(spec, role), "forward")
@@ -60,6 +60,6 @@ def turning(spec: ConvSpec) -> Loop:
 
 def workspace(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
     """Bytes of temporaries of `role`, like `steps`."""
-    if role == "forward" or getattr(algorithm, role):
+    if getattr(algorithm, role):
         return algorithm.workspace(spec, role)
     return algorithm.workspace(rewritten(spec, role), "forward")

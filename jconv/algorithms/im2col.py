@@ -34,7 +34,7 @@ from jconv.work import turning
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """Columns times kernel, band by band."""
-    w = jnp.moveaxis(w.reshape(spec.taps * spec.c, spec.groups, spec.o), 1, 0)
+    w = _matrices(w, spec)
     part = blocks.band(spec, columns_bytes(spec))
     if part is spec:
         return _multiplied(x, w, spec)
@@ -50,9 +50,7 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """g times the kernel transposed, put back tap by tap; a convolution of g where that would take bands."""
     if not _is_put_back(spec):
         return grad_input_as_forward(forward, g, w, spec)
-    g = jnp.moveaxis(g.reshape(-1, spec.groups, spec.o), 1, 0)
-    w = jnp.moveaxis(w.reshape(spec.taps * spec.c, spec.groups, spec.o), 1, 0)
-    taps = lax.optimization_barrier(by_rows(g, w, spec))
+    taps = lax.optimization_barrier(by_rows(_matrices(g, spec), _matrices(w, spec), spec))
     taps = taps.reshape(spec.groups, spec.batch, *spec.out_spatial, spec.taps, spec.c)
     x = put_together((taps[..., i, :] for i in range(spec.taps)), spec, first=2)
     return jnp.moveaxis(x, 0, -2).reshape(spec.x_shape)
@@ -73,9 +71,13 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _multiplied_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    g = jnp.moveaxis(g.reshape(-1, spec.groups, spec.o), 1, 0)
-    w = transposed_product(columns(x, spec), g, spec)
+    w = transposed_product(columns(x, spec), _matrices(g, spec), spec)
     return jnp.moveaxis(w, 0, 1).reshape(spec.w_shape)
+
+
+def _matrices(a: jax.Array, spec: ConvSpec) -> jax.Array:
+    """w or g (…, g·o) → (g, …, o), a matrix for each group: (g, r·c, o) or (g, n·p, o)."""
+    return jnp.moveaxis(a.reshape(-1, spec.groups, spec.o), 1, 0)
 
 
 def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:

@@ -110,8 +110,7 @@ def _copies(spec: ConvSpec, role: Role) -> tuple[Loop, ...]:
     passes = 8 if not plain else 2 if role == "grad_input" else 4
     columns = Loop(0, passes * columns_bytes(spec), spec.out_spatial[-1] if plain else 1)
     if not spec.channels_first:
-        w = spec.parameters * itemsize(spec.w_dtype)
-        return columns, Loop(0, 2 * (columns_bytes(spec) + spec.image_bytes + w), 1)
+        return columns, Loop(0, 2 * (columns_bytes(spec) + spec.bytes), 1)
     if role == "grad_kernel":
         return columns, Loop(0, 2 * columns_bytes(spec), 1)
     if by_image(spec, math.prod(spec.out_spatial), role):

@@ -60,12 +60,6 @@ def padding_config(spec: ConvSpec) -> list[tuple[int, int, int]]:
     ]
 
 
-def put_together(seen: Iterable[jax.Array], spec: ConvSpec, first: int = 1) -> jax.Array:
-    """What every tap saw, in the order of the kernel's memory, added up where it saw it."""
-    taps = zip(seen, positions(spec), strict=True)
-    return functools.reduce(jnp.add, (put_back(one, at, spec, first) for one, at in taps))
-
-
 def planes(x: jax.Array) -> jax.Array:
     """(n, *p, c) → (n, c, Π p), nothing moved where the channels come first.  The axis moves before any
     reshape, or else the compiler does not see that it undoes what the door did."""
@@ -109,6 +103,12 @@ def put_back(seen: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1)
     sizes = zip(starts, spec.spatial, spec.out_spatial, spec.strides, strict=True)
     config = [(-start, h + start - extent(p, s), s - 1) for start, h, p, s in sizes]
     return _padded(seen, config, first)
+
+
+def put_together(seen: Iterable[jax.Array], spec: ConvSpec, first: int = 1) -> jax.Array:
+    """What every tap saw, in the order of the kernel's memory, added up where it saw it."""
+    taps = zip(seen, positions(spec), strict=True)
+    return functools.reduce(jnp.add, (put_back(one, at, spec, first) for one, at in taps))
 
 
 def spaced(x: jax.Array, start: int, count: int, stride: int, axis: int) -> jax.Array:
