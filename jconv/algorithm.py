@@ -78,12 +78,12 @@ def no_workspace(spec: ConvSpec, role: Role) -> int:
 
 
 def never(spec: ConvSpec, role: Role) -> bool:
-    """Whether an algorithm reads planes that wants its arrays channels last."""
+    """Whatever the spec and the role, not."""
     return False
 
 
 def always(spec: ConvSpec, role: Role) -> bool:
-    """Whether an algorithm reads planes whose steps say what that costs."""
+    """Whatever the spec and the role."""
     return True
 
 
@@ -111,6 +111,8 @@ class Algorithm:
       reads_planes: `(spec, role) -> ` whether arrays that lie channels first are taken as they lie, or
         `steps` says what they cost; any other algorithm pays for turning them.
       reads_kernel: whether a kernel whose channels come first is taken as it lies, likewise.
+      own: `(spec, role) -> ` whether the gradient given here serves this spec; where not, the rewritten
+        forward does.
 
     >>> from jconv.algorithms import SHIFT
     >>> SHIFT.name, SHIFT.exact
@@ -128,6 +130,7 @@ class Algorithm:
     amplification: Callable[[ConvSpec], float] = as_direct
     reads_planes: Callable[[ConvSpec, Role], bool] = never
     reads_kernel: bool = False
+    own: Callable[[ConvSpec, Role], bool] = always
 
 
 def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -138,7 +141,7 @@ def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: Conv
     a, b = _widened(a, b, spec)
     if a.dtype.kind == "c":
         return _by_three_real_ones(algorithm, role, a, b, spec)
-    how = getattr(algorithm, role) or _derived(algorithm, role, spec)
+    how = own(algorithm, role, spec) or _derived(algorithm, role, spec)
     # a user's stricter rules for their own code are not rules for this one
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         return how(a, b, spec).reshape(shape).astype(dtype)
@@ -174,12 +177,19 @@ def real_valued(spec: ConvSpec) -> ConvSpec:
     return spec.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=dtype) if dtype else spec
 
 
+def own(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run | None:
+    """The algorithm's own way to compute `role` of `spec`; None where the rewritten forward does it."""
+    if role == "forward":
+        return algorithm.forward
+    return getattr(algorithm, role) if algorithm.own(spec, role) else None
+
+
 def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     """Why "auto" may not use `algorithm` for `role`, or None.
 
     A derived role needs the rewritten spec to be acceptable; an own one only the forward's.
     """
-    if getattr(algorithm, role):
+    if own(algorithm, role, spec):
         return algorithm.rejects(spec)
     return algorithm.rejects(rewritten(spec, role))
 

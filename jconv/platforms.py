@@ -23,7 +23,8 @@ class Route:
     Reaches `rate` FLOP/s · k / (k + half_k) · o / (o + half_o), k = taps·c the length of the sums, o
     the output channels of a group; plus gathering the patches at `packing` bytes/s per channel that lies
     side by side, up to `packed` of them, the bytes of x, w and y at `bandwidth`, those of a kernel too
-    large to stay in cache once more at `kernel`, and `call` per group.  A panel of a kernel that has
+    large to stay in cache once more at `kernel`, of such an image read with a stride once more at `strided`,
+    and `call` per group.  A panel of a kernel that has
     `cached` bytes or more is read from memory again and again; one that is not full takes `partial` times
     as long.
     """
@@ -34,6 +35,7 @@ class Route:
     packing: float = math.inf
     bandwidth: float = math.inf
     kernel: float = math.inf
+    strided: float = math.inf
     call: float = 10e-6
     packed: float = 24
     cached: float = math.inf
@@ -127,12 +129,12 @@ XEON = dataclasses.replace(
     blocked=2.0,
     native=EPYC.native
     | {
-        "ynn": Route(220e9, 7, 3, 4.3e9, 45e9, kernel=10e9, call=4e-6),
+        "ynn": Route(220e9, 7, 3, 4.3e9, 45e9, kernel=10e9, strided=12e9, call=4e-6),
         "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6, cached=3e6, partial=2.2),
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9, call=15e-6, packed=14),
         "eigen_kernel": Route(160e9, half_o=5, packing=3e9, bandwidth=66e9, call=50e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),
-        "eigen_transposed": Route(300e9, 240, 2, bandwidth=25e9, call=30e-6),
+        "eigen_transposed": Route(300e9, 20, 2, 0.67e9, 25e9, call=30e-6, packed=6),
         "eigen_3d": Route(300e9, 0, 220, packing=2e9, call=39e-6),
         "eigen_3d_kernel": Route(150e9, 0, 220, packing=2e9, call=9e-6),
     },

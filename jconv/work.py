@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from jconv.algorithm import Algorithm, Loop, Step, flips_image, rewritten
+from jconv.algorithm import Algorithm, Loop, Step, flips_image, own, rewritten
 from jconv.spec import ConvSpec, Role, itemsize
 
 
@@ -26,7 +26,7 @@ def steps(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
 def _images_turned(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
     """Bytes of x and y; but of a single image the planes are what a kernel gradient written as a forward
     wants."""
-    as_batch = role == "grad_kernel" and not algorithm.grad_kernel and spec.batch == 1
+    as_batch = role == "grad_kernel" and not own(algorithm, role, spec) and spec.batch == 1
     return math.prod(spec.y_shape) * itemsize(spec.y_dtype) if as_batch else spec.image_bytes
 
 
@@ -39,7 +39,7 @@ def _kernel_turned(spec: ConvSpec) -> int:
 def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
     """The steps of `role`, rewritten to a forward where the algorithm has none of its own; without what
     the algorithm around it does for all it calls."""
-    if getattr(algorithm, role):
+    if own(algorithm, role, spec):
         return algorithm.steps(spec, role)
     moved = (turning(spec),) if role == "grad_input" else ()
     return *moved, *algorithm.steps(rewritten(spec, role), "forward")
@@ -60,6 +60,6 @@ def turning(spec: ConvSpec) -> Loop:
 
 def workspace(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
     """Bytes of temporaries of `role`, like `steps`."""
-    if getattr(algorithm, role):
+    if own(algorithm, role, spec):
         return algorithm.workspace(spec, role)
     return algorithm.workspace(rewritten(spec, role), "forward")

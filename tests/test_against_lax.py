@@ -13,7 +13,7 @@ from oracles import lax_forward
 
 import jconv
 from jconv import cases
-from jconv.algorithm import refuses, run
+from jconv.algorithm import own, refuses, run
 from jconv.algorithms import ALGORITHMS
 from jconv.derivatives import convolve
 from jconv.spec import ROLES, ConvSpec, windows
@@ -51,9 +51,9 @@ def table():
     """Forward and an algorithm's own gradients everywhere; gradients derived from its forward (the code
     that derives them is everyone's) on every case for im2col, on a few for the others."""
     for algorithm, case, role in itertools.product(ALGORITHMS.values(), cases.CASES, ROLES):
-        own = role == "forward" or getattr(algorithm, role) or algorithm.name == "im2col"
+        whole = own(algorithm, role, case.spec) or algorithm.name == "im2col"
         few = case in DERIVED_CASES
-        if DEEP or few or (own and algorithm.name not in SAME_CODE):
+        if DEEP or few or (whole and algorithm.name not in SAME_CODE):
             yield pytest.param(algorithm, case, role, id=f"{algorithm.name}-{case}-{role}")
 
 

@@ -1,6 +1,7 @@
 """The zoo: every algorithm jconv has, by name, in the order they are explained."""
 
 from jconv.algorithm import Algorithm
+from jconv.algorithms.adjoint import by_adjoint
 from jconv.algorithms.fft import FFT, FFT_OVERLAP
 from jconv.algorithms.grouped import merged, per_group
 from jconv.algorithms.im2col import IM2COL
@@ -26,6 +27,7 @@ TRANSPOSED = (
     *map(by_phase, (XLA, XLA_EIGEN, IM2COL)),
     *(by_phase(inner, written_out) for inner in (DEPTHWISE, BROADCAST)),
     *map(by_phase, (PLANES, per_group(XLA_EIGEN))),
+    *map(by_adjoint, (IM2COL, IM2COL_PLANES, PATCHIFY, UNROLLED[0])),
 )
 TRANSFORMS = (WINOGRAD, WINOGRAD2, WINOGRAD4, FFT, FFT_OVERLAP)
 

@@ -24,12 +24,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step, grad_input_as_forward
+from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import blocks
 from jconv.algorithms.gemm import by_rows, product, transposed_product
 from jconv.algorithms.windows import columns_bytes, groups_as_batch, padded_bytes, patches, put_together
 from jconv.spec import ConvSpec, Role
-from jconv.work import turning
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -47,17 +46,17 @@ def _multiplied(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """g times the kernel transposed, put back tap by tap; a convolution of g where that would take bands."""
-    if not _is_put_back(spec):
-        return grad_input_as_forward(forward, g, w, spec)
+    """g times the kernel transposed, put back tap by tap."""
     taps = lax.optimization_barrier(by_rows(_matrices(g, spec), _matrices(w, spec), spec))
     taps = taps.reshape(spec.groups, spec.batch, *spec.out_spatial, spec.taps, spec.c)
     x = put_together((taps[..., i, :] for i in range(spec.taps)), spec, first=2)
     return jnp.moveaxis(x, 0, -2).reshape(spec.x_shape)
 
 
-def _is_put_back(spec: ConvSpec) -> bool:
-    """Whether grad_input puts the columns back: they are few, and the input has no gaps."""
+def own(spec: ConvSpec, role: Role) -> bool:
+    """Any kernel gradient; the input's where its columns are few and the input has no gaps."""
+    if role == "grad_kernel":
+        return True
     size, plain = columns_bytes(spec), all(d == 1 for d in spec.lhs_dilation)
     return plain and 1 <= spec.taps <= WRITTEN_OUT and isinstance(size, int) and size <= blocks.BOUND
 
@@ -97,8 +96,6 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    if role == "grad_input" and not _is_put_back(spec):
-        return turning(spec), *steps(spec.as_grad_input(), "forward")
     part = blocks.band(spec, columns_bytes(spec))
     count = -(-spec.positions // max(part.positions, 1))
     m, k = part.positions, spec.taps * spec.c
@@ -117,17 +114,15 @@ def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
     """What grad_input pays for besides: a kernel's groups apart; with a stride, every tap asked at every
     input; and where the channels come first, the columns read value by value."""
     apart = (Loop(0, 64 * spec.parameters, spec.o),) if spec.groups > 1 else ()
-    gaps = Loop(12 * spec.taps * math.prod(spec.x_shape), 0)
+    gaps = Loop(5 * spec.taps * math.prod(spec.x_shape), 0, spec.c)
     asked = (gaps,) if any(s > 1 for s in spec.strides) else ()
     return *apart, *asked, *((Loop(0, 8 * columns_bytes(spec), 1),) if spec.channels_first else ())
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    if role == "grad_input" and not _is_put_back(spec):
-        return workspace(spec.as_grad_input(), "forward")
     return 2 * columns_bytes(blocks.band(spec, columns_bytes(spec))) + padded_bytes(spec)
 
 
 IM2COL = Algorithm(
-    "im2col", forward, rejects, steps, workspace, grad_input=grad_input, grad_kernel=grad_kernel
+    "im2col", forward, rejects, steps, workspace, grad_input=grad_input, grad_kernel=grad_kernel, own=own
 )

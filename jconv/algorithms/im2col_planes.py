@@ -93,9 +93,14 @@ def rejects(spec: ConvSpec) -> str | None:
     if any(d != 1 for d in spec.lhs_dilation):
         return f"the input is dilated by {spec.lhs_dilation}: most of the columns would be zeros"
     size = columns_bytes(spec)
-    if isinstance(size, int) and size > blocks.BOUND:
+    if isinstance(size, int) and size > blocks.BOUND and not _is_tiled(spec):
         return f"columns of {size >> 20} MiB; at most {blocks.BOUND >> 20}, 'im2col' cuts them into bands"
     return None
+
+
+def _is_tiled(spec: ConvSpec) -> bool:
+    """Whether no two windows overlap, so that the columns are no larger than x."""
+    return all(s >= k for s, k in zip(spec.strides, spec.kernel, strict=True))
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
@@ -103,12 +108,9 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def _copies(spec: ConvSpec, role: Role) -> tuple[Loop, ...]:
-    """Of the columns, written twice or put back once, and with a stride value by value; again turned for the
-    product of a kernel gradient, or of small images with their result, and all of it where the channels come
-    last."""
-    plain = all(s == 1 for s in spec.strides)
-    passes = 8 if not plain else 2 if role == "grad_input" else 4
-    columns = Loop(0, passes * columns_bytes(spec), spec.out_spatial[-1] if plain else 1)
+    """Of the columns; again turned for the product of a kernel gradient, or of small images with their
+    result, and all of it where the channels come last."""
+    columns = _putting_back(spec) if role == "grad_input" else _unrolling(spec)
     if not spec.channels_first:
         return columns, Loop(0, 2 * (columns_bytes(spec) + spec.bytes), 1)
     if role == "grad_kernel":
@@ -117,6 +119,20 @@ def _copies(spec: ConvSpec, role: Role) -> tuple[Loop, ...]:
         return (columns,)
     y = math.prod(spec.y_shape) * itemsize(spec.y_dtype)
     return columns, Loop(0, 2 * (columns_bytes(spec) + y), 4)
+
+
+def _unrolling(spec: ConvSpec) -> Loop:
+    """Each tap's plane, written twice; with a stride value by value, faster where no two read the same."""
+    if all(s == 1 for s in spec.strides):
+        return Loop(0, 4 * columns_bytes(spec), spec.out_spatial[-1])
+    return Loop(0, (2 if _is_tiled(spec) else 4) * columns_bytes(spec), 1)
+
+
+def _putting_back(spec: ConvSpec) -> Loop:
+    """Each tap's plane, added once; with a stride every tap is asked at every input."""
+    if all(s == 1 for s in spec.strides):
+        return Loop(0, 2 * columns_bytes(spec), spec.out_spatial[-1])
+    return Loop((5 if _is_tiled(spec) else 14) * spec.taps * math.prod(spec.x_shape), 0)
 
 
 def _products(spec: ConvSpec, role: Role) -> tuple[Gemm, ...]:

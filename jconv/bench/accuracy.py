@@ -36,7 +36,7 @@ import jax
 import numpy as np
 
 from jconv import cases
-from jconv.algorithm import Algorithm, refuses, rewritten, run
+from jconv.algorithm import Algorithm, own, refuses, rewritten, run
 from jconv.algorithms import ALGORITHMS
 from jconv.bench.job import machine
 from jconv.spec import ConvSpec, Ints, Role
@@ -151,8 +151,7 @@ def measure(
 
 def amplification(algorithm: Algorithm, role: Role, spec: ConvSpec) -> float:
     """What the algorithm documents, of the spec that it computes `role` by."""
-    own = role == "forward" or getattr(algorithm, role)
-    return algorithm.amplification(spec if own else rewritten(spec, role))
+    return algorithm.amplification(spec if own(algorithm, role, spec) else rewritten(spec, role))
 
 
 @functools.lru_cache(maxsize=64)
