@@ -91,6 +91,7 @@ FAMILIES: Mapping[str, Callable[[int], ConvSpec]] = {
     "groups": lambda length: grouped(length, 2),
     "patches": lambda length: dense(length).replace(strides=(3, 3)),
     "strided": lambda length: dense(max(9, length // 4)).replace(kernel=(6, 6), strides=(2, 2)),
+    "transposed patches": lambda length: dense(length).replace(strides=(3, 3)).as_grad_input(),
     "transposed": lambda length: dilated(dense(length), (6, 6)),
     "transposed depthwise": lambda length: dilated(grouped(length), (2 * math.isqrt(length),) * 2),
     "volumes": volume,
