@@ -27,7 +27,7 @@ TRANSPOSED = (
     *map(by_phase, (XLA, XLA_EIGEN, IM2COL)),
     *(by_phase(inner, written_out) for inner in (DEPTHWISE, BROADCAST)),
     *map(by_phase, (PLANES, per_group(XLA_EIGEN))),
-    *map(by_adjoint, (IM2COL, IM2COL_PLANES, PATCHIFY, UNROLLED[0])),
+    *map(by_adjoint, (IM2COL, IM2COL_PLANES, PATCHIFY, DEPTHWISE, BROADCAST, UNROLLED[0])),
 )
 TRANSFORMS = (WINOGRAD, WINOGRAD2, WINOGRAD4, FFT, FFT_OVERLAP)
 

@@ -28,7 +28,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithm import Algorithm, Loop, Step
-from jconv.algorithms.windows import interleaving
 from jconv.spec import ConvSpec, Role, extent, itemsize
 from jconv.work import FLIPPED
 
@@ -92,7 +91,7 @@ def _subs(spec: ConvSpec) -> list[ConvSpec]:
 
 def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     parts = [_phase(inner, x, w, spec, combination) for combination in _combinations(spec)]
-    return _interleaved(jnp.stack(parts, axis=spec.ndim + 1), spec)
+    return _interleaved(parts, spec)
 
 
 def _phase(
@@ -106,15 +105,14 @@ def _phase(
     return inner.forward(x, w, sub).reshape(sub.y_shape).astype(sub.y_dtype)
 
 
-def _interleaved(parts: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(n, *q, Π P, channels) → (n, *p, channels) with p = q·P + φ."""
-    n = spec.ndim
-    counts = [len(phases(spec, axis)) for axis in range(n)]
-    lengths = parts.shape[1 : n + 1]
-    parts = parts.reshape(spec.batch, *lengths, *counts, spec.out_channels)
-    parts = parts.transpose(0, *interleaving(n), 2 * n + 1)
-    y = parts.reshape(spec.batch, *map(math.prod, zip(lengths, counts, strict=True)), spec.out_channels)
-    return lax.slice(y, (0,) * y.ndim, spec.y_shape)
+def _interleaved(parts: list[jax.Array], spec: ConvSpec) -> jax.Array:
+    """Every phase (n, *q, channels) → (n, *p, channels) with p = q·P + φ, the last axis first.  Stacked they
+    are copied in runs (4×4 depthwise, 64 on 28²: 0.13 ms, one transposition of all 0.34; 2026-11, Xeon)."""
+    for axis in reversed(range(spec.ndim)):
+        count = len(phases(spec, axis))
+        lines = [parts[i : i + count] for i in range(0, len(parts), count)]
+        parts = [lax.collapse(jnp.stack(line, axis + 2), axis + 1, axis + 3) for line in lines]
+    return lax.slice(parts[0], (0,) * parts[0].ndim, spec.y_shape)
 
 
 MAX_PHASES = 64
@@ -129,6 +127,8 @@ Count = Callable[[ConvSpec], float]
 def _rejects(inner: Algorithm, written_out: Count | None, spec: ConvSpec) -> str | None:
     if all(d == 1 for d in spec.lhs_dilation):
         return "the input is not dilated, there is only one phase"
+    if spec.taps > math.prod(spec.out_spatial):
+        return "as a kernel gradient: each phase takes a part of g for its kernel; 'adjoint_…' all at once"
     count = math.prod(spec.lhs_dilation)
     if count > MAX_PHASES:
         return f"{count} phases would be {count} convolutions; it takes at most {MAX_PHASES}"
