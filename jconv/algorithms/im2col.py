@@ -87,6 +87,7 @@ def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
 MAX_SLICES = 150
 WRITTEN_OUT = 64  # taps put back in one loop
 LINE = 16  # words of a cache line
+ASKED = 9  # taps whose values are added in vector registers, with a stride
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -112,10 +113,11 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
     """What grad_input pays for besides: a kernel's groups apart; with a stride, every tap asked at every
-    input; and where the channels come first, the columns read value by value."""
+    pixel, and above nine taps at every value; and where the channels come first, the columns read so."""
     apart = (Loop(0, 64 * spec.parameters, spec.o),) if spec.groups > 1 else ()
-    gaps = Loop(5 * spec.taps * math.prod(spec.x_shape), 0, spec.c)
-    asked = (gaps,) if any(s > 1 for s in spec.strides) else ()
+    each = 72 + (5 * spec.c if spec.taps > ASKED else 0)
+    asked = (Loop(spec.taps * each * spec.groups * spec.batch * math.prod(spec.spatial), 0),)
+    asked = asked if any(s > 1 for s in spec.strides) else ()
     return *apart, *asked, *((Loop(0, 8 * columns_bytes(spec), 1),) if spec.channels_first else ())
 
 
