@@ -157,7 +157,7 @@ def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
     """The phases of a multiply-add and their interleaving, which the compiler makes one loop of."""
     x, y = math.prod(spec.x_shape), math.prod(spec.y_shape)
     return Loop(
-        sum(loop.flops for loop in loops),
+        sum(loop.flops for loop in loops) * (1 if spec.c == 1 else 1.5),  # interleaved while x is broadcast
         (x + 2 * y) * itemsize(spec.accumulator),
         max((loop.run for loop in loops), default=1),
     )
