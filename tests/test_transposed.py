@@ -9,8 +9,9 @@ from jax.test_util import check_grads
 from oracles import convolutions, equations, lax_role
 
 import jconv
-from jconv.algorithm import run
+from jconv.algorithm import refuses, run
 from jconv.algorithms import ALGORITHMS, overlap_add
+from jconv.choice import choose
 from jconv.spec import ConvSpec
 from jconv.tolerance import tolerance
 from jconv.work import workspace
@@ -144,3 +145,14 @@ def test_the_memory_of_all_phases_is_counted(name):
     compiled = jax.jit(lambda x, w: run(ALGORITHMS[name], "forward", x, w, spec)).lower(*shapes).compile()
     taken = compiled.memory_analysis().temp_size_in_bytes
     assert taken <= 1.25 * workspace(ALGORITHMS[name], "forward", spec) + 2**20
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+def test_its_kernel_gradient_is_the_strided_ones(groups):
+    """Never by phase, where g would be cut into parts and x unrolled for each of them."""
+    spec = ConvSpec.of(spatial=(28, 27), kernel=(3, 3), lhs_dilation=(2, 2), padding=((1, 1), (1, 1)),
+                       in_channels=16, out_channels=16, groups=groups)  # fmt: skip
+    able = {name for name, record in ALGORITHMS.items() if not refuses(record, "grad_kernel", spec)}
+    assert any(name.startswith("adjoint_") for name in able)
+    assert not any(name.startswith("phase_") for name in able)
+    assert choose(spec, "grad_kernel", "cpu").algorithm.name.startswith("adjoint_")

@@ -17,7 +17,7 @@ from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product, transposed_product
-from jconv.algorithms.windows import columns_bytes, pad
+from jconv.algorithms.windows import MAX_SLICES, columns_bytes, pad
 from jconv.layout import inverse
 from jconv.spec import ConvSpec, Role
 
@@ -54,7 +54,8 @@ def _tiled(spec: ConvSpec) -> list[int]:
 def _columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
     pairs = [size for pair in zip(spec.out_spatial, spec.kernel, strict=True) for size in pair]
     tiles = pad(x, spec).reshape(spec.batch, *pairs, spec.c)
-    columns = tiles.transpose(_axes(spec)) if spec.channels_first else _side_by_side(tiles, spec)
+    in_runs = not spec.channels_first and max(spec.kernel[:-1], default=1) <= MAX_SLICES
+    columns = _side_by_side(tiles, spec) if in_runs else tiles.transpose(_axes(spec))
     return columns.reshape(-1, spec.taps * spec.c)
 
 
