@@ -116,8 +116,8 @@ def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
     pixel, and above nine taps at every value; and where the channels come first, the columns read so."""
     apart = (Loop(0, 64 * spec.parameters, spec.o),) if spec.groups > 1 else ()
     each = 72 + (5 * spec.c if spec.taps > ASKED else 0)
-    asked = (Loop(spec.taps * each * spec.groups * spec.batch * math.prod(spec.spatial), 0),)
-    asked = asked if any(s > 1 for s in spec.strides) else ()
+    gaps = Loop(spec.taps * each * spec.groups * spec.batch * math.prod(spec.spatial), 0)
+    asked = (gaps,) if any(s > 1 for s in spec.strides) else ()
     return *apart, *asked, *((Loop(0, 8 * columns_bytes(spec), 1),) if spec.channels_first else ())
 
 
