@@ -28,9 +28,7 @@ THREADS = 50e-6
 LARGE_IMAGE = 2.2e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long, unpadded
 LARGE_KERNEL = 1e6  # bytes from which YNNPACK packs a kernel in memory: 3×3 512→512 on 7² 3.2 ms, im2col 2.0
 MAPPED = 0.5e-9  # seconds per byte of a buffer too large to be kept mapped between calls
-LARGE_X = (
-    4e6  # bytes of an image that no core's cache holds: with a stride, each line is read for a part of it
-)
+LARGE_X = 4e6  # bytes of an image from which no core's cache holds it: a stride uses a part of each line read
 BOTH_DILATED = 2.3  # how much longer Eigen takes where input and kernel are dilated
 PANEL = 64  # columns of a kernel that are multiplied at a time
 ODD_CHANNELS = 3.5  # how much longer it takes an odd number of channels in, with 32 or fewer out

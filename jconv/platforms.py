@@ -24,9 +24,8 @@ class Route:
     the output channels of a group; plus gathering the patches at `packing` bytes/s per channel that lies
     side by side, up to `packed` of them, the bytes of x, w and y at `bandwidth`, those of a kernel too
     large to stay in cache once more at `kernel`, of such an image read with a stride once more at `strided`,
-    and `call` per group.  A panel of a kernel that has
-    `cached` bytes or more is read from memory again and again; one that is not full takes `partial` times
-    as long.
+    and `call` per group.  A panel of a kernel that has `cached` bytes or more is read from memory again and
+    again; one that is not full takes `partial` times as long.
     """
 
     rate: float
