@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import jconv
-from jconv.bench import job
+from jconv.bench import interrupts, job
 
 COMMANDS: dict[str, str] = {  # what a user types: the module that does it
     "accuracy": "jconv.bench.accuracy",
@@ -27,7 +27,6 @@ COMMANDS: dict[str, str] = {  # what a user types: the module that does it
     "tune": "jconv.bench.tuning",
 }
 EXTRAS = {"rich": "cli", "matplotlib": "bench"}  # what is not there for `import jconv`: the extra it is in
-INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,10 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
-        return args.main(args)
+        with interrupts.insisting():
+            return args.main(args)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED
+        return interrupts.INTERRUPTED
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
@@ -72,4 +72,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.leave(main())

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from jconv import __main__ as command_line
 from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.im2col import IM2COL
-from jconv.bench import check, job, ladder, timing
+from jconv.bench import check, interrupts, job, ladder, timing
 from jconv.cases import named, tagged
 from jconv.spec import ROLES, ConvSpec
 
@@ -182,6 +183,43 @@ def test_an_interrupt_in_the_job_gives_130(monkeypatch, capsys):
     monkeypatch.setattr(job, "main", interrupted)
     assert command_line.main([]) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+@pytest.fixture
+def pythons_own_handler():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def _drop_the_interrupt_and_go_on():
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    time.sleep(60)
+
+
+def test_an_interrupt_that_was_dropped_is_raised_again(pythons_own_handler, monkeypatch):
+    monkeypatch.setattr(interrupts, "AGAIN", 0.01)
+    with pytest.raises(KeyboardInterrupt), interrupts.insisting():
+        _drop_the_interrupt_and_go_on()
+
+
+def test_what_is_finished_after_an_interrupt_is_left_in_peace(pythons_own_handler, monkeypatch):
+    monkeypatch.setattr(interrupts, "AGAIN", 0.01)
+    with interrupts.insisting():
+        with pytest.raises(KeyboardInterrupt), interrupts.insisting():
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.05)
+
+
+def test_a_handler_of_the_users_own_stays(pythons_own_handler):
+    seen = []
+    signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+    with interrupts.insisting():
+        signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert seen == [1]
 
 
 def test_ctrl_c_stops_the_real_job_without_a_traceback():

@@ -24,7 +24,7 @@ from typing import Any
 
 import jax
 
-from jconv.bench import layers, report
+from jconv.bench import interrupts, layers, report
 from jconv.bench.contest import MODES, Entry, Result, contest
 from jconv.bench.job import busy, machine
 from jconv.bench.layers import FAMILIES, Layer
@@ -34,7 +34,6 @@ HELP = "race jconv against lax and PyTorch over layers of well-known networks, f
 ELSEWHERE = {"models": "jconv.bench.models_race", "scaling": "jconv.bench.scaling"}
 LAYOUTS = ("NHWC", "NCHW")
 GPU_BUDGET = 400.0  # seconds: with the start and the last race it stays under eight minutes
-INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,13 +98,14 @@ def main(args: argparse.Namespace) -> int:
         print(warning)
     results: list[Result] = []
     try:
-        for result in race_all(entries, device, args):
-            results.append(result)
-            print(report.row(result), flush=True)
+        with interrupts.insisting():
+            for result in race_all(entries, device, args):
+                results.append(result)
+                print(report.row(result), flush=True)
     except KeyboardInterrupt:
         print(f"\ninterrupted after {len(results)} of {len(entries)} races", file=sys.stderr)
         _finish(results, args)
-        return INTERRUPTED
+        return interrupts.INTERRUPTED
     return _finish(results, args)
 
 

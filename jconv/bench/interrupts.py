@@ -1,0 +1,55 @@
+"""Ctrl-C that always comes through, and leaves no crash behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+AGAIN = 1.0  # seconds
+
+
+@contextlib.contextmanager
+def insisting() -> Iterator[None]:
+    """Within it, `KeyboardInterrupt` is raised every second from Ctrl-C on until it has come out.
+
+    Python raises it wherever it happens to be, and in a callback of compiled code an exception may be
+    dropped without a word: one in 200 Ctrl-C's during the main job was.  Scopes may be nested; whoever
+    catches the interrupt to finish something catches it outside the innermost.  A handler that is not
+    Python's own stays, and so does everything where there are no timers or outside the main thread.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    ours = before in (signal.default_int_handler, _interrupt) and hasattr(signal, "setitimer")
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    alarm = signal.signal(signal.SIGALRM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGALRM, alarm)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    signal.setitimer(signal.ITIMER_REAL, AGAIN)
+    raise KeyboardInterrupt
+
+
+def leave(status: int) -> NoReturn:
+    """Exit with that status; after an interrupt at once, without taking the interpreter apart: a
+    computation may still run in a thread of XLA's (4 in 10 interrupted jobs ended in a segmentation fault).
+    """
+    if status == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
