@@ -1,6 +1,7 @@
 """The command line: what it prints, what it exits with, and how it stops."""
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -203,6 +204,26 @@ def test_an_interrupt_that_was_dropped_is_raised_again(pythons_own_handler, monk
     monkeypatch.setattr(interrupts, "AGAIN", 0.01)
     with pytest.raises(KeyboardInterrupt), interrupts.insisting():
         _drop_the_interrupt_and_go_on()
+
+
+def _interrupted_in_the_garbage_collector(phase, info):
+    gc.callbacks.remove(_interrupted_in_the_garbage_collector)
+    signal.raise_signal(signal.SIGINT)
+
+
+def _collect_garbage():
+    gc.callbacks.append(_interrupted_in_the_garbage_collector)
+    gc.collect()
+    time.sleep(60)
+
+
+def test_an_interrupt_of_the_garbage_collector_comes_again_without_a_traceback(
+    pythons_own_handler, monkeypatch, capsys
+):
+    monkeypatch.setattr(interrupts, "AGAIN", 0.01)
+    with pytest.raises(KeyboardInterrupt), interrupts.insisting():
+        _collect_garbage()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_what_is_finished_after_an_interrupt_is_left_in_peace(pythons_own_handler, monkeypatch):

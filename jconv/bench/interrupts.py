@@ -19,24 +19,27 @@ AGAIN = 1.0  # seconds
 def insisting() -> Iterator[None]:
     """Within it, `KeyboardInterrupt` is raised every second from Ctrl-C on until it has come out.
 
-    Python raises it wherever it happens to be, and in a callback of compiled code an exception may be
-    dropped without a word: one in 200 Ctrl-C's during the main job was.  Scopes may be nested; whoever
-    catches the interrupt to finish something catches it outside the innermost.  A handler that is not
-    Python's own stays, and so does everything where there are no timers or outside the main thread.
+    Python raises it wherever it happens to be, and drops what is raised in a callback of the garbage
+    collector, as jax has one, or of compiled code: one in 200 Ctrl-C's during the main job was dropped.
+    Scopes may be nested; whoever catches the interrupt to finish something catches it outside the
+    innermost.  A handler that is not Python's own stays, and so does everything where there are no timers
+    or outside the main thread.
     """
     before = signal.getsignal(signal.SIGINT)
     ours = before in (signal.default_int_handler, _interrupt) and hasattr(signal, "setitimer")
     if not ours or threading.current_thread() is not threading.main_thread():
         yield
         return
-    alarm = signal.signal(signal.SIGALRM, _interrupt)
+    alarm, hook = signal.signal(signal.SIGALRM, _interrupt), sys.unraisablehook
     signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = lambda dropped: None if dropped.exc_type is KeyboardInterrupt else hook(dropped)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, before)
         signal.signal(signal.SIGALRM, alarm)
+        sys.unraisablehook = hook
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
