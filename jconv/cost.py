@@ -27,7 +27,7 @@ THREADS = 50e-6
 
 LARGE_IMAGE = 2.2e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long, unpadded
 LARGE_KERNEL = 1e6  # bytes from which YNNPACK packs a kernel in memory: 3×3 512→512 on 7² 3.2 ms, im2col 2.0
-MAPPED = 0.5e-9  # seconds per byte of a buffer too large to be kept mapped between calls
+KEPT_MAPPED = 32 << 20  # bytes of a buffer above which it is mapped anew in every call
 LARGE_X = 4e6  # bytes of an image from which no core's cache holds it: a stride uses a part of each line read
 BOTH_DILATED = 2.3  # how much longer Eigen takes where input and kernel are dilated
 PANEL = 64  # columns of a kernel that are multiplied at a time
@@ -66,7 +66,7 @@ def native(spec: ConvSpec, rates: Platform) -> float:
 
 
 def _read(spec: ConvSpec, way: Route) -> float:
-    w, x = spec.parameters * itemsize(spec.w_dtype), math.prod(spec.x_shape) * itemsize(spec.x_dtype)
+    w, x = spec.kernel_bytes, math.prod(spec.x_shape) * itemsize(spec.x_dtype)
     kernel = w / way.kernel if w >= LARGE_KERNEL else 0.0
     image = x / way.strided if x >= LARGE_X and any(s != 1 for s in spec.strides) else 0.0
     return spec.bytes / way.bandwidth + kernel + image
@@ -85,7 +85,7 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
     take more than is kept mapped: 3×3 of stride 2, 64→256 on 56² 12 ms, on 70² 87; 2026-11, Intel Xeon)."""
     if taken == "eigen_transposed":
         size = 4 * spec.batch * math.prod(spec.spatial) * spec.taps * spec.out_channels
-        fresh = MAPPED * size if size > 32 << 20 else 0.0
+        fresh = size / way.unmapped if size > KEPT_MAPPED else 0.0
         return size / (way.packing * min(spec.o, way.packed)) + fresh
     spread = any(d > 1 for d in spec.rhs_dilation)
     passes = (spec.ndim > 1 and _is_framed(spec)) + spread if taken.endswith("_kernel") else 1

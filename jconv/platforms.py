@@ -24,8 +24,9 @@ class Route:
     the output channels of a group; plus gathering the patches at `packing` bytes/s per channel that lies
     side by side, up to `packed` of them, the bytes of x, w and y at `bandwidth`, those of a kernel too
     large to stay in cache once more at `kernel`, of such an image read with a stride once more at `strided`,
-    and `call` per group.  A panel of a kernel that has `cached` bytes or more is read from memory again and
-    again; one that is not full takes `partial` times as long.
+    of products too large to stay mapped once more at `unmapped`, and `call` per group.  A panel of a kernel
+    that has `cached` bytes or more is read from memory again and again; one that is not full takes `partial`
+    times as long.
     """
 
     rate: float
@@ -35,6 +36,7 @@ class Route:
     bandwidth: float = math.inf
     kernel: float = math.inf
     strided: float = math.inf
+    unmapped: float = math.inf
     call: float = 10e-6
     packed: float = 24
     cached: float = math.inf
@@ -133,7 +135,7 @@ XEON = dataclasses.replace(
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9, call=15e-6, packed=14),
         "eigen_kernel": Route(160e9, half_o=5, packing=3e9, bandwidth=66e9, call=50e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),
-        "eigen_transposed": Route(300e9, 20, 2, 0.67e9, 25e9, call=30e-6, packed=6),
+        "eigen_transposed": Route(300e9, 20, 2, 0.67e9, 25e9, unmapped=2e9, call=30e-6, packed=6),
         "eigen_3d": Route(300e9, 0, 220, packing=2e9, call=39e-6),
         "eigen_3d_kernel": Route(150e9, 0, 220, packing=2e9, call=9e-6),
     },

@@ -217,8 +217,13 @@ class ConvSpec:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of x and y, without the kernel."""
-        return self.bytes - self.parameters * itemsize(self.w_dtype)
+        """Bytes of x and y."""
+        return self.bytes - self.kernel_bytes
+
+    @property
+    def kernel_bytes(self) -> int:
+        """Bytes of w."""
+        return self.parameters * itemsize(self.w_dtype)
 
     # -- what kind it is -----------------------------------------------------------------------
 
@@ -305,10 +310,8 @@ class ConvSpec:
         sizes = "×".join(map(str, self.kernel)) or "0-d"
         images = f"{self.batch}×{'×'.join(map(str, self.spatial))}"
         parts = [f"{sizes} {self.in_channels}→{self.out_channels} on {images}"]
-        for name, value in (("stride", self.strides), ("input dilation", self.lhs_dilation),
-                            ("dilation", self.rhs_dilation)):  # fmt: skip
-            if any(v != 1 for v in value):
-                parts.append(f"{name} {value}")
+        steps = {"stride": self.strides, "input dilation": self.lhs_dilation, "dilation": self.rhs_dilation}
+        parts += [f"{name} {value}" for name, value in steps.items() if any(v != 1 for v in value)]
         if any(lo or hi for lo, hi in self.padding):
             parts.append(f"padding {self.padding}")
         if self.groups > 1:

@@ -33,7 +33,7 @@ def _images_turned(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
 def _kernel_turned(spec: ConvSpec) -> int:
     """Bytes of OIHW made HWIO: 0.6 ns a value, and several times that where none of its neighbours in a
     cache line is used with it (512×512×3×3 1.3 ms, 2048×4096 41; 2026-11, jax 0.10, Intel Xeon, 2 cores)."""
-    return spec.parameters * itemsize(spec.w_dtype) * (1 if spec.taps > 1 else 4)
+    return spec.kernel_bytes * (1 if spec.taps > 1 else 4)
 
 
 def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
@@ -52,7 +52,7 @@ LARGE_KERNEL = 8e5  # bytes from which a kernel's values are far apart when its 
 def turning(spec: ConvSpec) -> Loop:
     """Swapping the channels of the kernel, and flipping it or the image; a large kernel value by value (3×3,
     512→512 2.8 ms, 160→320 0.4; 128→128 0.05; 2026-11, jax 0.10, Intel Xeon, 2 cores)."""
-    w = spec.parameters * itemsize(spec.w_dtype)
+    w = spec.kernel_bytes
     smaller = spec.image_bytes if flips_image(spec) else w
     flipped = 2 * FLIPPED * smaller if spec.taps > 1 else 0
     return Loop(0, 4 * w + flipped // 2, 1) if w >= LARGE_KERNEL else Loop(0, 2 * w + flipped)

@@ -22,7 +22,7 @@ import functools
 import jax
 
 from jconv.algorithm import Algorithm, Loop, Step, run, swapped_kernel
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 from jconv.work import steps_inside, turning
 from jconv.work import workspace as workspace_of
 
@@ -48,7 +48,7 @@ def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
 
 def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     inside = steps_inside(inner, EXCHANGED[role], spec.as_grad_input())
-    turned = Loop(0, 4 * spec.parameters * itemsize(spec.w_dtype))  # as it is written, and not to be read
+    turned = Loop(0, 4 * spec.kernel_bytes)  # as it is written, and not to be read
     return turned if role == "grad_kernel" else turning(spec), *inside
 
 

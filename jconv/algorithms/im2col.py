@@ -27,7 +27,14 @@ from jax import lax
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import blocks
 from jconv.algorithms.gemm import by_rows, product, transposed_product
-from jconv.algorithms.windows import columns_bytes, groups_as_batch, padded_bytes, patches, put_together
+from jconv.algorithms.windows import (
+    TAPS_AT_ONCE,
+    columns_bytes,
+    groups_as_batch,
+    padded_bytes,
+    patches,
+    put_together,
+)
 from jconv.spec import ConvSpec, Role
 
 
@@ -58,7 +65,7 @@ def own(spec: ConvSpec, role: Role) -> bool:
     if role == "grad_kernel":
         return True
     size, plain = columns_bytes(spec), all(d == 1 for d in spec.lhs_dilation)
-    return plain and 1 <= spec.taps <= WRITTEN_OUT and isinstance(size, int) and size <= blocks.BOUND
+    return plain and 1 <= spec.taps <= TAPS_AT_ONCE and isinstance(size, int) and size <= blocks.BOUND
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -85,7 +92,6 @@ def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 MAX_SLICES = 150
-WRITTEN_OUT = 64  # taps put back in one loop
 LINE = 16  # words of a cache line
 ASKED = 9  # taps whose values are added in vector registers, with a stride
 

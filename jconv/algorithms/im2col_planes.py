@@ -27,6 +27,7 @@ from jconv.algorithm import Algorithm, Gemm, Loop, Step, always
 from jconv.algorithms import blocks
 from jconv.algorithms.gemm import as_they_lie, by_image
 from jconv.algorithms.windows import (
+    TAPS_AT_ONCE,
     columns_bytes,
     from_planes,
     pad,
@@ -80,16 +81,13 @@ def _by_group(g: jax.Array, spec: ConvSpec) -> jax.Array:
     return planes(g).reshape(spec.batch, spec.groups, spec.o, -1)
 
 
-WRITTEN_OUT = 64  # taps, each a slice
-
-
 def rejects(spec: ConvSpec) -> str | None:
     if not spec.ndim:
         return "there is no spatial axis to slide along"
     if spec.taps == spec.groups == 1:
         return "one tap and one group: the columns are the image, which is 'pointwise'"
-    if spec.taps > WRITTEN_OUT:
-        return f"the kernel has {spec.taps} taps; at most {WRITTEN_OUT} are written out"
+    if spec.taps > TAPS_AT_ONCE:
+        return f"the kernel has {spec.taps} taps; at most {TAPS_AT_ONCE} are written out"
     if any(d != 1 for d in spec.lhs_dilation):
         return f"the input is dilated by {spec.lhs_dilation}: most of the columns would be zeros"
     size = columns_bytes(spec)
@@ -148,7 +146,7 @@ def _products(spec: ConvSpec, role: Role) -> tuple[Gemm, ...]:
 def workspace(spec: ConvSpec, role: Role) -> int:
     """The columns twice, x padded, and the kernel where it is repeated for every image."""
     repeated = role != "grad_kernel" and by_image(spec, math.prod(spec.out_spatial), role)
-    kernels = spec.batch * spec.parameters * itemsize(spec.w_dtype) if repeated else 0
+    kernels = spec.batch * spec.kernel_bytes if repeated else 0
     return 2 * columns_bytes(spec) + padded_bytes(spec) + kernels
 
 

@@ -131,7 +131,7 @@ def _product_bytes(spec: ConvSpec) -> int:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     y, added = math.prod(spec.y_shape) * itemsize(spec.accumulator), _product_bytes(spec)
-    flip = Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype))
+    flip = Loop(0, 2 * FLIPPED * spec.kernel_bytes)
     m, n, k = math.prod(spec.spatial), _columns(spec), spec.c
     if _by_image(spec):
         run = spec.spatial[-1] if spec.lhs_dilation[-1] == 1 else 1

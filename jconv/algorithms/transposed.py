@@ -150,7 +150,7 @@ def _steps(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role: Ro
     if not spec.channels_first:
         return *each, Loop(0, y, spec.out_channels)
     # every R-th tap of a kernel that is being turned, and outputs interleaved while they are
-    return *each, Loop(0, 2 * FLIPPED * spec.parameters * itemsize(spec.w_dtype)), Loop(0, y, 1)
+    return *each, Loop(0, 2 * FLIPPED * spec.kernel_bytes), Loop(0, y, 1)
 
 
 def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:

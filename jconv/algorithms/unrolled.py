@@ -118,7 +118,7 @@ def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     part = _band(spec)
     count = -(-spec.positions // max(part.positions, 1))
     copy = Loop(0, (4 if count == 1 else 6) * _bytes(part), spec.c)
-    turned = Loop(0, 2 * spec.parameters * itemsize(spec.w_dtype), spec.o)
+    turned = Loop(0, 2 * spec.kernel_bytes, spec.o)
     return (turned, *(copy, *steps_inside(inner, role, inside(part))) * count)
 
 

@@ -105,6 +105,9 @@ def put_back(seen: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1)
     return _padded(seen, config, first)
 
 
+TAPS_AT_ONCE = 64  # written out in one loop, a slice or a sum's term each
+
+
 def put_together(seen: Iterable[jax.Array], spec: ConvSpec, first: int = 1) -> jax.Array:
     """What every tap saw, in the order of the kernel's memory, added up where it saw it."""
     taps = zip(seen, positions(spec), strict=True)

@@ -99,7 +99,7 @@ class Load:
 
 def all_reduce_bytes(layers: Sequence[ConvSpec], devices: int) -> float:
     """Bytes a device sends to sum all kernel gradients around a ring."""
-    parameters = sum(spec.parameters * itemsize(spec.w_dtype) for spec in layers)
+    parameters = sum(spec.kernel_bytes for spec in layers)
     return 2 * (devices - 1) / devices * parameters
 
 
