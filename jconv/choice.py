@@ -11,7 +11,7 @@
 
 The rules of thumb, and what became of them on CPU (2 cores of an AMD EPYC, jax 0.10, 2026-11):
 
-    direct for tiny problems           true: below 30 µs of difference XLA's own is taken
+    direct for tiny problems           true: below 40 µs of difference XLA's own is taken
     implicit GEMM by default           false: `shift` passes over the output once per tap; XLA's own packing
                                        and im2col are faster nearly everywhere
     explicit GEMM for many channels    true: 3×3, 512 channels, 7²: im2col 1.2 ms, xla 2.0, winograd 24
@@ -177,14 +177,14 @@ def _most_bytes(role: Role, spec: ConvSpec) -> int:
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:
-    """The cheapest; of those within the model's error of it a plain matrix product, if it gains more than
-    starting its threads costs, XLA's own, or else the first exact one."""
+    """The cheapest, if it promises enough over XLA's own; of those that tie with it the first exact one.  A
+    plain matrix product in the place of XLA's own if it gains more than starting its threads costs."""
     best = next(iter(seconds))
-    tie = cost.MARGIN * seconds[best] + cost.SLACK
-    tied = [name for name, time in seconds.items() if time < tie]
-    if XLA.name in tied:
+    native = seconds.get(XLA.name, math.inf)
+    if native < cost.MARGIN * seconds[best] + cost.SLACK:
         product = seconds.get(POINTWISE.name, math.inf) + cost.THREADS
-        return POINTWISE.name if product < cost.MARGIN * seconds[XLA.name] else XLA.name
+        return POINTWISE.name if product < cost.TIE * native else XLA.name
+    tied = (name for name, time in seconds.items() if time < cost.TIE * seconds[best])
     return next((name for name in tied if ALGORITHMS[name].exact), best)
 
 

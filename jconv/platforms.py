@@ -111,7 +111,7 @@ EPYC = Platform(
         "eigen_1d": Route(490e9, 8, 4, 1.7e9, 24e9, call=45e-6),
         "eigen_1d_kernel": Route(150e9, bandwidth=35e9, call=63e-6),
         "eigen_grouped": Route(175e9, 82, 20, 1.2e9, 14e9, call=27e-6),
-        "eigen_grouped_kernel": Route(9e9, call=1e-3),
+        "eigen_grouped_kernel": Route(11e9, call=5e-6),
         "eigen_transposed": Route(250e9, 60, 3, bandwidth=25e9, call=20e-6),
         "eigen_3d": Route(11e9, call=39e-6),
         "eigen_3d_kernel": Route(11e9, call=9e-6),
@@ -131,7 +131,7 @@ XEON = dataclasses.replace(
     native=EPYC.native
     | {
         "ynn": Route(220e9, 7, 3, 4.3e9, 45e9, kernel=10e9, strided=12e9, call=4e-6),
-        "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6, cached=3e6, partial=2.2),
+        "ynn_kernel": Route(170e9, bandwidth=7e9, call=9e-6, cached=3e6, partial=2.1),
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9, call=15e-6, packed=14),
         "eigen_kernel": Route(160e9, half_o=5, packing=3e9, bandwidth=66e9, call=50e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),

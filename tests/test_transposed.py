@@ -10,7 +10,7 @@ from oracles import convolutions, equations, lax_role
 
 import jconv
 from jconv.algorithm import refuses, run
-from jconv.algorithms import ALGORITHMS, overlap_add
+from jconv.algorithms import ALGORITHMS, overlap_add, transposed
 from jconv.choice import choose
 from jconv.spec import ConvSpec
 from jconv.tolerance import tolerance
@@ -156,3 +156,19 @@ def test_its_kernel_gradient_is_the_strided_ones(groups):
     assert any(name.startswith("adjoint_") for name in able)
     assert not any(name.startswith("phase_") for name in able)
     assert choose(spec, "grad_kernel", "cpu").algorithm.name.startswith("adjoint_")
+
+
+@pytest.mark.parametrize("role", ["forward", "grad_input"])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_phases_with_padding_on_both_sides_read_one_framed_image(role, groups, monkeypatch):
+    spec = ConvSpec.of(batch=2, spatial=(7, 6), kernel=(3, 4), in_channels=3, out_channels=6, groups=groups,
+                       lhs_dilation=(2, 2), rhs_dilation=(3, 1), padding=((3, 4), (2, -1)))  # fmt: skip
+    rng = np.random.default_rng(4)
+    shapes = (spec.y_shape if role == "grad_input" else spec.x_shape), spec.w_shape
+    a, w = (rng.integers(-4, 5, shape).astype("f") for shape in shapes)
+    name = "phase_broadcast" if groups == 1 else "phase_depthwise"
+    assert transposed.is_framed(spec)
+    for bound in (transposed.KEPT, 0):  # framed, and too large for it
+        monkeypatch.setattr(transposed, "KEPT", bound)
+        got = run(ALGORITHMS[name], role, a, w, spec)
+        np.testing.assert_array_equal(got, lax_role(role, a, w, spec))

@@ -144,10 +144,12 @@ def _products(spec: ConvSpec, role: Role) -> tuple[Gemm, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    """The columns twice, x padded, and the kernel where it is repeated for every image."""
+    """The columns, twice where every tap's plane is unrolled by itself first; x padded, and the kernel
+    where it is repeated for every image."""
+    copies = 1 if role == "grad_input" or (role == "forward" and _is_tiled(spec)) else 2
     repeated = role != "grad_kernel" and by_image(spec, math.prod(spec.out_spatial), role)
     kernels = spec.batch * spec.kernel_bytes if repeated else 0
-    return 2 * columns_bytes(spec) + padded_bytes(spec) + kernels
+    return copies * columns_bytes(spec) + padded_bytes(spec) + kernels
 
 
 IM2COL_PLANES = Algorithm(

@@ -34,6 +34,7 @@ from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 WRITTEN_OUT = 64  # products per fused loop: 49 compile in 0.3 s
 IN_REGIONS = 200  # products of all regions: they compile in 0.8 s, 361 in 1.0 s, 1369 in 5 s
+IN_REGISTERS = 36  # products per output
 MOST_REPEATED = 16 << 20  # bytes: fresh memory for more costs more than it gains
 
 
@@ -146,7 +147,8 @@ def _rejects_taps(spec: ConvSpec) -> str | None:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     """One loop per block.  Against a plain multiply-add per pair of loads, a broadcast channel is loaded
-    once for all its outputs (5 times the rate where these are many)."""
+    once for all its outputs (2.5 times the rate, with more products than stay in registers half of that);
+    but of few products the outputs take longest to write (1×1 of 3 channels 0.4 ns each)."""
     if role == "grad_kernel":
         return gradient.steps(spec)
     count = -(-spec.kernel[0] // tap_block(spec, WRITTEN_OUT).kernel[0])
@@ -154,11 +156,12 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     # channels first the compiler reads and writes them where they lie, a channel at a time
     run = 1 if spec.channels_first else spec.out_channels if spec.c == 1 else spec.o
     loaded_again = spec.c == 1 or spec.channels_first
-    flops = spec.flops / count * (1.0 if loaded_again else 0.4 if spec.groups == 1 else 1.0)
+    one_image = spec.groups == 1 and not loaded_again
+    flops = spec.flops / count * ((0.4 if spec.taps * spec.c <= IN_REGISTERS else 0.8) if one_image else 1.0)
     if any(d != 1 for d in spec.lhs_dilation):  # neighbours in memory are not neighbours in the sum
         flops *= 1.5
     copied = (Loop(0, x * (1 + spec.o), run),) if is_repeated(spec) else ()
-    return *copied, *((Loop(flops, x + (1 if count == 1 else 2) * y, run),) * count)
+    return *copied, *((Loop(flops, x + (7 if one_image else 1 if count == 1 else 2) * y, run),) * count)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
