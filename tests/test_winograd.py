@@ -137,6 +137,17 @@ def test_blocks_agree(monkeypatch, name, block):
     assert_agrees(WINOGRAD, spec, ("forward", "grad_kernel"))
 
 
+@pytest.mark.parametrize("batch", [1, 5])
+def test_large_images_whose_channels_come_first_are_done_in_halves(monkeypatch, batch):
+    monkeypatch.setattr(winograd, "LARGE_IMAGE", 100)
+    spec = SPECS["partial"].replace(batch=batch, channels_first=True)
+    tiles = winograd.cheapest(spec)
+    assert winograd.blocks(tiles, spec, "forward") == ((3, 13) if batch > 1 else (1, 8))
+    assert winograd.blocks(tiles, spec, "grad_kernel") == (batch, 13)
+    assert winograd.blocks(tiles, spec.replace(channels_first=False), "forward") == (batch, 13)
+    assert_agrees(WINOGRAD, spec)
+
+
 def test_dots_do_16_of_36_multiplications():
     spec = ConvSpec.of(batch=2, spatial=(10, 8), kernel=(3, 3), in_channels=5, out_channels=7)
     x, w = (jnp.zeros(shape) for shape in (spec.x_shape, spec.w_shape))
