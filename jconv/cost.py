@@ -28,7 +28,7 @@ TIE = 1.15  # two estimates are rarely closer than this
 # 144→32 on 28² 0.17 and 0.12 ms (2026-11, jax 0.10, Intel Xeon).
 THREADS = 50e-6
 
-LARGE_IMAGE = 2.2e4  # output positions at which YNNPACK's stride-1 convolution takes twice as long, unpadded
+WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of patches in memory, and once more of those that are mapped anew
 LARGE_KERNEL = 1e6  # bytes from which YNNPACK packs a kernel in memory: 3×3 512→512 on 7² 3.2 ms, im2col 2.0
 KEPT_MAPPED = 32 << 20  # bytes of a buffer above which it is mapped anew in every call
 LARGE_X = 4e6  # bytes of an image from which no core's cache holds it: a stride uses a part of each line read
@@ -65,7 +65,19 @@ def native(spec: ConvSpec, rates: Platform) -> float:
     taken = "cudnn" if "cudnn" in rates.native else route(spec)
     way = rates.native[taken]
     time = _multiplying(spec, taken, way) + _gathering(spec, taken, way) + _read(spec, way)
-    return time * _slowed(spec, taken) * _uncached(spec, way) + way.call * spec.groups
+    return (
+        time * _slowed(spec, taken) * _uncached(spec, way) + _unrolled(spec, taken) + way.call * spec.groups
+    )
+
+
+def _unrolled(spec: ConvSpec, taken: str) -> float:
+    """YNNPACK writes all patches to memory where nothing is padded and the stride is 1 (3×3, 48→16 on
+    2×66², 14 MB of them: 3.4 ms, padded 1.0; 11×66², 78 MB: 43 and 6; 32→32 on 272² 47 and 9; 2026-11,
+    jax 0.10, Intel Xeon, 2 cores)."""
+    if taken != "ynn" or spec.taps == 1 or _is_framed(spec) or any(s != 1 for s in spec.strides):
+        return 0.0
+    size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)
+    return size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
 
 
 def _read(spec: ConvSpec, way: Route) -> float:
@@ -101,18 +113,14 @@ def _is_framed(spec: ConvSpec) -> bool:
 
 
 def _slowed(spec: ConvSpec, taken: str) -> float:
-    """What YNNPACK loses where it does not block well: large images without padding at stride 1 (3×3, 32→32:
-    270² padded 9 ms, 272² not 47), odd channels in with few out (56², 3→32 0.30 ms and 4→32 0.09, 3→48 0.15
-    and 4→48 0.15; 2026-11, jax 0.10, Intel Xeon); and Eigen, input and kernel both dilated, with zeros it
-    does not leave out."""
+    """What YNNPACK loses with odd channels in and few out (56², 3→32 0.30 ms and 4→32 0.09, 3→48 0.15 and
+    4→48 0.15; 2026-11, jax 0.10, Intel Xeon); and Eigen, input and kernel both dilated, with zeros it does
+    not leave out."""
     if taken == "eigen_transposed" and max(spec.rhs_dilation) > 1:
         return BOTH_DILATED
     if taken != "ynn":
         return 1.0
-    odd = ODD_CHANNELS if spec.c % 2 and spec.c > 1 and spec.o <= 32 else 1.0
-    if any(s != 1 for s in spec.strides):
-        return odd
-    return odd if _is_framed(spec) else odd * (1 + min(4.5, (math.prod(spec.out_spatial) / LARGE_IMAGE) ** 3))
+    return ODD_CHANNELS if spec.c % 2 and spec.c > 1 and spec.o <= 32 else 1.0
 
 
 def _uncached(spec: ConvSpec, way: Route) -> float:
