@@ -133,7 +133,7 @@ def test_blocks_agree(monkeypatch, name, block):
     spec = SPECS[name].replace(batch=5)
     monkeypatch.setattr(winograd, "WHOLE", block)
     monkeypatch.setattr(winograd, "BLOCK", block)
-    assert winograd.blocks(winograd.cheapest(spec), spec, "forward") != (5, spec.out_spatial[0])
+    assert winograd.block(winograd.cheapest(spec), spec, "forward") is not spec
     assert_agrees(WINOGRAD, spec, ("forward", "grad_kernel"))
 
 
@@ -142,9 +142,11 @@ def test_large_images_whose_channels_come_first_are_done_in_halves(monkeypatch, 
     monkeypatch.setattr(winograd, "LARGE_IMAGE", 100)
     spec = SPECS["partial"].replace(batch=batch, channels_first=True)
     tiles = winograd.cheapest(spec)
-    assert winograd.blocks(tiles, spec, "forward") == ((3, 13) if batch > 1 else (1, 8))
-    assert winograd.blocks(tiles, spec, "grad_kernel") == (batch, 13)
-    assert winograd.blocks(tiles, spec.replace(channels_first=False), "forward") == (batch, 13)
+    halves = winograd.block(tiles, spec, "forward")
+    assert halves.y_shape[:2] == ((3, 13) if batch > 1 else (1, 8))
+    assert winograd.block(tiles, spec, "grad_kernel") is spec
+    last = spec.replace(channels_first=False)
+    assert winograd.block(tiles, last, "forward") is last
     assert_agrees(WINOGRAD, spec)
 
 

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms.windows import pad
 from jconv.spec import ConvSpec
 
 BOUND = 8 << 20
@@ -29,19 +28,20 @@ def band(spec: ConvSpec, bytes_total: int, bound: int = BOUND) -> ConvSpec:
         return spec  # a size that only a run will tell
     count = -(-bytes_total // bound)
     height = spec.out_spatial[0]
-    rows = -(-height // min(count, height))
     batch = spec.batch if count <= height else max(1, spec.batch * height // count)
-    return spec if rows == height and batch == spec.batch else _band_of(spec, batch, rows)
+    return part_of(spec, batch, -(-height // min(count, height)))
 
 
-def _band_of(spec: ConvSpec, batch: int, rows: int) -> ConvSpec:
-    read = (rows - 1) * spec.strides[0] + spec.window[0]
-    rest = [
-        (p - 1) * s + K
-        for p, s, K in zip(spec.out_spatial[1:], spec.strides[1:], spec.window[1:], strict=True)
-    ]
+def part_of(spec: ConvSpec, batch: int, rows: int) -> ConvSpec:
+    """So many images and rows of the output.  A band of rows brings its zeros along; the other axes are
+    left as they are, to be padded by what computes the band."""
+    if rows == spec.out_spatial[0]:
+        return spec if batch == spec.batch else spec.replace(batch=batch)
     return spec.replace(
-        batch=batch, spatial=(read, *rest), padding=((0, 0),) * spec.ndim, lhs_dilation=(1,) * spec.ndim
+        batch=batch,
+        spatial=((rows - 1) * spec.strides[0] + spec.window[0], *spec.spatial[1:]),
+        padding=((0, 0), *spec.padding[1:]),
+        lhs_dilation=(1, *spec.lhs_dilation[1:]),
     )
 
 
@@ -50,32 +50,32 @@ def forward(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> 
 
     The last band starts early rather than end late: what it computes twice comes out the same.
     """
-    x = pad(x, spec)
+    if part is spec:
+        return compute(x)
+    x, spec = _without_gaps(x, spec, part)
 
     def one(i: jax.Array, y: jax.Array) -> jax.Array:
         n, row = begins(i, spec, part)
         band = compute(_input(x, n, row, spec, part)).reshape(part.y_shape).astype(y.dtype)
         return lax.dynamic_update_slice(y, band, (n, row, *[0] * spec.ndim))
 
-    return lax.fori_loop(0, math.prod(counts(spec, part)), one, jnp.zeros(spec.y_shape, spec.accumulator))
+    return lax.fori_loop(0, math.prod(counts(spec, part)), one, jnp.zeros(spec.y_shape, spec.y_dtype))
 
 
 def grad_kernel(compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """compute(x band, g band) → ∂w, summed over the bands.
+    """compute(x band, g band) → ∂w, or whatever ∂w is linear in, summed over the bands."""
+    if part is spec:
+        return compute(x, g)
+    x, spec = _without_gaps(x, spec, part)
 
-    The last band starts early here too, what is done already as zeros of g: zero gradients past the end
-    would make NaNs of rows of x that no output sees through that tap.
-    """
-    x, rows = pad(x, spec), part.out_spatial[0]
+    def one(i: jax.Array | int) -> jax.Array:
+        n, row = begins(i, spec, part)
+        piece = lax.dynamic_slice(g, (n, row, *[0] * spec.ndim), part.y_shape)
+        return compute(_input(x, n, row, spec, part), _not_yet_seen(piece, i, spec, part))
 
-    def add(i: jax.Array, total: jax.Array) -> jax.Array:
-        (first, top), (n, row) = due(i, spec, part), begins(i, spec, part)
-        piece = lax.dynamic_slice(g, (n, row, *[0] * (g.ndim - 2)), part.y_shape)
-        is_new = ((n + jnp.arange(part.batch)) >= first)[:, None] & ((row + jnp.arange(rows)) >= top)
-        piece = jnp.where(is_new.reshape(part.batch, rows, *[1] * (g.ndim - 2)), piece, 0)
-        return total + compute(_input(x, n, row, spec, part), piece).reshape(total.shape)
-
-    return lax.fori_loop(0, math.prod(counts(spec, part)), add, jnp.zeros(spec.w_shape, spec.accumulator))
+    total = jax.eval_shape(one, 0)
+    zeros = jnp.zeros(total.shape, total.dtype)
+    return lax.fori_loop(0, math.prod(counts(spec, part)), lambda i, total: total + one(i), zeros)
 
 
 def counts(spec: ConvSpec, part: ConvSpec) -> tuple[int, int]:
@@ -83,18 +83,60 @@ def counts(spec: ConvSpec, part: ConvSpec) -> tuple[int, int]:
     return -(-spec.batch // part.batch), -(-spec.out_spatial[0] // part.out_spatial[0])
 
 
-def due(i: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, jax.Array]:
+def due(i: jax.Array | int, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array | int, jax.Array | int]:
     """The image and the output row up to which everything is done when part i begins."""
     bands = counts(spec, part)[1]
     return i // bands * part.batch, i % bands * part.out_spatial[0]
 
 
-def begins(i: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, jax.Array]:
+def begins(i: jax.Array | int, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, jax.Array]:
     """The first image and output row of part i: where it is due, the last ones early enough to fit."""
     (n, row), rows = due(i, spec, part), part.out_spatial[0]
     return jnp.minimum(n, spec.batch - part.batch), jnp.minimum(row, spec.out_spatial[0] - rows)
 
 
+def workspace(spec: ConvSpec, part: ConvSpec) -> int:
+    """Bytes of one band's x and y beside what computes it."""
+    return 0 if part is spec else part.image_bytes
+
+
+# -- what a band reads -----------------------------------------------------------------------------
+
+
+def _without_gaps(x: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, ConvSpec]:
+    """The zeros between the rows of a dilated input, written out where bands are cut of them."""
+    if part.lhs_dilation == spec.lhs_dilation:
+        return x, spec
+    gaps = [(0, 0, d - 1 if axis == 1 else 0) for axis, d in enumerate((1, *spec.lhs_dilation, 1))]
+    x = lax.pad(x, jnp.zeros((), x.dtype), gaps)
+    return x, spec.replace(spatial=x.shape[1:-1], lhs_dilation=part.lhs_dilation)
+
+
 def _input(x: jax.Array, n: jax.Array, row: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """What the band that begins at a row of the output reads of the padded x."""
-    return lax.dynamic_slice(x, (n, row * spec.strides[0], *[0] * (x.ndim - 2)), part.x_shape)
+    """What the band at a row of the output reads.  Rows beyond x come as zeros around the band, and not
+    around x, which would copy all of it."""
+    if part.out_spatial[0] == spec.out_spatial[0]:
+        return lax.dynamic_slice_in_dim(x, n, part.batch)
+    stride, height, read = spec.strides[0], x.shape[1], part.spatial[0]
+    above = spec.padding[0][0]
+    below = (spec.out_spatial[0] - 1) * stride + spec.window[0] - above - height
+    first = row * stride - above
+    start = jnp.clip(first, 0, max(0, height - read))
+    band = lax.dynamic_slice(x, (n, start, *[0] * spec.ndim), (part.batch, min(read, height), *x.shape[2:]))
+    if above <= 0 and below <= 0:
+        return band
+    above = max(0, above)
+    around = [(above, max(0, below), 0) if axis == 1 else (0, 0, 0) for axis in range(x.ndim)]
+    band = lax.pad(band, jnp.zeros((), x.dtype), around)
+    return lax.dynamic_slice_in_dim(band, first - start + above, read, axis=1)
+
+
+def _not_yet_seen(g: jax.Array, i: jax.Array | int, spec: ConvSpec, part: ConvSpec) -> jax.Array:
+    """g, with zeros for what the bands before have seen: the last band starts early here too.  (Zeros past
+    the end would make NaNs of rows of x that no output sees through that tap.)"""
+    if not any(whole % cut for whole, cut in zip(spec.y_shape[:2], part.y_shape[:2], strict=True)):
+        return g
+    (first, top), (n, row) = due(i, spec, part), begins(i, spec, part)
+    images, rows = n + jnp.arange(part.batch), row + jnp.arange(part.out_spatial[0])
+    is_new = (images >= first)[:, None] & (rows >= top)
+    return jnp.where(is_new.reshape(*is_new.shape, *[1] * spec.ndim), g, 0)

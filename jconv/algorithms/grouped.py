@@ -57,10 +57,8 @@ def _steps_each(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...
 
 
 def _workspace_each(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
-    """The channels cut apart, or the results to be joined; of the groups two at a time are under way."""
-    x, y = (math.prod(shape) * itemsize(spec.x_dtype) for shape in (spec.x_shape, spec.y_shape))
-    apart = x + y if role == "grad_kernel" else max(x, y)
-    return apart + 2 * workspace_of(inner, role, one_group(spec))
+    """The channels cut apart, and the results to be joined; of the groups two at a time are under way."""
+    return spec.image_bytes + 2 * workspace_of(inner, role, one_group(spec))
 
 
 def per_group(inner: Algorithm) -> Algorithm:

@@ -42,8 +42,6 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """Columns times kernel, band by band."""
     w = _matrices(w, spec)
     part = blocks.band(spec, columns_bytes(spec))
-    if part is spec:
-        return _multiplied(x, w, spec)
     return blocks.forward(lambda x: _multiplied(x, w, part), x, spec, part)
 
 
@@ -71,8 +69,6 @@ def own(spec: ConvSpec, role: Role) -> bool:
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """Columns transposed times the output gradient, summed over the bands."""
     part = blocks.band(spec, columns_bytes(spec))
-    if part is spec:
-        return _multiplied_kernel(x, g, spec)
     return blocks.grad_kernel(lambda x, g: _multiplied_kernel(x, g, part), x, g, spec, part)
 
 
@@ -128,7 +124,8 @@ def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    return 2 * columns_bytes(blocks.band(spec, columns_bytes(spec))) + padded_bytes(spec)
+    part = blocks.band(spec, columns_bytes(spec))
+    return 2 * columns_bytes(part) + padded_bytes(part) + blocks.workspace(spec, part)
 
 
 IM2COL = Algorithm(

@@ -37,7 +37,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     w = _blocked_kernel(w, spec)
     shifts = list(itertools.product(*map(range, _blocks(spec))))
     if not _is_large(spec):
-        z = jnp.split(_products(x, w, spec), len(shifts), axis=-1)
+        z = _products(x, w, spec)
         return _cropped(functools.reduce(jnp.add, map(_shifted, z, shifts, [spec] * len(z))), spec)
     x, parts = x.reshape(-1, spec.c), w.reshape(spec.c, len(shifts), -1)
 
@@ -53,12 +53,15 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     return _cropped(lax.fori_loop(0, len(shifts), add, nothing), spec)
 
 
-def _products(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Every input with every tap, in the order in which x lies; but for the barrier the compiler would
-    have the product turn them for the sum."""
+def _products(x: jax.Array, w: jax.Array, spec: ConvSpec) -> list[jax.Array]:
+    """Every input with every tap, block by block, in the order in which x lies; but for the barrier the
+    compiler would have the product turn them for the sum, and were they turned before they are taken apart,
+    it would copy them all."""
+    count = math.prod(_blocks(spec))
     if not spec.channels_first:
-        return product(x.reshape(-1, spec.c), w, spec)
-    return from_planes(lax.optimization_barrier(as_they_lie(w, planes(x), spec)), spec.spatial)
+        return jnp.split(product(x.reshape(-1, spec.c), w, spec), count, axis=-1)
+    z = lax.optimization_barrier(as_they_lie(w, planes(x), spec))
+    return [from_planes(block, spec.spatial) for block in jnp.split(z, count, axis=1)]
 
 
 def _blocks(spec: ConvSpec) -> Ints:

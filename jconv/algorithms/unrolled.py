@@ -78,19 +78,19 @@ def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> ja
     def compute(x: jax.Array) -> jax.Array:
         return run(inner, "forward", unroll(x, part), w, inside(part)).reshape(part.y_shape)
 
-    return compute(x) if part is spec else blocks.forward(compute, x, spec, part)
+    return blocks.forward(compute, x, spec, part)
 
 
 def _grad_kernel(inner: Algorithm, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     part = _band(spec)
 
     def compute(x: jax.Array, g: jax.Array) -> jax.Array:
-        sub = inside(part)
+        sub = inside(part).replace(w_dtype=spec.accumulator)  # bands are added up before they are rounded
         w = run(inner, "grad_kernel", unroll(x, part), g.reshape(sub.y_shape), sub)
         w = w.reshape(*spec.kernel[1:], spec.kernel[0], spec.c, spec.o)
         return jnp.moveaxis(w, spec.ndim - 1, 0)
 
-    return compute(x, g) if part is spec else blocks.grad_kernel(compute, x, g, spec, part)
+    return blocks.grad_kernel(compute, x, g, spec, part)
 
 
 def _band(spec: ConvSpec) -> ConvSpec:
@@ -124,7 +124,8 @@ def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
     part = _band(spec)
-    return _bytes(part) + padded_bytes(_first_axis_only(spec)) + workspace_of(inner, role, inside(part))
+    around = padded_bytes(_first_axis_only(part)) + blocks.workspace(spec, part)
+    return _bytes(part) + around + workspace_of(inner, role, inside(part))
 
 
 def by_plane(inner: Algorithm) -> Algorithm:

@@ -33,8 +33,7 @@ import numpy as np
 from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
-from jconv.algorithms import cook_toom
-from jconv.algorithms.blocks import begins, counts, due
+from jconv.algorithms import blocks, cook_toom
 from jconv.algorithms.cook_toom import Bilinear
 from jconv.algorithms.gemm import unturned_product
 from jconv.algorithms.winograd_passes import (
@@ -49,7 +48,7 @@ from jconv.algorithms.winograd_passes import (
     synthesis,
     transformed_kernel,
 )  # fmt: skip
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 
 Rule = Callable[[ConvSpec], Tiles]
 
@@ -152,8 +151,12 @@ def _pass_sizes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[int]:
     return sizes
 
 
-def blocks(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
-    """How many images, and how many rows of output, are done at a time."""
+def block(tiles: Tiles, spec: ConvSpec, role: Role) -> ConvSpec:
+    """The images and rows of output that are done at a time."""
+    return blocks.part_of(spec, *_images_and_rows(tiles, spec, role))
+
+
+def _images_and_rows(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
     if not all(isinstance(size, int) for size in (spec.batch, *spec.spatial)):
         return spec.batch, spec.out_spatial[0]  # sizes that only a run will tell
     kernel, rest = workspace_of(tiles, spec, role)
@@ -191,57 +194,14 @@ def _balanced(total: int, most: int) -> int:
     return -(-total // -(-total // min(total, most)))
 
 
-def _block(spec: ConvSpec, images: int, rows: int) -> ConvSpec:
-    """The spec of one block; where rows are cut, its first dimension is padded already."""
-    if rows == spec.out_spatial[0]:
-        return spec.replace(batch=images)
-    return spec.replace(
-        batch=images,
-        spatial=(rows + spec.kernel[0] - 1, *spec.spatial[1:]),
-        padding=((0, 0), *spec.padding[1:]),
-    )
-
-
-def _filled(a: jax.Array, images: int, lo: int, hi: int) -> jax.Array:
-    """Zeros around the rows and after the images."""
-    config = [(0, images - a.shape[0], 0), (lo, hi, 0), *[(0, 0, 0)] * (a.ndim - 2)]
-    return lax.pad(a, jnp.zeros((), a.dtype), config) if any(map(any, config)) else a
-
-
 def _forward(x: jax.Array, w: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    images, rows = blocks(tiles, spec, "forward")
-    u, p = transformed_kernel(w, tiles, spec), spec.out_spatial[0]
-    if (images, rows) == (spec.batch, p):
-        return _block_forward(x, u, tiles, spec)
-    block = _block(spec, images, rows)
-    x = x if rows == p else _filled(x, spec.batch, *spec.padding[0])
-
-    def body(i: jax.Array, y: jax.Array) -> jax.Array:
-        corner: tuple[jax.Array | int, ...] = (*begins(i, spec, block), *[0] * spec.ndim)
-        part = _block_forward(lax.dynamic_slice(x, corner, block.x_shape), u, tiles, block)
-        return lax.dynamic_update_slice(y, part, corner)
-
-    return lax.fori_loop(0, math.prod(counts(spec, block)), body, jnp.zeros(spec.y_shape, spec.y_dtype))
+    u, part = transformed_kernel(w, tiles, spec), block(tiles, spec, "forward")
+    return blocks.forward(lambda x: _block_forward(x, u, tiles, part), x, spec, part)
 
 
 def _grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    images, rows = blocks(tiles, spec, "grad_kernel")
-    p = spec.out_spatial[0]
-    if (images, rows) == (spec.batch, p):
-        return kernel_gradient(_block_grad_kernel(x, g, tiles, spec), tiles, spec)
-    block = _block(spec, images, rows)
-    stacks, strips = counts(spec, block)
-    lo, hi = spec.padding[0] if rows < p else (0, 0)
-    x = _filled(x, stacks * images, lo, hi + strips * rows - p)
-    g = _filled(g, stacks * images, 0, strips * rows - p)
-
-    def body(i: jax.Array, total: jax.Array) -> jax.Array:
-        corner: tuple[jax.Array | int, ...] = (*due(i, spec, block), *[0] * spec.ndim)
-        parts = lax.dynamic_slice(x, corner, block.x_shape), lax.dynamic_slice(g, corner, block.y_shape)
-        return total + _block_grad_kernel(*parts, tiles, block)
-
-    shape = (positions_of(tiles) * spec.groups, spec.c, spec.o)
-    total = lax.fori_loop(0, strips * stacks, body, jnp.zeros(shape, dtype_of(spec)))
+    part = block(tiles, spec, "grad_kernel")
+    total = blocks.grad_kernel(lambda x, g: _block_grad_kernel(x, g, tiles, part), x, g, spec, part)
     return kernel_gradient(total, tiles, spec)
 
 
@@ -288,7 +248,7 @@ def steps_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     gemm = Gemm(count, t, spec.o, spec.c)
     if role == "grad_kernel":
         gemm = Gemm(count, spec.c, spec.o, t, transposed=True)
-    blocked = blocks(tiles, spec, role) != (spec.batch, spec.out_spatial[0])
+    blocked = block(tiles, spec, role) is not spec
     ins, outs = (_passes(tiles, spec, c, blocked) for c in (spec.in_channels, spec.out_channels))
     return (*ins, kernel, gemm, *outs)
 
@@ -315,12 +275,10 @@ def winograd(name: str, rule: Rule) -> Algorithm:
 
 
 def _workspace(tiles: Tiles, spec: ConvSpec, role: Role) -> int:
-    """U, ∂U twice (before and after a sum), one block, and the zeros around x where rows are cut."""
-    images, rows = blocks(tiles, spec, role)
-    u, block = workspace_of(tiles, _block(spec, images, rows), role)
-    framed = (spec.x_shape, spec.y_shape) if role == "grad_kernel" else (spec.x_shape,)
-    copies = sum(map(math.prod, framed)) * itemsize(spec.x_dtype) if rows < spec.out_spatial[0] else 0
-    return u * (2 if role == "grad_kernel" else 1) + block + copies
+    """U, ∂U twice (before and after a sum), and one block."""
+    part = block(tiles, spec, role)
+    u, rest = workspace_of(tiles, part, role)
+    return u * (2 if role == "grad_kernel" else 1) + rest + blocks.workspace(spec, part)
 
 
 WINOGRAD = winograd("winograd", cheapest)
