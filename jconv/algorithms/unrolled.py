@@ -13,7 +13,9 @@ three), and in 2-D for kernels of many taps over few channels (11×11 of stride 
 apart first (`per_group_unrolled_xla`): cutting them apart again plane by plane took two to three times
 as long (64→64 in 4 groups on 2×8×28², 3×3×3: 6.8 ms against 17.4, 2026-11, jax 0.10, Intel Xeon).
 
-grad_kernel is that of the convolution inside; the copy of x is cut into bands like im2col's.
+grad_kernel is that of the convolution inside; the copy of x is cut into bands like im2col's.  grad_input of
+planes taken with a stride is that of the convolution inside, all planes at once, each put back where its taps
+saw it; else the rewritten forward.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import jax.numpy as jnp
 
 from jconv.algorithm import Algorithm, Loop, Step, run
 from jconv.algorithms import blocks
-from jconv.algorithms.windows import pad, padded_bytes, tap_along
+from jconv.algorithms.windows import pad, padded_bytes, put_together, tap_along
 from jconv.spec import ConvSpec, Role, itemsize
 from jconv.work import steps_inside
 from jconv.work import workspace as workspace_of
@@ -81,6 +83,17 @@ def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> ja
     return blocks.forward(compute, x, spec, part)
 
 
+def _grad_input(inner: Algorithm, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    sub, whole = inside(spec), (spec.batch, spec.out_spatial[0], *spec.spatial[1:], spec.kernel[0], spec.c)
+    u = run(inner, "grad_input", g.reshape(sub.y_shape), _kernel_inside(w, spec), sub).reshape(whole)
+    return put_together((u[..., r, :] for r in range(spec.kernel[0])), _first_axis_only(spec))
+
+
+def _own(spec: ConvSpec, role: Role) -> bool:
+    """Any kernel gradient; the input's where a stride would leave planes of zeros to convolve."""
+    return role == "grad_kernel" or (spec.ndim > 0 and spec.strides[0] > 1)
+
+
 def _grad_kernel(inner: Algorithm, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     part = _band(spec)
 
@@ -115,7 +128,7 @@ def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
 
 
 def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    part = _band(spec)
+    part = spec if role == "grad_input" else _band(spec)
     count = -(-spec.positions // max(part.positions, 1))
     copy = Loop(0, (4 if count == 1 else 6) * _bytes(part), spec.c)
     turned = Loop(0, 2 * spec.kernel_bytes, spec.o)
@@ -123,6 +136,8 @@ def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
+    if role == "grad_input":
+        return 2 * _bytes(spec) + workspace_of(inner, role, inside(spec))
     part = _band(spec)
     around = padded_bytes(_first_axis_only(part)) + blocks.workspace(spec, part)
     return _bytes(part) + around + workspace_of(inner, role, inside(part))
@@ -143,7 +158,9 @@ def by_plane(inner: Algorithm) -> Algorithm:
         functools.partial(_rejects, inner),
         functools.partial(_steps, inner),
         functools.partial(_workspace, inner),
+        grad_input=functools.partial(_grad_input, inner),
         grad_kernel=functools.partial(_grad_kernel, inner),
+        own=_own,
         exact=inner.exact,
         amplification=lambda spec: inner.amplification(inside(spec)),
     )
