@@ -97,8 +97,9 @@ def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
     """Of patches; one as large as an image is the image as it lies, but for its frame and a dilation (not in
     3-D, where Eigen works out the place of every few values: 16 ns each over 3 channels, 3 over 8, 2 over 16
-    and more).  With a dilated input of the products of every input with every tap, added up (1 ns each, and again where they take more than is kept mapped: 3×3 of
-    stride 2, 64→256 on 56² 12 ms, on 70² 87; 2026-11, jax 0.10, Intel Xeon)."""
+    and more).  With a dilated input of the products of every input with every tap, added up (1 ns each, and
+    again where they take more than is kept mapped: 3×3 of stride 2, 64→256 on 56² 12 ms, on 70² 87; 2026-11,
+    jax 0.10, Intel Xeon)."""
     if taken == "eigen_transposed":
         size = 4 * spec.batch * math.prod(spec.spatial) * spec.taps * spec.out_channels
         fresh = size / way.unmapped if size > KEPT_MAPPED else 0.0
