@@ -95,20 +95,26 @@ def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
 
 
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
-    """Of patches; one as large as an image is the image as it lies, but for its frame and a dilation (not in
-    3-D, where Eigen works out the place of every few values: 16 ns each over 3 channels, 3 over 8, 2 over 16
-    and more).  With a dilated input of the products of every input with every tap, added up (1 ns each, and
-    again where they take more than is kept mapped: 3×3 of stride 2, 64→256 on 56² 12 ms, on 70² 87; 2026-11,
-    jax 0.10, Intel Xeon)."""
+    """Of patches; with a dilated input of the products of every input with every tap, added up (1 ns each,
+    and again where they take more than is kept mapped: 3×3 of stride 2, 64→256 on 56² 12 ms, on 70² 87;
+    2026-11, jax 0.10, Intel Xeon)."""
     if taken == "eigen_transposed":
         size = 4 * spec.batch * math.prod(spec.spatial) * spec.taps * spec.out_channels
         fresh = size / way.unmapped if size > KEPT_MAPPED else 0.0
         return size / (way.packing * min(spec.o, way.packed)) + fresh
-    spread = any(d > 1 for d in spec.rhs_dilation)
-    as_it_lies = taken.endswith("_kernel") and spec.ndim < 3
-    passes = (spec.ndim > 1 and _is_framed(spec)) + spread if as_it_lies else 1
     run = spec.c * spec.kernel[-1] if taken == "ynn" and spec.ndim else spec.c
-    return passes * 4 * spec.positions * spec.taps * spec.c / (way.packing * min(run, way.packed))
+    size = 4 * spec.positions * spec.taps * spec.c
+    return _passes(spec, taken) * size / (way.packing * min(run, way.packed))
+
+
+def _passes(spec: ConvSpec, taken: str) -> int:
+    """How often patches are written.  One as large as an image is the image as it lies, but for its frame and
+    a dilation; not in 3-D, where Eigen works out the place of every few values (16 ns each over 3 channels,
+    3 over 8, 2 over 16 and more), if it has more than one."""
+    if taken.startswith("eigen_3d"):
+        return int(spec.taps > 1)
+    spread = any(d > 1 for d in spec.rhs_dilation)
+    return (spec.ndim > 1 and _is_framed(spec)) + spread if taken.endswith("_kernel") else 1
 
 
 def _is_framed(spec: ConvSpec) -> bool:
