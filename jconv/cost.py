@@ -34,7 +34,7 @@ KEPT_MAPPED = 32 << 20  # bytes of a buffer above which it is mapped anew in eve
 LARGE_X = 4e6  # bytes of an image from which no core's cache holds it: a stride uses a part of each line read
 BOTH_DILATED = 2.3  # how much longer Eigen takes where input and kernel are dilated
 PANEL = 64  # columns of a kernel that are multiplied at a time
-ODD_CHANNELS = 3.5  # how much longer it takes an odd number of channels in, with 32 or fewer out
+ODD_CHANNELS = 9  # over c + 1: how much longer it takes an odd number of channels in, with 32 or fewer out
 
 
 def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
@@ -122,14 +122,14 @@ def _is_framed(spec: ConvSpec) -> bool:
 
 
 def _slowed(spec: ConvSpec, taken: str) -> float:
-    """What YNNPACK loses with odd channels in and few out (56², 3→32 0.30 ms and 4→32 0.09, 3→48 0.15 and
-    4→48 0.15; 2026-11, jax 0.10, Intel Xeon); and Eigen, input and kernel both dilated, with zeros it does
-    not leave out."""
+    """What YNNPACK loses with odd channels in and few out (3×3 on 2×40², 32 out: 3 channels take 2.6 times as
+    long as 4, 7 2.0 times as long as 8, 33 1.6 as 34; 33 out: 1.0; 2026-11, jax 0.10, Intel Xeon); and Eigen,
+    input and kernel both dilated, with zeros it does not leave out."""
     if taken == "eigen_transposed" and max(spec.rhs_dilation) > 1:
         return BOTH_DILATED
     if taken != "ynn":
         return 1.0
-    return ODD_CHANNELS if spec.c % 2 and spec.c > 1 and spec.o <= 32 else 1.0
+    return 1 + ODD_CHANNELS / (spec.c + 1) if spec.c % 2 and spec.c > 1 and spec.o <= 32 else 1.0
 
 
 def _uncached(spec: ConvSpec, way: Route) -> float:

@@ -23,7 +23,7 @@ every_role = pytest.mark.parametrize("role", ROLES)
 # Geometries with groups come first: what leaks from one group into another shows there.
 SMALL = {"groups": 72, "depthwise": 16, "dense": 72, "1×1": 16, "patches": 72, "transposed": 72,
          "transposed patches": 72, "transposed depthwise": 16, "strided": 144, "volumes": 54,
-         "valid": 72}  # fmt: skip
+         "valid": 72, "colours": 27}  # fmt: skip
 
 
 @functools.cache

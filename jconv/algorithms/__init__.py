@@ -15,10 +15,10 @@ from jconv.algorithms.shift import SHIFT
 from jconv.algorithms.transposed import by_phase
 from jconv.algorithms.unrolled import by_plane
 from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
-from jconv.algorithms.xla import XLA, XLA_EIGEN
+from jconv.algorithms.xla import XLA, XLA_EIGEN, XLA_EVEN, XLA_FRAMED
 
 DIRECT = (
-    *(XLA, XLA_EIGEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST),
+    *(XLA, XLA_EIGEN, XLA_FRAMED, XLA_EVEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST),
     *(PLANES, IM2COL, IM2COL_PLANES, SHIFT, OVERLAP_ADD),
 )
 UNROLLED = tuple(map(by_plane, (XLA, XLA_EIGEN, WINOGRAD)))

@@ -96,6 +96,7 @@ FAMILIES: Mapping[str, Callable[[int], ConvSpec]] = {
     "transposed depthwise": lambda length: dilated(grouped(length), (2 * math.isqrt(length),) * 2),
     "volumes": volume,
     "valid": lambda length: grouped(length, 2, 1, more=1),
+    "colours": lambda length: grouped(length, 3, 1),
 }
 
 
