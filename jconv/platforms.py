@@ -135,7 +135,9 @@ XEON = dataclasses.replace(
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9, call=15e-6, packed=14),
         "eigen_kernel": Route(160e9, half_o=5, packing=3e9, bandwidth=66e9, call=50e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),
-        "eigen_transposed": Route(300e9, 20, 2, 0.67e9, 25e9, unmapped=2e9, call=30e-6, packed=6),
+        "eigen_transposed": Route(
+            300e9, 20, 2, 0.67e9, 25e9, kernel=20e9, unmapped=2e9, call=30e-6, packed=6
+        ),
         "eigen_3d": Route(360e9, 0, 220, packing=0.25e9, call=39e-6, packed=64),
         "eigen_3d_kernel": Route(360e9, 0, 220, packing=0.5e9, call=39e-6, packed=64),
         "naive": Route(5e9, half_o=32, call=40e-6),

@@ -12,6 +12,7 @@ from jconv.algorithms.patchify import PATCHIFY
 from jconv.algorithms.planes import PLANES
 from jconv.algorithms.pointwise import POINTWISE
 from jconv.algorithms.shift import SHIFT
+from jconv.algorithms.tap_products import TAP_PRODUCTS
 from jconv.algorithms.transposed import by_phase
 from jconv.algorithms.unrolled import by_plane
 from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
@@ -27,6 +28,7 @@ TRANSPOSED = (
     *map(by_phase, (XLA, XLA_EIGEN, IM2COL)),
     *(by_phase(inner, written_out) for inner in (DEPTHWISE, BROADCAST)),
     *map(by_phase, (PLANES, per_group(XLA_EIGEN))),
+    TAP_PRODUCTS,
     *map(by_adjoint, (IM2COL, IM2COL_PLANES, PATCHIFY, DEPTHWISE, BROADCAST, UNROLLED[0])),
 )
 TRANSFORMS = (WINOGRAD, WINOGRAD2, WINOGRAD4, FFT, FFT_OVERLAP)

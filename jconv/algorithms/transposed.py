@@ -181,7 +181,7 @@ def _steps(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role: Ro
         return (_as_one_loop([step for step in each if isinstance(step, Loop)], spec),)
     y = 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
     if not spec.channels_first:
-        return *each, Loop(0, y, spec.out_channels)
+        return *each, Loop(0, 2 * spec.kernel_bytes), Loop(0, y, spec.out_channels)
     # every R-th tap of a kernel that is being turned, and outputs interleaved while they are
     return *each, Loop(0, 2 * FLIPPED * spec.kernel_bytes), Loop(0, y, 1)
 
