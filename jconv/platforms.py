@@ -111,7 +111,7 @@ EPYC = Platform(
         "eigen_1d": Route(490e9, 8, 4, 1.7e9, 24e9, call=45e-6),
         "eigen_1d_kernel": Route(150e9, bandwidth=35e9, call=63e-6),
         "eigen_grouped": Route(175e9, 82, 20, 1.2e9, 14e9, call=27e-6),
-        "eigen_grouped_kernel": Route(11e9, call=5e-6),
+        "eigen_grouped_kernel": Route(40e9, half_o=30, call=5e-6),
         "eigen_transposed": Route(250e9, 60, 3, bandwidth=25e9, call=20e-6),
         "eigen_3d": Route(11e9, call=39e-6),
         "eigen_3d_kernel": Route(11e9, call=9e-6),
