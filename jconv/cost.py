@@ -168,6 +168,6 @@ def route(spec: ConvSpec) -> str:
         return "naive"
     if not plain and spec.groups == 1:
         return "eigen_transposed"
-    if spec.groups > 1 and (spec.ndim < 3 or kernel):
+    if spec.groups > 1 and spec.ndim < 3:
         return "eigen_grouped" + kernel
     return "eigen" + {1: "_1d", 2: "", 3: "_3d"}[spec.ndim] + kernel
