@@ -112,7 +112,7 @@ def _passes(spec: ConvSpec, taken: str) -> int:
     a dilation; not in 3-D, where Eigen works out the place of every few values (16 ns each over 3 channels,
     3 over 8, 2 over 16 and more), if it has more than one."""
     if taken.startswith("eigen_3d"):
-        return int(spec.taps > 1)
+        return spec.groups * (spec.taps > 1)
     spread = any(d > 1 for d in spec.rhs_dilation)
     return (spec.ndim > 1 and _is_framed(spec)) + spread if taken.endswith("_kernel") else 1
 
