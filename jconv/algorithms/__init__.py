@@ -16,7 +16,8 @@ from jconv.algorithms.tap_products import TAP_PRODUCTS
 from jconv.algorithms.transposed import by_phase
 from jconv.algorithms.unrolled import by_plane
 from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
-from jconv.algorithms.xla import XLA, XLA_EIGEN, XLA_EVEN, XLA_FRAMED
+from jconv.algorithms.xla import XLA
+from jconv.algorithms.xla_forms import XLA_EIGEN, XLA_EVEN, XLA_FRAMED
 
 DIRECT = (
     *(XLA, XLA_EIGEN, XLA_FRAMED, XLA_EVEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST),
