@@ -17,7 +17,6 @@ The kernel gradient is the same products summed over the positions: `multiply_ad
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -28,6 +27,7 @@ from jax import lax
 from jconv.algorithm import Algorithm, Loop, Step, always
 from jconv.algorithms import multiply_add_gradient as gradient
 from jconv.algorithms import regions
+from jconv.algorithms.chains import added
 from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
@@ -95,7 +95,7 @@ def _sum_of_products(views: list[tuple[jax.Array, Ints]], w: jax.Array, spec: Co
     w = w.reshape(*spec.kernel, spec.c, spec.groups, spec.o)
     separate = (*views[0][0].shape[:-1], spec.groups, spec.c)
     products = [view.reshape(separate)[..., c, None] * w[at][c] for view, at in views for c in range(spec.c)]
-    return functools.reduce(jnp.add, products).reshape(*separate[:-2], spec.out_channels)
+    return added(products).reshape(*separate[:-2], spec.out_channels)
 
 
 def by_region(spec: ConvSpec) -> bool:

@@ -12,13 +12,13 @@ neighbours of a row are not neighbours in memory either.
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 
 from jconv.algorithm import Algorithm, Loop, Step, always
+from jconv.algorithms.chains import added
 from jconv.algorithms.windows import pad, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
@@ -31,7 +31,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     x = x.reshape(spec.batch, spec.groups, spec.c, *x.shape[2:])
     w = w.astype(spec.accumulator).reshape(*spec.kernel, spec.c, spec.groups, spec.o)
     products = [_product(x[:, :, c], w, at, c, spec) for at in positions(spec) for c in range(spec.c)]
-    y = functools.reduce(jnp.add, products)
+    y = added(products)
     return jnp.moveaxis(y.reshape(spec.batch, spec.out_channels, *spec.out_spatial), 1, -1)
 
 
