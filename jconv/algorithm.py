@@ -1,23 +1,20 @@
 """The record: what an algorithm is, and how any algorithm serves all three roles.
 
-An algorithm is a handful of plain functions.  Only `forward` is needed; whatever else is left out
-is derived here, from the two facts of `spec.py`: the gradients are convolutions, and a program that
-is linear in an argument can be run backwards.
+An algorithm is a handful of plain functions.  Only `forward` is needed; whatever else is left out is derived
+by what stands in `roles`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.spec import ConvSpec, Role
-
-Run = Callable[[jax.Array, jax.Array, ConvSpec], jax.Array]
+from jconv.roles import Run, by_rewriting, by_transposing, rewritten
+from jconv.spec import ROLES, ConvSpec, Role
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,17 +131,37 @@ class Algorithm:
 
 
 def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Compute `role` of `spec` with `algorithm`: (x, w) → y, (g, w) → ∂x or (x, g) → ∂w."""
+    """Compute `role` of `spec` with `algorithm`: (x, w) → y, (g, w) → ∂x or (x, g) → ∂w.
+
+    Raises:
+      ValueError: the algorithm accepts the spec in no role.
+    """
     shape, dtype = spec.result(role)
     if spec.is_empty:
         return jnp.zeros(shape, dtype)
     a, b = _widened(a, b, spec)
     if a.dtype.kind == "c":
         return _by_three_real_ones(algorithm, role, a, b, spec)
-    how = own(algorithm, role, spec) or _derived(algorithm, role, spec)
+    how = _way(algorithm, role, spec)
     # a user's stricter rules for their own code are not rules for this one
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         return how(a, b, spec).reshape(shape).astype(dtype)
+
+
+def _way(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run:
+    """What the algorithm has for `role`, or its forward of the rewritten spec; where it refuses that, one of
+    the roles it accepts, run backwards."""
+    if not (reason := refuses(algorithm, role, spec)):
+        return own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
+    accepted = (other for other in ROLES if not refuses(algorithm, other, spec))
+    if (other := next(accepted, None)) is None:
+        raise ValueError(f"{algorithm.name!r} refuses {spec} in every role; {role}: {reason}")
+    return by_transposing(_way(algorithm, other, spec), other, role)
+
+
+def serves(algorithm: Algorithm, spec: ConvSpec) -> bool:
+    """Whether `run` can compute `spec`, in one role and so in all of them."""
+    return spec.is_empty or any(not refuses(algorithm, role, spec) for role in ROLES)
 
 
 def _widened(a: jax.Array, b: jax.Array, spec: ConvSpec) -> tuple[jax.Array, jax.Array]:
@@ -204,98 +221,3 @@ def allowed(algorithm: Algorithm, spec: ConvSpec) -> bool:
         return True
     highest = spec.precision is not None and jax.lax.Precision.HIGHEST in spec.precision
     return not highest and algorithm.amplification(spec) < MAX_AMPLIFICATION
-
-
-# -- one role by another ---------------------------------------------------------------------------
-
-
-def rewritten(spec: ConvSpec, role: Role) -> ConvSpec:
-    """The forward spec that computes `role` of `spec`."""
-    return {
-        "forward": lambda: spec,
-        "grad_input": spec.as_grad_input,
-        "grad_kernel": spec.as_grad_kernel,
-    }[role]()
-
-
-def _derived(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run:
-    by_rewriting = {"grad_input": grad_input_as_forward, "grad_kernel": grad_kernel_as_forward}[role]
-    by_transposing = {"grad_input": _grad_input_transposed, "grad_kernel": _grad_kernel_transposed}[role]
-    how = by_transposing if algorithm.rejects(rewritten(spec, role)) else by_rewriting
-    return lambda a, b, spec: how(algorithm.forward, a, b, spec)
-
-
-def grad_input_as_forward(forward: Run, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """∂x = conv(g, w flipped in space, c and o swapped within each group).
-
-    Flipping the kernel is the same as flipping g before and ∂x after, and XLA flips slowly (2026-11,
-    jax 0.10, AMD EPYC: 2.2 ms for 3×3 over 512→512 channels, of which swapping the channels takes 0.3).
-    So whatever is smaller is flipped: the image, in the last layers of a network.
-    """
-    back = spec.as_grad_input()
-    if not flips_image(spec):
-        return forward(g, swapped_kernel(w, spec), back)
-    return flipped(forward(flipped(g), channels_swapped(w, spec), back.mirrored()))
-
-
-def flips_image(spec: ConvSpec) -> bool:
-    """Whether grad_input flips g and its result instead of the kernel."""
-    sizes = math.prod(spec.w_shape), math.prod(spec.x_shape) + math.prod(spec.y_shape)
-    known = all(isinstance(size, int) for size in sizes)
-    return known and spec.taps > 1 and sizes[1] < sizes[0] and all(d == 1 for d in spec.lhs_dilation)
-
-
-def swapped_kernel(w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(r, c, g·o) → (−r, o, g·c): the kernel of grad_input."""
-    return channels_swapped(lax.rev(w, tuple(range(spec.ndim))), spec)
-
-
-def channels_swapped(w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(r, c, g·o) → (r, o, g·c).  Without a reshape where there is one group, so that the compiler sees
-    when it undoes the order of the user's axes."""
-    n = spec.ndim
-    if spec.groups == 1:
-        return jnp.swapaxes(w, n, n + 1)
-    w = w.reshape(*spec.kernel, spec.c, spec.groups, spec.o)
-    return w.transpose(*range(n), n + 2, n + 1, n).reshape(*spec.kernel, spec.o, spec.in_channels)
-
-
-def flipped(image: jax.Array) -> jax.Array:
-    """x or y with every spatial axis backwards."""
-    return lax.rev(image, tuple(range(1, image.ndim - 1)))
-
-
-def grad_kernel_as_forward(forward: Run, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """∂w = conv of x, its channels as batch, with the kernel g, its batch as channels."""
-    n = spec.ndim
-    space = tuple(range(1, n + 1))
-    g = g.transpose(*space, 0, n + 1)
-    y = forward(channels_as_batch(x, spec), g, spec.as_grad_kernel())
-    return y.transpose(*space, 0, n + 1)
-
-
-def channels_as_batch(x: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(n, h, g·c) → (c, h, g·n): the input of grad_kernel's convolution, and from there back again."""
-    n = spec.ndim
-    if spec.groups == 1:
-        return jnp.swapaxes(x, 0, n + 1)
-    x = x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c)
-    x = x.transpose(n + 2, *range(1, n + 1), n + 1, 0)
-    return x.reshape(spec.c, *spec.spatial, spec.groups * spec.batch)
-
-
-def _grad_input_transposed(forward: Run, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    like = jax.ShapeDtypeStruct(spec.x_shape, spec.x_dtype)
-    return _transposed(lambda x: forward(x, w, spec), like, g)
-
-
-def _grad_kernel_transposed(forward: Run, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    like = jax.ShapeDtypeStruct(spec.w_shape, spec.w_dtype)
-    return _transposed(lambda w: forward(x, w, spec), like, g)
-
-
-def _transposed(linear: Callable, like: jax.ShapeDtypeStruct, g: jax.Array) -> jax.Array:
-    """The linear program run backwards."""
-    result = jax.eval_shape(linear, like)
-    (out,) = jax.linear_transpose(linear, like)(g.reshape(result.shape).astype(result.dtype))
-    return out

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from jconv.roles import OPERANDS
 from jconv.spec import ConvSpec, Ints, Role
 
 Index = tuple[np.ndarray, ...]
-
-OPERANDS: dict[Role, str] = {"forward": "xw", "grad_input": "yw", "grad_kernel": "xy"}
 
 
 @dataclasses.dataclass(frozen=True)

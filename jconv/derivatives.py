@@ -33,14 +33,14 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jconv import explicit, partition
-from jconv.algorithm import Algorithm, run
+from jconv.algorithm import Algorithm, run, serves
+from jconv.algorithms import ALGORITHMS
 from jconv.choice import resolve
+from jconv.roles import OPERANDS, RESULT
 from jconv.spec import ROLES, ConvSpec, Role
 
 Named = str | Algorithm
 
-OPERANDS: dict[Role, str] = {"forward": "xw", "grad_input": "yw", "grad_kernel": "xy"}
-RESULT: dict[Role, str] = {"forward": "y", "grad_input": "x", "grad_kernel": "w"}
 ROLE_OF: dict[str, Role] = {result: role for role, result in RESULT.items()}
 PRIMITIVES: dict[Role, Primitive] = {role: Primitive(f"jconv_{role}") for role in ROLES}
 
@@ -114,6 +114,9 @@ def _compiled(role: Role, **params: Any) -> Any:
 
 
 def _evaluate(role: Role, a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # `_compiled` would come back here
+        params.pop("out_sharding")
+        return _chosen(role, jax.default_backend(), a, b, **params)
     return _compiled(role, **params)(a, b)
 
 
@@ -159,12 +162,32 @@ def _batch(
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
     letter = _joined_letter(batched | {RESULT[role]})
     folded = spec.folded(size, letter)
+    if not _takes(algorithm, folded):
+        return _one_by_one(role, args, dims, spec, algorithm), 0
     a, b = (
         array if dim is None else _fold(array, dim, name, letter, spec)
         for array, dim, name in zip(args, dims, OPERANDS[role], strict=True)
     )
     result = convolve(role, a, b, folded, algorithm)
     return _unfold(result, size, RESULT[role], letter, spec), 0
+
+
+def _takes(algorithm: Named, spec: ConvSpec) -> bool:
+    """Whether the algorithm that the user named, if any, can compute the folded problem."""
+    named = ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else algorithm
+    return named is None or serves(named, spec)
+
+
+def _one_by_one(role: Role, args: Any, dims: Any, spec: ConvSpec, algorithm: Named) -> jax.Array:
+    """The convolutions in a loop, each by the algorithm that was named, which takes them as they are."""
+    mapped = [jnp.moveaxis(a, dim, 0) for a, dim in zip(args, dims, strict=True) if dim is not None]
+
+    def one(some: list[jax.Array]) -> jax.Array:
+        left = iter(some)
+        a, b = (array if dim is None else next(left) for array, dim in zip(args, dims, strict=True))
+        return convolve(role, a, b, spec, algorithm)
+
+    return jax.lax.map(one, mapped)
 
 
 def _joined_letter(batched: set[str]) -> str:

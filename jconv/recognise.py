@@ -16,15 +16,9 @@ import math
 
 import jax
 
-from jconv.algorithm import (
-    Algorithm,
-    channels_as_batch,
-    channels_swapped,
-    flipped,
-    flips_image,
-    swapped_kernel,
-)  # fmt: skip
+from jconv.algorithm import Algorithm
 from jconv.derivatives import convolve
+from jconv.roles import channels_as_batch, channels_swapped, flipped, flips_image, swapped_kernel
 from jconv.spec import ConvSpec
 
 

@@ -19,8 +19,8 @@ MODULES = {
 
 # From the ground up.  A room may import from its own floor and from those below, never from above.
 FLOORS = (
-    ("spec", "layout", "tolerance"),  # what
-    ("algorithm", "work"),  # the record, and what it costs to run
+    ("spec_checks", "spec", "layout", "tolerance"),  # what
+    ("roles", "algorithm", "work"),  # the record, and what it costs to run
     ("algorithms",),  # how
     ("platforms", "cost", "cache", "choice"),  # which
     ("halo", "partition", "explicit"),  # where: how a mesh of devices cuts it

@@ -1,13 +1,13 @@
-"""Transposed convolution as what it is the transpose of: the strided convolution with its roles exchanged.
+"""Transposed convolution by the gradients of the strided convolution that it is the transpose of.
 
-A convolution whose input is dilated by L is the input gradient of one of stride L, from y to x, with the
-kernel flipped and its channels swapped.  So, with w' that kernel and g in the place of an image,
+A convolution whose input is dilated by L is the input gradient, from y to x, of a convolution with stride L
+whose kernel w' is w flipped and with its channels swapped.  So
 
     y = grad_input(x, w')      ∂x = forward(g, w')      ∂w' = grad_kernel(g, x)      of the strided one
 
 and whatever computes these for a strided convolution serves a transposed one.  Cost: that of the gradient
-inside, and turning the kernel.  Wins in the kernel gradient, where the taps of g are unrolled once and
-multiplied once, while by phase there are Πᵢ Lᵢ products of the same x, each a few taps of it unrolled
+inside, and of flipping the kernel and swapping its channels.  Wins in the kernel gradient, where the patches
+of g are written and multiplied once, while `transposed` takes Πᵢ Lᵢ products with patches of x for each
 (64→32, 4×4×4 of stride 2 on 16³: 10 ms, by phase 61; 2×2 of stride 2, 128→64 on 64²: 2.0 and 5.5; 2026-11,
 jax 0.10, Intel Xeon, 2 cores).
 
@@ -21,7 +21,8 @@ import functools
 
 import jax
 
-from jconv.algorithm import Algorithm, Loop, Step, run, swapped_kernel
+from jconv.algorithm import Algorithm, Loop, Step, run
+from jconv.roles import swapped_kernel
 from jconv.spec import ConvSpec, Role
 from jconv.work import steps_inside, turning
 from jconv.work import workspace as workspace_of
@@ -48,7 +49,7 @@ def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
 
 def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     inside = steps_inside(inner, EXCHANGED[role], spec.as_grad_input())
-    turned = Loop(0, 4 * spec.kernel_bytes)  # as it is written, and not to be read
+    turned = Loop(0, 4 * spec.kernel_bytes)  # ∂w is flipped as it is written, not before it is read
     return turned if role == "grad_kernel" else turning(spec), *inside
 
 

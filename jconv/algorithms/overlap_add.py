@@ -4,9 +4,9 @@
     y[n, p, o]    = Σ z[n, t, r, o]  over  t·L − r = p − lo      col2im: overlapping blocks added up
 
 L is the input's dilation.  For a transposed convolution each z is used exactly once, so nothing is
-wasted; the taps are cut into blocks of L, and adding block b is one shifted addition of the whole
-image, Π ⌈k/L⌉ of them.  Where the channels come first the planes are multiplied, and added up, as they
-lie (2 taps, 32→32 on 42175: 1.2 ms, lax 1.9; the gradient of a stem's input, 3×3 of stride 2 on 8×224²,
+wasted; the taps are cut into Π ⌈k/L⌉ blocks of L, and each block is added by one shifted addition of
+the whole image.  Where the channels come first the planes are multiplied, and added up, as they lie
+(2 taps, 32→32 on 42175: 1.2 ms, lax 1.9; the gradient of a stem's input, 3×3 of stride 2 on 8×224²,
 2.6 and 5.9; 2026-11, jax 0.10, Intel Xeon, 2 cores).  Wins for transposed convolutions in 3-D, where
 the phases are many and small (k4 s2, 64→32 on 16³: 5.9 ms, by phase 26 ms, 2026-11, AMD EPYC); loses to
 phases where the GEMM's output is large against the input.
@@ -25,15 +25,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step, rewritten
+from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import as_they_lie, by_image, product
 from jconv.algorithms.windows import from_planes, interleaving, planes
+from jconv.roles import rewritten
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 from jconv.work import FLIPPED
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """One GEMM and the sum of its shifted blocks; block by block where all at once would be large."""
+    """y: the sum of the shifted blocks of one GEMM, or of one GEMM per block where that would be large."""
     w = _blocked_kernel(w, spec)
     shifts = list(itertools.product(*map(range, _blocks(spec))))
     if not _is_large(spec):
@@ -54,9 +55,9 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _products(x: jax.Array, w: jax.Array, spec: ConvSpec) -> list[jax.Array]:
-    """Every input with every tap, block by block, in the order in which x lies; but for the barrier the
-    compiler would have the product turn them for the sum, and were they turned before they are taken apart,
-    it would copy them all."""
+    """The products of every input with every tap, an array for each block of taps, in the order in which x
+    lies.  Without the barrier the product itself would transpose them for the sum; and if they were
+    transposed before they are split into blocks, the compiler would copy them all."""
     count = math.prod(_blocks(spec))
     if not spec.channels_first:
         return jnp.split(product(x.reshape(-1, spec.c), w, spec), count, axis=-1)
@@ -70,8 +71,8 @@ def _blocks(spec: ConvSpec) -> Ints:
 
 
 def _blocked_kernel(w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(*k, c, o) → (c, blocks · taps of a block · o): flipped, so that z lands in increasing order.  c last
-    where the channels come first, as then the kernel's channels out do, too."""
+    """(*k, c, o) → (c, blocks · taps of a block · o), flipped so that z lands in increasing order.  Where the
+    channels come first c goes last, as in the user's OIHW kernel."""
     n = spec.ndim
     w = lax.rev(w, tuple(range(n)))
     sizes = zip(_blocks(spec), spec.lhs_dilation, spec.kernel, strict=True)
@@ -92,7 +93,7 @@ def _shifted(z: jax.Array, by: Ints, spec: ConvSpec) -> jax.Array:
 
 
 def _cropped(z: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(n, *q, *L, o) → (n, *p, o), the positions before −lo and after the output cut off."""
+    """(n, *q, *L, o) → (n, *p, o), cutting off the positions before and after the output."""
     n = spec.ndim
     lengths = [q * L for q, L in zip(z.shape[1 : n + 1], spec.lhs_dilation, strict=True)]
     y = z.transpose(0, *interleaving(n), 2 * n + 1).reshape(spec.batch, *lengths, spec.o)
@@ -118,7 +119,7 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def _columns(spec: ConvSpec) -> int:
-    """Of the products: the taps of whole blocks, the last one's missing taps as zeros."""
+    """Columns of the products: the taps of all blocks times o, with zeros for those missing in the last."""
     return math.prod(_blocks(spec)) * math.prod(spec.lhs_dilation) * spec.o
 
 
@@ -140,7 +141,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
         run = spec.spatial[-1] if spec.lhs_dilation[-1] == 1 else 1
         return flip, Gemm(spec.batch, n, m, k), Loop(0, added + 2 * y, run)
     if _is_large(spec):
-        added *= 8  # a block at a time from memory, product and sum each written and read
+        added *= 8  # each block's product and the sum are written to memory and read again
     return flip, Gemm(1, spec.batch * m, n, k), Loop(0, added, spec.o), Loop(0, 2 * y, spec.o)
 
 

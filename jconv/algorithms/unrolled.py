@@ -84,7 +84,8 @@ def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> ja
 
 
 def _grad_input(inner: Algorithm, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    sub, whole = inside(spec), (spec.batch, spec.out_spatial[0], *spec.spatial[1:], spec.kernel[0], spec.c)
+    sub = inside(spec).replace(x_dtype=spec.accumulator)  # planes are added up before they are rounded
+    whole = (spec.batch, spec.out_spatial[0], *spec.spatial[1:], spec.kernel[0], spec.c)
     u = run(inner, "grad_input", g.reshape(sub.y_shape), _kernel_inside(w, spec), sub).reshape(whole)
     return put_together((u[..., r, :] for r in range(spec.kernel[0])), _first_axis_only(spec))
 

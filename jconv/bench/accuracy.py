@@ -36,9 +36,10 @@ import jax
 import numpy as np
 
 from jconv import cases
-from jconv.algorithm import Algorithm, own, refuses, rewritten, run
+from jconv.algorithm import Algorithm, own, refuses, run
 from jconv.algorithms import ALGORITHMS
 from jconv.bench.job import machine
+from jconv.roles import rewritten
 from jconv.spec import ConvSpec, Ints, Role
 from jconv.tolerance import tolerance
 
