@@ -3,7 +3,8 @@
     collect     the convolutions of a function, forward and gradients, as jconv will run them
     candidates  what `choose` would consider: whatever does not refuse, is accurate enough for "auto" and
                 is estimated at no more than `within` times the best estimate
-    race        all compiled and run once, the hopeless dropped; then rounds in which each takes a turn in
+    race        all compiled as in a call, from the user's axes to them, and run once; the hopeless dropped,
+                but never what was chosen before nor "xla"; then rounds in which each takes a turn in
                 random order, so that a drift of the machine meets all alike; the median counts
     store       the winner, after each convolution: whoever interrupts keeps what was measured
 
@@ -21,27 +22,28 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from jconv import cache
+from jconv import arguments, cache
 from jconv.accelerate.rewrite import bodies, rewritten
 from jconv.accelerate.stateful import without_state
 from jconv.accelerate.wrap import program
-from jconv.algorithm import run
-from jconv.algorithms import ALGORITHMS
+from jconv.algorithm import Algorithm, run
+from jconv.algorithms import ALGORITHMS, XLA
 from jconv.choice import choose, fitting
-from jconv.derivatives import OPERANDS
+from jconv.derivatives import OPERANDS, RESULT, ROLE_OF
+from jconv.layout import Perm, inverse
 from jconv.spec import ROLES, ConvSpec, Role
 
 Problem = tuple[ConvSpec, Role]
 Call = Callable[[], jax.Array]
 Progress = Callable[[int, int, str], None]
 
-HOPELESS = 3.0  # times the best: out after the first call
+HOPELESS = 3.0  # times the best: out after the first call, unless it has to be compared with
 NEAR_TIE = 1.03  # a winner has to be faster than what was chosen before by more than medians differ
 MEASUREMENT = 0.005  # seconds one turn should last
 MOST_REPEATS = 100
@@ -73,17 +75,13 @@ class Row:
 
     @property
     def gain(self) -> float:
-        """How many times faster the winner is than what was chosen before; `nan` where that was not timed."""
+        """How many times faster the winner is than what was chosen before; `nan` where that did not run."""
         return self.seconds.get(self.before, float("nan")) / self.seconds[self.algorithm]
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, in the order of `HEADINGS`."""
-        fastest = f"{self.algorithm} {self.seconds[self.algorithm] * 1e3:.3g} ms"
-        before = (
-            f"{self.before} {self.seconds[self.before] * 1e3:.3g} ms"
-            if self.before in self.seconds
-            else self.before
-        )
+        times = {name: f"{name} {seconds * 1e3:.3g} ms" for name, seconds in self.seconds.items()}
+        before, fastest = (times.get(name, name) for name in (self.before, self.algorithm))
         gain = "known" if self.known else "-" if self.gain != self.gain else f"{self.gain:.2f}×"
         return f"{self.count}×", self.role, str(self.spec), before, fastest, gain
 
@@ -109,9 +107,8 @@ class Tuned:
     def summary(self) -> str:
         """The sums over one run of the program."""
         timed = [row for row in self.rows if row.before in row.seconds]
-        before, after = (
-            sum(r.count * r.seconds[getattr(r, of)] for r in timed) for of in ("before", "algorithm")
-        )
+        before = sum(row.count * row.seconds[row.before] for row in timed)
+        after = sum(row.count * row.seconds[row.algorithm] for row in timed)
         changed = sum(row.before != row.algorithm for row in self.rows)
         times = f"{before * 1e3:.3g} ms before, {after * 1e3:.3g} ms now"
         return f"{len(self)} convolutions, {changed} changed: {times}"
@@ -177,17 +174,13 @@ def tune(
     if not within >= 1:
         raise ValueError(f"`within`={within!r} must be at least 1")
     found = collect(fn_or_specs, *args)
-    tell = progress if callable(progress) else _line if progress else _silent
+    tell: Progress = progress if callable(progress) else _line if progress else lambda *what: None
     rows = []
     for done, ((spec, role), count) in enumerate(found.items()):
         tell(done, len(found), f"{role} of {spec}")
         rows.append(_known(spec, role, count, again) or _measured(spec, role, count, rounds, within))
     tell(len(found), len(found), "")
     return Tuned(tuple(rows))
-
-
-def _silent(done: int, total: int, what: str) -> None:
-    pass
 
 
 def _line(done: int, total: int, what: str) -> None:
@@ -216,8 +209,7 @@ def collect(fn_or_specs: Any, *args: Any) -> Counter[Problem]:
     if args:
         raise TypeError("arguments go with a function; specs take none")
     specs = [fn_or_specs] if isinstance(fn_or_specs, ConvSpec) else fn_or_specs
-    problems = [_problem(entry) for entry in specs]
-    return Counter(problem for group in problems for problem in group)
+    return Counter(problem for entry in specs for problem in _problem(entry))
 
 
 def _problem(entry: Any) -> list[Problem]:
@@ -252,12 +244,11 @@ def _known(spec: ConvSpec, role: Role, count: int, again: bool) -> Row | None:
 
 def _measured(spec: ConvSpec, role: Role, count: int, rounds: int, within: float) -> Row:
     choice = choose(spec, role)
-    before, least = choice.algorithm.name, min(choice.seconds.values())
-    names = [
-        n for n, estimate in choice.seconds.items() if estimate <= within * least or n in (before, "xla")
-    ]
+    before, most = choice.algorithm.name, within * min(choice.seconds.values())
+    kept = {before, XLA.name}
+    names = [name for name, estimate in choice.seconds.items() if estimate <= most or name in kept]
     calls, failed = _compiled(names, role, spec)
-    seconds = race(calls, rounds, failed)
+    seconds = race(calls, rounds, failed, kept)
     if not seconds:
         raise RuntimeError(f"nothing could run {role} of {spec}: {failed}")
     fastest = next(iter(seconds))
@@ -273,7 +264,7 @@ def _compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[st
     calls: dict[str, Call] = {}
     failed: dict[str, str] = {}
     for name in names:
-        fn = functools.partial(run, fitting(ALGORITHMS[name], role, spec), role, spec=spec)
+        fn = functools.partial(_as_called, fitting(ALGORITHMS[name], role, spec), role, spec)
         try:
             calls[name] = functools.partial(jax.jit(fn).lower(*operands).compile(), *operands)
         except Exception as error:  # whatever it is, another candidate may do
@@ -281,10 +272,24 @@ def _compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[st
     return calls, failed
 
 
+def _axes(spec: ConvSpec) -> dict[str, Perm]:
+    """How the axes of each array in a call become the canonical ones."""
+    layout = arguments.layout("NCHW" if spec.channels_first else "NHWC", spec.ndim)
+    return {"x": layout.x, "w": layout.w, "y": layout.y_in}
+
+
+def _as_called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array) -> jax.Array:
+    """`run` as the door calls it: an algorithm may take the arrays as they lie or pay for turning them, and
+    which of the two it is shows only where the compiler sees it together with the turning."""
+    axes = _axes(spec)
+    a, b = (array.transpose(axes[name]) for name, array in zip(OPERANDS[role], arrays, strict=True))
+    return run(algorithm, role, a, b, spec).transpose(inverse(axes[RESULT[role]]))
+
+
 def _random(name: str, spec: ConvSpec) -> jax.Array:
-    """An operand on the device: noise, for zeros and small integers may be faster than data."""
-    shape = {"x": spec.x_shape, "w": spec.w_shape, "y": spec.y_shape}[name]
-    dtype = np.dtype({"x": spec.x_dtype, "w": spec.w_dtype, "y": spec.y_dtype}[name])
+    """An operand as a call lays it out: noise, for zeros and small integers may be faster than data."""
+    canonical, named = spec.result(ROLE_OF[name])
+    shape, dtype = tuple(canonical[axis] for axis in inverse(_axes(spec)[name])), np.dtype(named)
     rng = np.random.default_rng(0)
     values = rng.integers(0, 2, shape) if dtype.kind in "iub" else rng.standard_normal(shape, np.float32)
     array = jax.device_put(values.astype(dtype))
@@ -293,8 +298,10 @@ def _random(name: str, spec: ConvSpec) -> jax.Array:
     return array
 
 
-def race(calls: Mapping[str, Call], rounds: int, failed: dict[str, str]) -> dict[str, float]:
-    """Median seconds per call of those that stay in the race, the least first; adds to `failed`."""
+def race(
+    calls: Mapping[str, Call], rounds: int, failed: dict[str, str], kept: Container[str] = ()
+) -> dict[str, float]:
+    """Median seconds per call of the hopeful and the `kept`, the least first; adds to `failed`."""
     once = {}
     for name, call in calls.items():
         try:
@@ -302,15 +309,14 @@ def race(calls: Mapping[str, Call], rounds: int, failed: dict[str, str]) -> dict
             once[name] = seconds_of(call, 1)
         except jax.errors.JaxRuntimeError as error:  # out of memory, perhaps
             failed[name] = str(error).partition("\n")[0]
-    hopeful = [name for name in once if once[name] <= HOPELESS * min(once.values())]
-    repeats = {
-        name: max(1, min(MOST_REPEATS, round(MEASUREMENT / max(once[name], 1e-9)))) for name in hopeful
-    }
-    turns: dict[str, list[float]] = {name: [] for name in hopeful}
+    most = HOPELESS * min(once.values(), default=0.0)
+    racers = [name for name in once if once[name] <= most or name in kept]
+    repeats = {n: max(1, min(MOST_REPEATS, round(MEASUREMENT / max(once[n], 1e-9)))) for n in racers}
+    turns: dict[str, list[float]] = {name: [] for name in racers}
     shuffle = random.Random(0).shuffle
     for _ in range(rounds):
-        shuffle(hopeful)
-        for name in hopeful:
+        shuffle(racers)
+        for name in racers:
             turns[name].append(seconds_of(calls[name], repeats[name]))
     medians = {name: statistics.median(times) for name, times in turns.items()}
     return dict(sorted(medians.items(), key=lambda item: item[1]))

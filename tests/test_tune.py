@@ -10,6 +10,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jconv
@@ -18,6 +19,7 @@ from jconv import cache
 from jconv.algorithm import Algorithm
 from jconv.algorithms import ALGORITHMS
 from jconv.choice import choose
+from jconv.derivatives import OPERANDS
 from jconv.spec import ROLES, ConvSpec
 from jconv.tuning import collect, race, tune
 
@@ -320,7 +322,7 @@ def clock(monkeypatch):
     times = {}
     monkeypatch.setattr(tuning, "_compiled", lambda names, role, spec: (dict.fromkeys(names), {}))
 
-    def race(calls, rounds, failed):
+    def race(calls, rounds, failed, kept):
         return dict(sorted(((n, times.get(n, 1.0)) for n in calls), key=lambda item: item[1]))
 
     monkeypatch.setattr(tuning, "race", race)
@@ -368,11 +370,11 @@ def test_only_what_is_promising_is_tried(file, clock):
 def test_interrupting_keeps_what_was_measured(file, clock, monkeypatch):
     race, seen = tuning.race, []
 
-    def impatient(calls, rounds, failed):
+    def impatient(calls, rounds, failed, kept):
         seen.append(1)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return race(calls, rounds, failed)
+        return race(calls, rounds, failed, kept)
 
     monkeypatch.setattr(tuning, "race", impatient)
     with pytest.raises(KeyboardInterrupt):
@@ -397,6 +399,50 @@ def test_the_race_orders_by_time_and_drops_the_hopeless(monkeypatch):
     elapsed = {"slow": 2.0, "fast": 1.0, "hopeless": 3.5}
     monkeypatch.setattr(tuning, "seconds_of", lambda call, repeats: elapsed[call])
     assert race({name: name for name in elapsed}, 3, {}) == {"fast": 1.0, "slow": 2.0}
+
+
+def test_what_a_winner_is_compared_with_stays_in_the_race(file, monkeypatch):
+    """However slow: without it there is no time before, and the summary leaves the largest gains out."""
+    spec = SPEC.replace(spatial=(56, 56), in_channels=96, out_channels=96, groups=96)
+    before = choose(spec).algorithm.name
+    assert before != "xla"
+    elapsed = {before: 100.0, "xla": 1000.0}
+    monkeypatch.setattr(tuning, "_compiled", lambda names, role, spec: ({name: name for name in names}, {}))
+    monkeypatch.setattr(tuning, "seconds_of", lambda call, repeats: elapsed.get(call, 0.5))
+    (row,) = tuned = tune([(spec, "forward")], within=1e9, progress=False)
+    assert {before, "xla"} <= set(row.seconds)
+    assert row.gain == 200.0
+    assert tuned.summary == "1 convolutions, 1 changed: 1e+05 ms before, 500 ms now"
+
+
+FIRST = {"x": (2, 4, 7, 5), "w": (6, 2, 3, 2), "y": (2, 6, 5, 4)}
+LAST = {"x": (2, 7, 5, 4), "w": (3, 2, 2, 6), "y": (2, 5, 4, 6)}
+
+
+def door(role, layout, shapes, algorithm):
+    """The user's own call of `role`, of its two arrays in the order of `OPERANDS`."""
+    how = dict(groups=2, layout=layout, algorithm=algorithm)
+    return {
+        "forward": lambda x, w: jconv.conv2d(x, w, **how),
+        "grad_input": lambda g, w: jconv.grad_input(shapes["x"], w, g, **how),
+        "grad_kernel": lambda x, g: jconv.grad_kernel(x, shapes["w"], g, **how),
+    }[role]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["im2col", "planes", "xla"])
+@pytest.mark.parametrize(("layout", "shapes"), [("NCHW", FIRST), ("NHWC", LAST)])
+def test_what_is_timed_is_the_program_of_a_call(layout, shapes, name, role):
+    """From the user's axes to the user's, so that each algorithm pays for the turning that it needs."""
+    user = door(role, layout, shapes, name)
+    operands = [jax.ShapeDtypeStruct(shapes[operand], "float32") for operand in OPERANDS[role]]
+    (problem,) = collect(door(role, layout, shapes, "auto"), *operands)
+    calls, failed = tuning._compiled([name], role, problem[0])
+    assert not failed
+    timed, arrays = calls[name].func, calls[name].args
+    assert [array.shape for array in arrays] == [operand.shape for operand in operands]
+    np.testing.assert_allclose(calls[name](), user(*arrays), rtol=1e-5, atol=1e-5)
+    assert timed.cost_analysis() == jax.jit(user).lower(*arrays).compile().cost_analysis()
 
 
 def test_progress_is_told(file, clock, capsys):
