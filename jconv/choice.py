@@ -1,15 +1,23 @@
 """Which algorithm: the cheapest by the cost model, or the winner that was measured, with the reason.
 
-    1. Whoever names an algorithm gets it, or an error with its reason.
-    2. "auto" asks every algorithm whether it refuses; one that mixes values by a transform is not asked
-       at precision HIGHEST or where its error would pass ten times the direct sum's.
-       One that would take more than 32 MiB of temporaries, and what XLA's own takes, is run on a part of
-       the batch at a time, or not asked where one image is too much.
-    3. If this convolution was tuned on this kind of device, the measured winner is taken.
-    4. Otherwise the least estimated time; the platform's own convolution unless another promises to be
-       faster by more than the model is usually wrong.
+These rules are written down below, in this order:
 
-The rules of thumb, and what became of them on CPU (2 cores of an AMD EPYC, jax 0.10, 2026-11):
+    1. Whoever names an algorithm gets it, or an error with its reason.
+    2. XLA's own convolution gets a problem with an empty array, as there is nothing to compute.
+    3. "auto" passes over every algorithm that refuses the problem, and over those that
+       - mix values by a transform, at precision HIGHEST or where the error would reach ten times the direct
+         sum's;
+       - take more than 32 MiB of temporaries (and twice the bytes of x and y where XLA's own has to transpose
+         them); but if some images of the batch at a time fit, the algorithm is run on so many;
+       - compute integers by XLA's own convolution where that is a naive loop (CPU) or does not exist (GPU).
+    4. If this convolution was tuned on this kind of device, the measured winner is taken.
+    5. XLA's own convolution is taken unless the least estimate beats it by more than the model is usually
+       wrong (`cost.MARGIN` and `cost.SLACK`).  In its place a plain matrix product computes a 1×1 kernel, if
+       the estimate with `cost.THREADS` added ties (within `cost.TIE`) or wins.
+    6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.
+
+The usual rules of thumb are not written down: the cost model yields them, or it does not.  On CPU (2 cores
+of an AMD EPYC, jax 0.10, 2026-11):
 
     direct for tiny problems           true: below 40 µs of difference XLA's own is taken
     implicit GEMM by default           false: `shift` passes over the output once per tap; XLA's own packing
@@ -17,10 +25,8 @@ The rules of thumb, and what became of them on CPU (2 cores of an AMD EPYC, jax 
     explicit GEMM for many channels    true: 3×3, 512 channels, 7²: im2col 1.2 ms, xla 2.0, winograd 24
     Winograd for 3×3 at stride 1       true where the image has tiles enough (64 channels, 56²: 0.7 ms, xla
                                        1.1), false where transforming the kernel is the work (see above)
-    FFT for large kernels              true for depthwise ones from about 15×15 on; many channels that
-                                       are summed make products cheaper than transforms for longer
-
-No rule is written down below: they come out of the cost model, or do not.
+    FFT for large kernels              true for depthwise ones from about 15×15 on; with many channels to
+                                       sum, products stay cheaper than transforms up to larger kernels
 
 On one kind of machine the same call always gets the same answer.  The choice is made at lowering, when
 vmap and grad have already rewritten the problem.
@@ -143,7 +149,7 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
 
 
 def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
-    """The algorithm, or as many images at a time of it as "auto" has the memory for."""
+    """The algorithm, or one that runs it on as many images at a time as "auto" has the memory for."""
     if refuses(algorithm, role, spec) or not _too_large(algorithm, role, spec):
         return algorithm
     divisors = (n for n in range(spec.batch // 2, 0, -1) if spec.batch % n == 0)
@@ -152,13 +158,13 @@ def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
 
 
 def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> bool:
-    """Whether it takes more than its share of memory; XLA's own is what others are measured by."""
+    """Whether it needs more temporaries than "auto" allows; XLA's own is exempt, as the fallback."""
     needed = workspace(algorithm, role, spec)
     return algorithm != XLA and isinstance(needed, int) and needed > _most_bytes(role, spec)
 
 
 def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
-    """Why an algorithm that can run may not be chosen by itself."""
+    """Why "auto" may not choose an algorithm that could run, or None."""
     if not allowed(algorithm, spec):
         return "its rounding error is too large for this dtype and precision"
     if _too_large(algorithm, role, spec):
@@ -171,14 +177,13 @@ def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
 
 
 def _most_bytes(role: Role, spec: ConvSpec) -> int:
-    """How much may be kept in temporaries: past 32 MiB only what XLA's own has to turn as well."""
+    """Bytes of temporaries that "auto" allows: over 32 MiB only where XLA's own transposes x and y, too."""
     turned = role == "grad_kernel" or spec.channels_first
     return BOUND + (2 * spec.image_bytes if turned else 0)
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:
-    """The cheapest, if it promises enough over XLA's own; of those that tie with it the first exact one.  A
-    plain matrix product in the place of XLA's own if it gains more than starting its threads costs."""
+    """The name of the algorithm that rules 5 and 6 of the module's docstring pick."""
     best = next(iter(seconds))
     native = seconds.get(XLA.name, math.inf)
     if native < cost.MARGIN * seconds[best] + cost.SLACK:

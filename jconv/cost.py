@@ -18,23 +18,23 @@ from jconv.algorithm import Fft, Gemm, Loop, Native, Step
 from jconv.platforms import Platform, Route
 from jconv.spec import ConvSpec, itemsize
 
-# How much sooner than XLA's own an algorithm has to promise to be done, relative and in seconds.  With less,
-# 1.15 and 30 µs, 48 of 1079 passes of random shapes came out below 0.87 of its speed, with this 35, at 0.6 %
-# of the speed of all (2026-11, Intel Xeon).
+# An algorithm replaces XLA's own convolution only if that is estimated to take at least MARGIN times as long
+# plus SLACK seconds.  Of 1079 passes of random shapes 35 then ran below 0.87 of the speed of XLA's own; with
+# 1.15 and 30 µs 48 did, but all together ran 0.6 % faster (2026-11, Intel Xeon).
 MARGIN = 1.2
 SLACK = 40e-6
-TIE = 1.15  # two estimates are rarely closer than this
-# What a product of 1×1 takes longer to start than XLA's convolution, which is the same with more around it:
-# 144→32 on 28² 0.17 and 0.12 ms (2026-11, jax 0.10, Intel Xeon).
+TIE = 1.15  # estimates closer than this factor count as equal
+# Seconds that a matrix product takes longer to start its threads than XLA's 1×1 convolution, which computes
+# the same: 144→32 on 28² takes 0.17 ms as a product, 0.12 as a convolution (2026-11, jax 0.10, Intel Xeon).
 THREADS = 50e-6
 
-WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of patches in memory, and once more of those that are mapped anew
-LARGE_KERNEL = 1e6  # bytes from which YNNPACK packs a kernel in memory: 3×3 512→512 on 7² 3.2 ms, im2col 2.0
-KEPT_MAPPED = 32 << 20  # bytes of a buffer above which it is mapped anew in every call
-LARGE_X = 4e6  # bytes of an image from which no core's cache holds it: a stride uses a part of each line read
-BOTH_DILATED = 2.3  # how much longer Eigen takes where input and kernel are dilated
+WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing patches, and of mapping a large buffer of them anew
+LARGE_KERNEL = 1e6  # bytes; YNNPACK packs a larger kernel in memory (3×3 512→512 on 7²: 3.2 ms, im2col 2.0)
+KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
+LARGE_X = 4e6  # bytes; no core's cache holds a larger x, and a stride uses only part of each line read
+BOTH_DILATED = 2.3  # factor by which Eigen is slower where input and kernel are both dilated
 PANEL = 64  # columns of a kernel that are multiplied at a time
-ODD_CHANNELS = 9  # over c + 1: how much longer it takes an odd number of channels in, with 32 or fewer out
+ODD_CHANNELS = 9  # YNNPACK takes 1 + this / (c + 1) times as long for an odd c with 32 or fewer channels out
 
 
 def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
@@ -71,9 +71,9 @@ def native(spec: ConvSpec, rates: Platform) -> float:
 
 
 def _unrolled(spec: ConvSpec, taken: str) -> float:
-    """YNNPACK writes all patches to memory where nothing is padded and the stride is 1 (3×3, 48→16 on
-    2×66², 14 MB of them: 3.4 ms, padded 1.0; 11×66², 78 MB: 43 and 6; 32→32 on 272² 47 and 9; 2026-11,
-    jax 0.10, Intel Xeon, 2 cores)."""
+    """Seconds YNNPACK spends writing all patches to memory, as it does where nothing is padded and the stride
+    is 1.  Unpadded and padded, 3×3 48→16 takes 3.4 and 1.0 ms on 2×66² (14 MB of patches), 43 and 6 on 11×66²
+    (78 MB), and 32→32 on 272² takes 47 and 9 (2026-11, jax 0.10, Intel Xeon, 2 cores)."""
     if taken != "ynn" or spec.taps == 1 or _is_framed(spec) or any(s != 1 for s in spec.strides):
         return 0.0
     size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)
@@ -89,14 +89,14 @@ def _read(spec: ConvSpec, way: Route) -> float:
 
 def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
     k, flops = float(spec.taps * spec.c), float(spec.flops)
-    if taken in ("eigen_transposed", "naive"):  # they leave the zeros between the inputs out
+    if taken in ("eigen_transposed", "naive"):  # these skip the zeros between the inputs
         k, flops = (size / math.prod(spec.lhs_dilation) for size in (k, flops))
     return flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
 
 
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
-    """Of patches; with a dilated input of the products of every input with every tap, added up (1 ns each,
-    and again where they take more than is kept mapped: 3×3 of stride 2, 64→256 on 56² 12 ms, on 70² 87;
+    """Seconds spent writing patches (for a dilated input: writing and summing every input × tap product, 1 ns
+    each, and longer where their buffer is mapped anew: 3×3 of stride 2, 64→256 takes 12 ms on 56², 87 on 70²;
     2026-11, jax 0.10, Intel Xeon)."""
     if taken == "eigen_transposed":
         size = 4 * spec.batch * math.prod(spec.spatial) * spec.taps * spec.out_channels
@@ -108,9 +108,10 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
 
 
 def _passes(spec: ConvSpec, taken: str) -> int:
-    """How often patches are written.  One as large as an image is the image as it lies, but for its frame and
-    a dilation; not in 3-D, where Eigen works out the place of every few values (16 ns each over 3 channels,
-    3 over 8, 2 over 16 and more), if it has more than one."""
+    """How many times patches are written.  Where the kernel is larger than the output ("…_kernel") a patch is
+    nearly the whole image and is read in place, after one copy for padding and one for dilation.  In 3-D
+    Eigen instead computes the address of every few values (16 ns each over 3 channels, 3 over 8, 2 over 16
+    and more), once per group, unless there is only one tap."""
     if taken.startswith("eigen_3d"):
         return spec.groups * (spec.taps > 1)
     spread = any(d > 1 for d in spec.rhs_dilation)
@@ -122,9 +123,10 @@ def _is_framed(spec: ConvSpec) -> bool:
 
 
 def _slowed(spec: ConvSpec, taken: str) -> float:
-    """What YNNPACK loses with odd channels in and few out (3×3 on 2×40², 32 out: 3 channels take 2.6 times as
-    long as 4, 7 2.0 times as long as 8, 33 1.6 as 34; 33 out: 1.0; 2026-11, jax 0.10, Intel Xeon); and Eigen,
-    input and kernel both dilated, with zeros it does not leave out."""
+    """The factor by which YNNPACK is slower with an odd number of channels in and few out (3×3 on 2×40² with
+    32 out: 3 channels take 2.6 times as long as 4, 7 2.0 times as long as 8, 33 1.6 times as long as 34; with
+    33 out 1.0 times; 2026-11, jax 0.10, Intel Xeon), and Eigen where input and kernel are both dilated, as it
+    then multiplies zeros."""
     if taken == "eigen_transposed" and max(spec.rhs_dilation) > 1:
         return BOTH_DILATED
     if taken != "ynn":
@@ -133,10 +135,11 @@ def _slowed(spec: ConvSpec, taken: str) -> float:
 
 
 def _uncached(spec: ConvSpec, way: Route) -> float:
-    """What is lost on the panels of a kernel: on one that falls out of the cache before it is read again
-    (three times as long over many images, less over the few that the channels of a stem are), or that is
-    not full, most over a single channel (a kernel gradient of one image: 24 and 48 columns take 2.0 and
-    1.8 times as long each as 32 and 64, of 16 images 1.3 and 1.0, of 64 1.5 and 1.2)."""
+    """The factor by which a kernel's panels slow the product.  A panel that falls out of the cache before it
+    is read again takes up to three times as long, less over few images (in a kernel gradient the images are
+    the channels of x, which are few in a stem).  One that is not full is slower too, most over one channel:
+    in the kernel gradient of one image 24 and 48 columns take 2.0 and 1.8 times as long per column as 32 and
+    64, of 16 images 1.3 and 1.0, of 64 images 1.5 and 1.2."""
     size = spec.taps * spec.c * min(spec.o, PANEL) * itemsize(spec.w_dtype)
     again = 1 + 2 * min(1.0, size / way.cached) ** 2 * spec.batch / (spec.batch + 6)
     partial = 1 + (way.partial - 1) * (1 + 3 / spec.c) / 4 if spec.o < PANEL and spec.o % 32 else 1.0
@@ -144,13 +147,13 @@ def _uncached(spec: ConvSpec, way: Route) -> float:
 
 
 def route(spec: ConvSpec) -> str:
-    """Which of XLA:CPU's ways a convolution takes, read in its source (jaxlib 0.10).
+    """The name of the way that XLA:CPU computes a convolution, as read in its source (jaxlib 0.10).
 
-    YNNPACK: 2-D, one group, f32, f64 or int8 to int32 (in groups too), more than 16 channels on a side,
-    output and kernel no larger than the input, no input dilation.  Eigen: other f32 and halves in 1 to
-    3 dimensions, group by group; with a dilated input in 1 or 2 without strides (in groups its zeros are
-    multiplied).  Else a naive loop.  A kernel larger than the output (a kernel gradient) has rates of
-    its own.
+    YNNPACK takes 2-D convolutions of one group in f32, f64 or int8 to int32 (the last in groups too) with
+    more than 16 channels in or out, output and kernel no larger than the input, and no input dilation.
+    Eigen takes the other f32 and half-precision ones in 1 to 3 dimensions, group by group; a dilated input
+    only in 1 or 2 dimensions without strides (in groups it multiplies the zeros).  A naive loop takes the
+    rest.  A kernel larger than the output (a kernel gradient) has rates of its own ("…_kernel").
     """
     plain = all(d == 1 for d in spec.lhs_dilation)
     kernel = "_kernel" if spec.taps > math.prod(spec.out_spatial) else ""

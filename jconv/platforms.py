@@ -1,11 +1,11 @@
 """What the machines can do: measured rates, one record for each kind of device.
 
-Processors differ in more than speed: XLA's two libraries for dense convolutions come out the other way
-round on AMD's and Intel's (3×3 64→64 on 56²: Eigen 0.82 and YNNPACK 1.05 ms on one, 1.3 and 1.0 on the
-other), and a choice made for one loses a third on the other.  So a CPU's record is its maker's.
+Processors differ in more than speed: of XLA's two libraries for dense convolutions Eigen is the faster on
+AMD's (3×3 64→64 on 56²: 0.82 ms, YNNPACK 1.05) and YNNPACK on Intel's (1.0 ms, Eigen 1.3), and a choice made
+for one maker loses a third on the other.  So there is one CPU record per maker.
 
-Every constant stands with the date and the machine it was measured on.  They need not be right, only
-right enough that the order of the algorithms is; `jconv.tune` measures where that is not enough.
+Every constant stands with the date and the machine it was measured on.  It need only be accurate enough
+to put the algorithms in the right order; `jconv.tune` measures where that is not enough.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ import platform as host
 class Route:
     """One way the platform's compiler computes a convolution.
 
-    Reaches `rate` FLOP/s · k / (k + half_k) · o / (o + half_o), k = taps·c the length of the sums, o
-    the output channels of a group; plus gathering the patches at `packing` bytes/s per channel that lies
-    side by side, up to `packed` of them, the bytes of x, w and y at `bandwidth`, those of a kernel too
-    large to stay in cache once more at `kernel`, of such an image read with a stride once more at `strided`,
-    of products too large to stay mapped once more at `unmapped`, and `call` per group.  A panel of a kernel
-    that has `cached` bytes or more is read from memory again and again; one that is not full takes `partial`
-    times as long.
+    Args:
+      rate: FLOP/s; reached are rate · k / (k + half_k) · o / (o + half_o), with k = taps·c the length of the
+        sums and o the output channels of a group.
+      packing: bytes/s of gathering patches, per channel that lies side by side, up to `packed` of them.
+      bandwidth: bytes/s of reading x and w and writing y.
+      kernel: bytes/s of reading a kernel once more that is too large to stay in cache.
+      strided: bytes/s of reading an image once more that is too large for the cache and read with a stride.
+      unmapped: bytes/s of mapping a buffer of input × tap products that is too large to stay mapped.
+      call: seconds per group.
+      cached: bytes of a kernel's panel from which it is read from memory again for every image.
+      partial: how many times as long a panel takes that is not full.
     """
 
     rate: float
@@ -45,7 +49,7 @@ class Route:
 
 @dataclasses.dataclass(frozen=True)
 class Products:
-    """Matrix products of (m, k) with (k, n): `rate` FLOP/s, half of it where a side is that of `half`."""
+    """Speed of products of (m, k) with (k, n): `rate` FLOP/s, halved by every side equal to its `half`."""
 
     rate: float
     half: tuple[float, float, float]
@@ -61,15 +65,15 @@ class Platform:
     """Rates of one kind of device, in FLOP/s, bytes/s and seconds.
 
     Args:
-      gemm: matrix products; `transposed`: those of (k, m) transposed.
-      loop: one fused elementwise loop over long runs; `half_run` is the run at which half is.
-      bandwidth: the memory traffic of such a loop; `copy`: of one that only moves values.
-      blocked: how much longer a loop takes that is run block by block.
+      gemm: matrix products; `transposed`: those whose left operand is (k, m), transposed.
+      loop: one fused elementwise loop over long runs; `half_run`: the run length that reaches half of that.
+      bandwidth: the memory traffic of such a loop; `copy`: that of a loop that only moves values.
+      blocked: how many times as long a loop takes that is run block by block.
       fresh: extra seconds per byte of temporaries of more than `large` bytes.
       fft: real transforms.
       native: the platform's own convolution, by route.
-      turns: whether its own convolution wants the channels last, and arrays that lie otherwise are turned.
-      call: starting one step; `batched`: each further product of a batched GEMM.
+      turns: whether its own convolution wants the channels last, so that other arrays are transposed.
+      call: starting one step; `batched`: starting each further product of a batched GEMM.
       measured: whether these are measured times, or only what a data sheet promises.
     """
 
@@ -91,8 +95,8 @@ class Platform:
 
 
 # 2 cores of an AMD EPYC with AVX-512, jax 0.10.2, 2026-11: fitted to 2123 times of 30 algorithms in three
-# roles of 153 convolutions.  The algorithm taken takes 1.16 times the best one's time in the geometric mean,
-# of which about half is that two measurements of one program differ.
+# roles of 153 convolutions.  The algorithm that "auto" picks takes 1.16 times the best one's time in the
+# geometric mean; about half of the excess is the difference between two measurements of one program.
 EPYC = Platform(
     gemm=Products(320e9, (33, 36, 22)),
     transposed=Products(320e9, (33, 36, 22)),
@@ -120,9 +124,9 @@ EPYC = Platform(
     call=11e-6,
     batched=0.3e-6,
 )
-# The same but for matrix products (90 times of each kind), loops in blocks and most of the platform's own
-# convolutions: 7000 times of 400 convolutions in three roles, 2 cores of an Intel Xeon.  There the algorithm
-# taken takes 1.12 to 1.16 times the best one's time in the geometric mean.
+# 2 cores of an Intel Xeon: the same except for matrix products (fitted to 90 times of each kind), loops in
+# blocks and most of the platform's own convolutions (to 7000 times of 400 convolutions in three roles).
+# The algorithm that "auto" picks takes 1.12 to 1.16 times the best one's time in the geometric mean.
 XEON = dataclasses.replace(
     EPYC,
     gemm=Products(320e9, (33, 20, 22)),
@@ -143,7 +147,7 @@ XEON = dataclasses.replace(
         "naive": Route(5e9, half_o=32, call=40e-6),
     },
 )
-# Not measured: from the data sheet of an H200, so that "auto" has an order to follow there.
+# These are not measured but taken from the data sheet of an H200, so that "auto" has an order to follow.
 GPU = Platform(
     gemm=Products(40e12, (64, 64, 64)),
     transposed=Products(40e12, (64, 64, 64)),
@@ -164,7 +168,7 @@ CPUS = {"AuthenticAMD": EPYC, "GenuineIntel": XEON}
 
 
 def of(name: str) -> Platform:
-    """The record of a platform as JAX names it; an unknown one is taken to be a GPU-like accelerator."""
+    """The record of the platform that JAX calls `name`; anything but a CPU is taken for a GPU."""
     return CPUS.get(maker(), EPYC) if name == "cpu" else GPU
 
 
@@ -174,5 +178,5 @@ def maker() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next((line.split()[-1] for line in lines if line.startswith("vendor_id")), "")
-    except OSError:  # not Linux; Windows has the maker's name in the processor's
+    except OSError:  # not Linux; on Windows the processor's name ends with its maker's
         return host.processor().rpartition(" ")[-1]

@@ -23,9 +23,9 @@ BOUND = 8 << 20
 
 
 def band(spec: ConvSpec, bytes_total: int, bound: int = BOUND) -> ConvSpec:
-    """The largest band of rows, of as equal bands as can be, whose share of `bytes_total` fits."""
+    """The spec of one of the fewest, equal bands of output rows whose share of `bytes_total` fits `bound`."""
     if not spec.ndim or not all(isinstance(size, int) for size in (spec.batch, bytes_total)):
-        return spec  # a size that only a run will tell
+        return spec  # a size that is known only at run time
     count = -(-bytes_total // bound)
     height = spec.out_spatial[0]
     batch = spec.batch if count <= height else max(1, spec.batch * height // count)
@@ -33,8 +33,8 @@ def band(spec: ConvSpec, bytes_total: int, bound: int = BOUND) -> ConvSpec:
 
 
 def part_of(spec: ConvSpec, batch: int, rows: int) -> ConvSpec:
-    """So many images and rows of the output.  A band of rows brings its zeros along; the other axes are
-    left as they are, to be padded by what computes the band."""
+    """The spec that computes so many images and rows of the output.  Its input rows contain their padding;
+    what computes them pads the other axes."""
     if rows == spec.out_spatial[0]:
         return spec if batch == spec.batch else spec.replace(batch=batch)
     return spec.replace(
@@ -46,9 +46,9 @@ def part_of(spec: ConvSpec, batch: int, rows: int) -> ConvSpec:
 
 
 def forward(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """compute(x band) → y band, for every band, written where it belongs in y.
+    """y, every band of which is compute(x band).
 
-    The last band starts early rather than end late: what it computes twice comes out the same.
+    The last band starts early instead of ending late: the rows it computes twice come out the same.
     """
     if part is spec:
         return compute(x)
@@ -63,7 +63,7 @@ def forward(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> 
 
 
 def grad_kernel(compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """compute(x band, g band) → ∂w, or whatever ∂w is linear in, summed over the bands."""
+    """The sum over all bands of compute(x band, g band), which is ∂w or something ∂w is linear in."""
     if part is spec:
         return compute(x, g)
     x, spec = _without_gaps(x, spec, part)
@@ -90,13 +90,13 @@ def due(i: jax.Array | int, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array |
 
 
 def begins(i: jax.Array | int, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, jax.Array]:
-    """The first image and output row of part i: where it is due, the last ones early enough to fit."""
+    """The first image and output row of part i: where it is due, or earlier if it would not fit there."""
     (n, row), rows = due(i, spec, part), part.out_spatial[0]
     return jnp.minimum(n, spec.batch - part.batch), jnp.minimum(row, spec.out_spatial[0] - rows)
 
 
 def workspace(spec: ConvSpec, part: ConvSpec) -> int:
-    """Bytes of one band's x and y beside what computes it."""
+    """Bytes of one band's x and y, which come on top of the temporaries of what computes it."""
     return 0 if part is spec else part.image_bytes
 
 
@@ -104,7 +104,7 @@ def workspace(spec: ConvSpec, part: ConvSpec) -> int:
 
 
 def _without_gaps(x: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, ConvSpec]:
-    """The zeros between the rows of a dilated input, written out where bands are cut of them."""
+    """x and its spec, with the zeros between dilated rows written out if bands of rows are cut from them."""
     if part.lhs_dilation == spec.lhs_dilation:
         return x, spec
     gaps = [(0, 0, d - 1 if axis == 1 else 0) for axis, d in enumerate((1, *spec.lhs_dilation, 1))]
@@ -113,8 +113,8 @@ def _without_gaps(x: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Arr
 
 
 def _input(x: jax.Array, n: jax.Array, row: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """What the band at a row of the output reads.  Rows beyond x come as zeros around the band, and not
-    around x, which would copy all of it."""
+    """The rows of x that the band starting at an output row reads.  Rows beyond x are padded to the band as
+    zeros, since padding x would copy all of it."""
     if part.out_spatial[0] == spec.out_spatial[0]:
         return lax.dynamic_slice_in_dim(x, n, part.batch)
     stride, height, read = spec.strides[0], x.shape[1], part.spatial[0]
@@ -132,8 +132,8 @@ def _input(x: jax.Array, n: jax.Array, row: jax.Array, spec: ConvSpec, part: Con
 
 
 def _not_yet_seen(g: jax.Array, i: jax.Array | int, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """g, with zeros for what the bands before have seen: the last band starts early here too.  (Zeros past
-    the end would make NaNs of rows of x that no output sees through that tap.)"""
+    """g, with zeros for the rows that earlier bands have summed, since the last band starts early here too.
+    (If it ended late, zeros past the end of g would meet rows of x that no output sees, and 0·NaN is NaN.)"""
     if not any(whole % cut for whole, cut in zip(spec.y_shape[:2], part.y_shape[:2], strict=True)):
         return g
     (first, top), (n, row) = due(i, spec, part), begins(i, spec, part)

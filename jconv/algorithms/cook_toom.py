@@ -6,24 +6,23 @@ with A (m, n), G (n, r), B (n, n).  **Derivation.**  A product of two polynomial
 coefficients long, has n coefficients, so it is known from its values at n points, ∞ among them (the
 value at ∞ is the leading coefficient): evaluate both, multiply n numbers, interpolate.  Evaluation is
 a Vandermonde matrix with a last row (0 … 0 1), interpolation the inverse of one.  A correlation is the
-transpose of that polynomial product in one operand, and transposing turns the three matrices around:
+transpose of that polynomial product in one operand, and transposing reverses the three matrices:
 
     A = V_mᵀ        G = D⁻¹ V_r        B = D V_n⁻ᵀ        D = diag(Π_{j≠i} (a_i − a_j)), 1 at ∞
 
 D could be any diagonal; this one makes row i of B the coefficients of Π_{j≠i} (x − a_j) and the last
 row those of Π_j (x − a_j), free of division.  Nested once per dimension: F(m×m, r×r) = n² products.
 
-**Which points.**  Any n − 1 distinct ones are exact in fractions; in floats they are not alike.  If
+**Which points.**  Any n − 1 distinct ones are exact in fractions; in floats their errors differ.  If
 d and w are independent noise, the products err by u·‖G_p‖·‖B_p‖, and the error of y against that of
 the direct sum (√r·u) is
 
     amplification(A, G, B)² = mean_i Σ_p A[i,p]² ‖G_p‖² ‖B_p‖² / r           per dimension
 
 which the measured ratio exceeded by at most a third in the seventeen (m, r), m > 1, that were tried.
-The least of it lies near points spread evenly over the projective line, tan(π j / n), ∞ being one of
-them: no point is then
-special, and an even number of finite points wants no 0.  POINTS holds the best multiples of 1/8 near
-those (powers of eighths are exact in float32).  RMS error in float32 of F(m, r), two-dimensional, 64
+It is least near points spread evenly over the projective line, tan(π j / n), ∞ being one of them: no point
+is then special, and an even number of finite points does without 0.  POINTS holds the best multiples of 1/8
+near those (powers of eighths are exact in float32).  RMS error in float32 of F(m, r), two-dimensional, 64
 channels, against the direct sum's (NumPy float64 as reference; AMD EPYC, AVX-512, 2 cores, 2026-11):
 
     F(m, 3)    points here               error    0, 1, −1, 2, −2, ½ …   error
@@ -108,7 +107,7 @@ def matrices(m: int, r: int, points: tuple[Fraction | int | str, ...] | None = N
     0 -1 0 1
 
     Raises:
-      ValueError: points of a wrong number, or two alike.
+      ValueError: the number of points is wrong, or two of them are equal.
     """
     n = m + r - 1
     finite = tuple(Fraction(point) for point in (default_points(n) if points is None else points))
@@ -143,7 +142,7 @@ def _with_roots(roots: Sequence[Fraction], length: int) -> list[Fraction]:
 
 
 def _signed(f: Bilinear) -> Bilinear:
-    """The same with the first entry of every row of G positive: a matter of looks, signs move to B."""
+    """The same with the first entry of every row of G positive, which reads better: signs move to B."""
     signs = [1 if next(v for v in row if v) > 0 else -1 for row in f.G]
     flip = [tuple(tuple(s * v for v in row) for s, row in zip(signs, m, strict=True)) for m in (f.G, f.B)]
     return dataclasses.replace(f, G=flip[0], B=flip[1])
@@ -196,7 +195,7 @@ def transform(matrix: Matrix, grid: Grid, axis: int) -> Grid:
 
 
 def correlate(d: Grid, w: Grid, tiles: Sequence[Bilinear], multiply: Multiply = operator.mul) -> Grid:
-    """One tile: the correlation of d with w, each product of the two by `multiply`.
+    """The correlation of d with w over one tile; every product of the two is computed by `multiply`.
 
     >>> d, w = {(i,): i + 1 for i in range(4)}, {(k,): 10**k for k in range(3)}
     >>> [int(v) for v in correlate(d, w, [matrices(2, 3)]).values()]
@@ -211,7 +210,7 @@ def correlate(d: Grid, w: Grid, tiles: Sequence[Bilinear], multiply: Multiply = 
 
 
 def multiplications(tiles: Sequence[Bilinear]) -> tuple[int, int]:
-    """Products of data with kernel done for one tile, counted while doing them: (here, directly).
+    """Numbers of products of data with kernel for one tile, by F(m, r) and by the direct sum, as counted.
 
     >>> multiplications([matrices(2, 3), matrices(2, 3)])
     (16, 36)

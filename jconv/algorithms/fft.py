@@ -2,9 +2,9 @@
 
     y = F⁻¹( F(x̃) · conj F(w) )[0 : P : stride]          per image, Σ over c in between
 
-x̃ is x (input dilation: zeros between) put at `lo` into a circle of L points, w (dilated likewise) at 0.
-Output q reads x̃[q … q+K−1] and nothing wraps wrongly as long as what wraps around lands in the lo zeros
-in front, so the two paddings share their zeros:
+x̃ is x (with zeros between for an input dilation) placed at `lo` on a circle of L points, and w (dilated
+likewise) is placed at 0.  Output q reads x̃[q … q+K−1], which is right as long as all that wraps around lands
+in the lo zeros in front, so the two paddings share their zeros:
 
     L ≥ max(P, K, D + lo, D + hi)     D, K, P extents of x, kernel and output along the dimension
 
@@ -14,17 +14,17 @@ kernels with few channels a group, most of all depthwise (31×31, 2048 taps in 1
 small kernels, and for many dense channels, where transforming c·o kernels is the work.  A stride
 gains nothing: every position is computed and all but one in Π stride thrown away.
 
-"fft" takes the image whole.  "fft_overlap" cuts it into blocks of `step` outputs that read L = step + K − 1
-points each, overlapping (overlap-save), for the L of least estimated cost: inputs much longer than
-the kernel, and dense kernels, whose transforms are then L and not h points long.
+"fft" transforms the whole image.  "fft_overlap" cuts it into blocks of `step` outputs that read L = step +
+K − 1 points each, overlapping (overlap-save), for the L of least estimated cost.  It wins for inputs much
+longer than the kernel, and for dense kernels, whose transforms are then L and not h points long.
 
-    ∂w = F⁻¹( Σ_n F(x̃) · conj F(g) )[0 : K : dilation]     the same blocks, summed over them too
+    ∂w = F⁻¹( Σ_n F(x̃) · conj F(g) )[0 : K : dilation]     the same blocks, and summed over them
 
-grad_input is the rewritten forward: g as the image, the circle equally large.
+grad_input is the rewritten forward, with g as the image and a circle as large.
 
 **Errors**: the RMS error relative to y's RMS is √(log₂ Π L) roundoffs, whatever the kernel (measured in
 float32: 2.8, 3.7, 4.1 for 16², 128², 512² points), less than a direct sum's from a dozen taps on.  But it
-is the same everywhere: where y is quiet and the rest of the image (or block) loud, nothing is left.
+is the same everywhere: where y is far smaller than in the rest of the image (or block), no digit is right.
 A NaN or Inf in x makes NaN of every output that shares image (or block) and group with it; one in w, of
 its whole output channel.  Halves are computed in float32.
 
@@ -55,13 +55,13 @@ def _dtype(spec: ConvSpec) -> np.dtype:
 
 
 def _spectrum(a: jax.Array, ndim: int) -> jax.Array:
-    """Real transform of the last `ndim` axes; the spectrum is one axis."""
+    """The real transform of the last `ndim` axes, which become one axis."""
     lead = a.shape[: a.ndim - ndim]
     return lax.fft(a, lax.FftType.RFFT, a.shape[len(lead) :]).reshape(*lead, -1)
 
 
 def _signal(spectrum: jax.Array, lengths: Ints) -> jax.Array:
-    """The inverse: the last axis back to the circle."""
+    """The inverse of `_spectrum`: the last axis becomes `lengths` again."""
     shape = (*spectrum.shape[:-1], *lengths[:-1], lengths[-1] // 2 + 1)
     return lax.fft(spectrum.reshape(shape), lax.FftType.IRFFT, lengths)
 
@@ -73,7 +73,7 @@ def _channels_first(a: jax.Array, groups: int) -> jax.Array:
 
 
 def _resized(a: jax.Array, lead: int, config: list[tuple[int, int, int]]) -> jax.Array:
-    """Zeros (or cuts) around and between the entries of all axes after `lead`."""
+    """`a` with zeros (or cuts) around and between the entries of all axes after the first `lead`."""
     return lax.pad(a, jnp.zeros((), a.dtype), [(0, 0, 0)] * lead + config)
 
 
@@ -117,7 +117,7 @@ def _of_w(w: jax.Array, lengths: Lengths, spec: ConvSpec) -> jax.Array:
 
 
 def _blocks(a: jax.Array, axis: int, length: int, step: int, count: int) -> jax.Array:
-    """Blocks of `length` every `step` entries, in front of n; step ≤ length ≤ 2·step."""
+    """Blocks of `length` entries, one every `step` entries, stacked along n; step ≤ length ≤ 2·step."""
     if count == 1:
         return a
     shape = (*a.shape[:axis], count, step, *a.shape[axis + 1 :])
@@ -130,7 +130,7 @@ def _blocks(a: jax.Array, axis: int, length: int, step: int, count: int) -> jax.
 
 
 def _joined(y: jax.Array, axis: int, step: int, count: int) -> jax.Array:
-    """The first `step` entries of every block, the blocks back in line."""
+    """The first `step` entries of every block, one block after the other along the axis."""
     y = lax.slice_in_dim(y, 0, step, axis=axis)
     if count == 1:
         return y
@@ -140,8 +140,9 @@ def _joined(y: jax.Array, axis: int, step: int, count: int) -> jax.Array:
 
 # -- the three roles -------------------------------------------------------------------------------
 
-# A sum of this many products is one fused loop; past it a complex GEMM per frequency
-# (8 → 8 channels, 10512 frequencies: 0.23 against 3.2 ms; 32 → 32, 8 images, 2664: 86 against 44).
+# Sums of up to this many products are one fused loop, longer ones a complex GEMM per frequency.  As a loop
+# and as GEMMs, 8 → 8 channels of 10512 frequencies take 0.23 and 3.2 ms, and 32 → 32 channels of 8 images and
+# 2664 frequencies 86 and 44.
 TERMS = 16
 
 
@@ -280,18 +281,18 @@ def steps_of(lengths: Lengths, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     size = _dtype(spec).itemsize
     products = count[2] * spec.c * (points // 2 + 1)
     traffic = sum(count) * points * size
-    moved = Loop(0, 2 * traffic)  # channels first, padded; and back
+    moved = Loop(0, 2 * traffic)  # x and w are made channels first and padded, and y is made channels last
     return moved, Fft(sum(count), points), Loop(8 * products, traffic)
 
 
 def workspace_of(lengths: Lengths, spec: ConvSpec, role: Role) -> int:
-    """The kernel's spectrum (its gradient's: twice, before and after a sum) and one block."""
+    """Bytes of one block, and of the kernel's signal and spectrum before and after a sum (its gradient's)."""
     kernel, _ = _workspace_whole(lengths, spec)
     return 2 * kernel + _workspace_whole(lengths, _block(lengths, spec))[1]
 
 
 def _amplification(lengths: Lengths, spec: ConvSpec) -> float:
-    """√log₂ ΠL roundoffs against the direct sum's √(number of products)."""
+    """Error relative to the direct sum's: √log₂ ΠL roundoffs against √(number of products)."""
     return max(1.0, math.sqrt(math.log2(math.prod(lengths[0]) + 1) / (spec.taps * spec.c)))
 
 

@@ -45,7 +45,7 @@ def dense_extents(spec: ConvSpec) -> Ints:
 
 @functools.lru_cache(maxsize=1024)
 def whole(spec: ConvSpec) -> Lengths:
-    """One circle for the image."""
+    """The lengths for one circle that holds the whole image."""
     sizes = tuple(map(extent, spec.spatial, spec.lhs_dilation))
     out = dense_extents(spec)
     needs = [
@@ -57,7 +57,7 @@ def whole(spec: ConvSpec) -> Lengths:
 
 @functools.lru_cache(maxsize=1024)
 def overlapping(spec: ConvSpec) -> Lengths:
-    """The blocks of least estimated cost, the whole image among the candidates."""
+    """The lengths of least estimated cost; the whole image as one block is among the candidates."""
     lengths, out = whole(spec)
     options = []
     for L, P, K in zip(lengths, out, spec.window, strict=True):
@@ -68,7 +68,7 @@ def overlapping(spec: ConvSpec) -> Lengths:
 
 
 def _cost(blocks: tuple[tuple[int, int], ...], spec: ConvSpec) -> float:
-    """Point operations: 2.5 log₂ a transform's point, 4 a complex product's."""
+    """Estimated operations: 2.5 log₂ per point of a transform, 4 per point of a complex product."""
     points = math.prod(L for L, _ in blocks)
     count = math.prod(-(-P // step) for P, (_, step) in zip(dense_extents(spec), blocks, strict=True))
     images = count * (spec.batch if isinstance(spec.batch, int) else 16)  # symbolic: a guess will do

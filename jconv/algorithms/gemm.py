@@ -4,10 +4,10 @@ XLA:CPU multiplies row-major operands about twice as fast as it multiplies a tra
 by 3136×64 took 0.20 ms with an explicit transpose first, 0.51 ms without (2026-11, jax 0.10, AMD
 EPYC, 2 cores).  The barrier keeps the compiler from folding the transpose back into the product.
 
-A transposed product over many rows keeps both cores busy only if it is cut into some that run side by
-side, and then nothing need be turned.  In ms (2026-11, jax 0.10, Intel Xeon, 2 cores):
+A transposed product over many rows keeps both cores busy only if it is cut into parts that run side by
+side, and then no transpose is needed first.  In ms (2026-11, jax 0.10, Intel Xeon, 2 cores):
 
-    rows, m × n        as they lie    one turned    in 4 parts
+    rows, m × n         as it lies    transposed    in 4 parts
     784, 128×512              0.60          0.49          0.62
     3136, 64×64               0.35          0.38          0.28
     12544, 96×384             4.86          4.77          3.85
@@ -24,7 +24,7 @@ from jax import lax
 
 from jconv.spec import ConvSpec, Role
 
-NARROW = 32  # columns up to which a matrix is read transposed, not turned
+NARROW = 32  # columns up to which the product itself transposes a matrix
 LONG = 2048  # rows from which a product is cut into parts
 PARTS = 4  # how many, at most
 
@@ -35,7 +35,7 @@ def product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def transposed_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(…, k, m) transposed times (…, k, n): a is turned, or b and the result where they are smaller."""
+    """(…, k, m) transposed times (…, k, n): a is transposed in memory, or b and the result if smaller."""
     *_, k, m, n = *a.shape, b.shape[-1]
     if is_long(k, m, n):
         return _by_parts(a, b, spec)
@@ -52,15 +52,15 @@ def is_long(k: int, m: int, n: int) -> bool:
 
 
 def by_rows(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(…, m, k) times (…, n, k) transposed, both as they lie."""
+    """(…, m, k) times (…, n, k) transposed, both read as they lie in memory."""
     last, batch = a.ndim - 1, tuple(range(a.ndim - 2))
     numbers = ((last,), (last,)), (batch, batch)
     return lax.dot_general(a, b, numbers, spec.precision, preferred_element_type=spec.accumulator)
 
 
 def unturned_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(…, k, m) transposed times (…, k, n), both as they lie; the narrower first, or it takes up to
-    twice as long."""
+    """(…, k, m) transposed times (…, k, n), both read as they lie in memory.  The narrower one comes first,
+    as the other order takes up to twice as long."""
     if a.shape[-1] > b.shape[-1]:
         return _swapped(unturned_product(b, a, spec))
     return product(jnp.swapaxes(a, -1, -2), b, spec)
@@ -75,24 +75,25 @@ def _by_parts(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _turned(a: jax.Array) -> jax.Array:
-    """Transposed before a product, and not within it."""
+    """`a` transposed in memory, so that the product it goes into does not transpose it."""
     return lax.optimization_barrier(jnp.swapaxes(a, -1, -2))
 
 
 def _swapped(result: jax.Array) -> jax.Array:
-    """Transposed after a product, and not within it."""
+    """`result` transposed in memory, so that the product it comes from does not transpose it."""
     return jnp.swapaxes(lax.optimization_barrier(result), -1, -2)
 
 
 # -- where the channels come first -----------------------------------------------------------------
 
-# Pixels of an image from which they do for a side of a product, if there are others or if it is the only one.
+# Fewest pixels for which an image is multiplied on its own: WIDE in a batch, WIDE_ALONE for a single image.
 WIDE, WIDE_ALONE = 256, 128
 
 
 def by_image(spec: ConvSpec, pixels: int, role: Role = "forward") -> bool:
-    """Whether images of so many pixels are multiplied one by one as they lie, channels first.  The kernel is
-    repeated for every one, and turned for the input's gradient; only a small one is."""
+    """Whether images of so many pixels are multiplied one by one as they lie, channels first.  The kernel has
+    to be small, as it is repeated for every image and transposed for the input's gradient; the forward pass
+    of a single image needs neither."""
     if not (spec.channels_first and isinstance(pixels, int)):
         return False
     alone = spec.batch == 1
@@ -103,7 +104,7 @@ def by_image(spec: ConvSpec, pixels: int, role: Role = "forward") -> bool:
 def as_they_lie(w: jax.Array, x: jax.Array, spec: ConvSpec, role: Role = "forward") -> jax.Array:
     """w (*g, o, k) times images x (n, *g, k, p): (n, *g, o, p); for "grad_input" w (*g, k, o) transposed.
 
-    Small images are turned, but not the kernel: 2048→4096 on 7² takes 3.6 ms, with the kernel turned 56
+    Small images are transposed, but not the kernel: 2048→4096 on 7² takes 3.6 ms, and 56 if the kernel is
     (2026-11, jax 0.10, Intel Xeon).
     """
     n, *g, k, p = x.shape
@@ -115,6 +116,6 @@ def as_they_lie(w: jax.Array, x: jax.Array, spec: ConvSpec, role: Role = "forwar
 
 
 def _each(w: jax.Array, x: jax.Array, spec: ConvSpec) -> jax.Array:
-    """w (*g, o, k) times every image of x (n, *g, k, p).  One batched product: the broadcast kernel is
-    small, and without it the compiler would turn the images."""
+    """w (*g, o, k) times every image of x (n, *g, k, p), as one batched product.  The kernel is small and is
+    repeated, since otherwise the compiler would transpose the images."""
     return product(jnp.broadcast_to(w, (x.shape[0], *w.shape)), x, spec)

@@ -3,16 +3,16 @@
     per_group   y[…, g, :] = conv(x[…, g, :], w[…, g, :])     one dense convolution per group
     merged      m neighbouring groups as one with a block-diagonal kernel: m times the flops, G/m calls
 
-Cost: that of the dense convolutions inside, plus cutting the channels apart and joining them.
+Cost: that of the dense convolutions inside, plus splitting the channels by group and joining them.
 per_group wins for a handful of wide groups, merged where a group is narrower than a vector register
 is long (32 groups of 4, 3×3 on 56²: 0.83 ms with m = 4, 2.6 ms per group, 2026-11, AMD EPYC); for one
 or two channels a group, `broadcast` needs no product at all, and for many groups of middling width
-the batched product of `im2col` is the way.  Groups of volumes are dense volumes, best `unrolled` (16
+the batched product of `im2col` wins.  In 3-D `unrolled` is the best to compute each group with (16
 groups of 64→16, 3×3×3 of stride 2 on 4×28²: 5.9 ms, by xla per group 19.5, 2026-11, Intel Xeon).
 
-**NaN and Inf.**  In a merged group the other groups' inputs meet a zero of the kernel, and 0·NaN is NaN: in
-x (or g) one reaches the outputs of all groups merged with its own, at the places that see it.  Finite
-numbers are summed as exactly as by the algorithm inside.
+**NaN and Inf.**  In a merged group the other groups' inputs meet a zero of the kernel, and 0·NaN is NaN: a
+NaN or Inf in x (or g) reaches the outputs of all groups merged with its own, at the places that see it.
+Finite numbers are summed as exactly as by the algorithm inside.
 
 Source of groups: Krizhevsky, Sutskever & Hinton, 2012; Xie et al. (ResNeXt), 2017.
 """
@@ -57,7 +57,7 @@ def _steps_each(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...
 
 
 def _workspace_each(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
-    """The channels cut apart, and the results to be joined; of the groups two at a time are under way."""
+    """Bytes of the channels split by group, of the results to be joined, and of two groups at a time."""
     return spec.image_bytes + 2 * workspace_of(inner, role, one_group(spec))
 
 

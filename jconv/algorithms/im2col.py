@@ -8,9 +8,9 @@ stays under it whatever the input.  Wins for small kernels over many channels, w
 the copy, for dtypes that XLA has no fast convolution for (integers, complex), and for kernels under
 vmap; loses where the copy is the work (depthwise, large images with few channels).
 
-grad_kernel is columnsᵀ · g: the same columns again.  grad_input is g · wᵀ, the gradient of the columns,
-put back where they were read (col2im): the kernel is read as it lies, where a convolution of g would turn
-and flip it first (512→512, 3×3 on 7²: 1.8 ms instead of 4.8; 2026-11, jax 0.10, Intel Xeon, 2 cores).
+grad_kernel is columnsᵀ · g, with the same columns.  grad_input is g · wᵀ, the gradient of the columns,
+added up where they were read (col2im).  It reads the kernel as it lies; a convolution of g would flip it and
+swap its channels first (512→512, 3×3 on 7²: 4.8 ms instead of 1.8; 2026-11, jax 0.10, Intel Xeon, 2 cores).
 
 Source: Chellapilla, Puri & Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -39,7 +39,7 @@ from jconv.spec import ConvSpec, Role
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Columns times kernel, band by band."""
+    """y: the columns times the kernel, band by band."""
     w = _matrices(w, spec)
     part = blocks.band(spec, columns_bytes(spec))
     return blocks.forward(lambda x: _multiplied(x, w, part), x, spec, part)
@@ -51,7 +51,7 @@ def _multiplied(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """g times the kernel transposed, put back tap by tap."""
+    """∂x: g times the kernel transposed, added up tap by tap where it was read."""
     taps = lax.optimization_barrier(by_rows(_matrices(g, spec), _matrices(w, spec), spec))
     taps = taps.reshape(spec.groups, spec.batch, *spec.out_spatial, spec.taps, spec.c)
     x = put_together((taps[..., i, :] for i in range(spec.taps)), spec, first=2)
@@ -59,7 +59,8 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def own(spec: ConvSpec, role: Role) -> bool:
-    """Any kernel gradient; the input's where its columns are few and the input has no gaps."""
+    """Whether the gradient given here is used: always for the kernel, for the input if it is not dilated and
+    its columns are few."""
     if role == "grad_kernel":
         return True
     size, plain = columns_bytes(spec), all(d == 1 for d in spec.lhs_dilation)
@@ -67,7 +68,7 @@ def own(spec: ConvSpec, role: Role) -> bool:
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Columns transposed times the output gradient, summed over the bands."""
+    """∂w: the columns transposed times g, summed over the bands."""
     part = blocks.band(spec, columns_bytes(spec))
     return blocks.grad_kernel(lambda x, g: _multiplied_kernel(x, g, part), x, g, spec, part)
 
@@ -89,7 +90,7 @@ def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
 
 MAX_SLICES = 150
 LINE = 16  # words of a cache line
-ASKED = 9  # taps whose values are added in vector registers, with a stride
+ASKED = 9  # taps up to which `put_together` with a stride adds in vector registers
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -102,9 +103,9 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     part = blocks.band(spec, columns_bytes(spec))
     count = -(-spec.positions // max(part.positions, 1))
     m, k = part.positions, spec.taps * spec.c
-    moved = math.prod(part.x_shape) + math.prod(part.y_shape) if spec.groups > 1 else 0  # groups apart
+    moved = math.prod(part.x_shape) + math.prod(part.y_shape) if spec.groups > 1 else 0  # split by group
     skips = max(spec.strides, default=1) > 1 and spec.c < LINE
-    passes = (2 if count == 1 else 6) + skips  # what a stride leaves out of a cache line is read all the same
+    passes = (2 if count == 1 else 6) + skips  # values of a cache line that a stride skips are read, too
     copy = Loop(0, passes * columns_bytes(part) + 8 * moved, spec.c)
     if role == "grad_input":
         return Gemm(spec.groups, m, k, spec.o), *_putting_back(spec), copy
@@ -114,8 +115,9 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
-    """What grad_input pays for besides: a kernel's groups apart; with a stride, every tap asked at every
-    pixel, and above nine taps at every value; and where the channels come first, the columns read so."""
+    """The further steps of grad_input: splitting the kernel by group; with a stride, testing at every pixel
+    (above nine taps at every value) which taps read it; and where the channels come first, reading the
+    columns in that order."""
     apart = (Loop(0, 64 * spec.parameters, spec.o),) if spec.groups > 1 else ()
     each = 72 + (5 * spec.c if spec.taps > ASKED else 0)
     gaps = Loop(spec.taps * each * spec.groups * spec.batch * math.prod(spec.spatial), 0)

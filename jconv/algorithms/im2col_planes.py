@@ -4,10 +4,10 @@
     columns[n, g, c·r, p] = x̃[n, g, c, r + p]                    each tap's plane, copied as it lies
 
 The same sum as in `im2col` with rows and columns exchanged.  Where the user's arrays are NCHW and OIHW it
-turns neither image nor kernel, and turning the kernel is most of the work of a layer of many channels and
-few pixels (512→512, 3×3 on 7²: 1.6 ms, lax 2.8, and its gradients 1.2 and 1.3 instead of 3.8 and 3.3;
-2026-11, jax 0.10, Intel Xeon, 2 cores).  Loses where the image is the larger, and
-with strides, where the neighbours of a row are not neighbours in memory.
+transposes neither image nor kernel, and transposing the kernel is most of the work of a layer of many
+channels and few pixels (512→512, 3×3 on 7²: 1.6 ms, lax 2.8, and its gradients 1.2 and 1.3 instead of 3.8
+and 3.3; 2026-11, jax 0.10, Intel Xeon, 2 cores).  Loses where the image is larger than the kernel, and with
+strides, where the pixels that a tap reads in a row are not neighbours in memory.
 
 grad_input multiplies by the kernel transposed and adds the planes up where they were read (col2im);
 grad_kernel is g times the columns transposed.
@@ -41,13 +41,13 @@ from jconv.spec import ConvSpec, Role, itemsize
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The kernel times the columns of every image."""
+    """y: the kernel times the columns of every image."""
     y = as_they_lie(_rows(w, spec), columns(x, spec), spec)
     return from_planes(y.reshape(spec.batch, spec.out_channels, -1), spec.out_spatial)
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The kernel transposed times g, and the planes of every tap put back where it read them."""
+    """∂x: the kernel transposed times g, the planes of every tap added up where it read them."""
     taps = as_they_lie(_rows(w, spec), _by_group(g, spec), spec, "grad_input")
     taps = lax.optimization_barrier(taps)
     taps = taps.reshape(spec.batch, spec.in_channels, spec.taps, *spec.out_spatial)
@@ -56,7 +56,7 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """g times the columns transposed, summed over all images."""
+    """∂w: g times the columns transposed, summed over all images."""
     w = jnp.einsum(
         "ngop,ngkp->gok", _by_group(g, spec), columns(x, spec),
         precision=spec.precision, preferred_element_type=spec.accumulator,
@@ -72,7 +72,7 @@ def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _rows(w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(*k, c, g·o) → (g, o, c·r), as the user's kernel lies."""
+    """(*k, c, g·o) → (g, o, c·r), the order in memory of a user's OIHW kernel."""
     return jnp.moveaxis(w, (-1, -2), (0, 1)).reshape(spec.groups, spec.o, spec.c * spec.taps)
 
 
@@ -106,8 +106,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def _copies(spec: ConvSpec, role: Role) -> tuple[Loop, ...]:
-    """Of the columns; again turned for the product of a kernel gradient, or of small images with their
-    result, and all of it where the channels come last."""
+    """The loop that writes the columns (or adds them up), and one that transposes: the columns for a kernel
+    gradient, the columns and y for small images, and everything where the user's channels come last."""
     columns = _putting_back(spec) if role == "grad_input" else _unrolling(spec)
     if not spec.channels_first:
         return columns, Loop(0, 2 * (columns_bytes(spec) + spec.bytes), 1)
@@ -120,14 +120,14 @@ def _copies(spec: ConvSpec, role: Role) -> tuple[Loop, ...]:
 
 
 def _unrolling(spec: ConvSpec) -> Loop:
-    """Each tap's plane, written twice; with a stride value by value, faster where no two read the same."""
+    """The loop that writes each tap's plane twice; with a stride value by value, and once if windows tile."""
     if all(s == 1 for s in spec.strides):
         return Loop(0, 4 * columns_bytes(spec), spec.out_spatial[-1])
     return Loop(0, (2 if _is_tiled(spec) else 4) * columns_bytes(spec), 1)
 
 
 def _putting_back(spec: ConvSpec) -> Loop:
-    """Each tap's plane, added once; with a stride every tap is asked at every input."""
+    """The loop that adds each tap's plane once; with a stride it tests every tap at every input."""
     if all(s == 1 for s in spec.strides):
         return Loop(0, 2 * columns_bytes(spec), spec.out_spatial[-1])
     return Loop((5 if _is_tiled(spec) else 14) * spec.taps * math.prod(spec.x_shape), 0)
@@ -144,8 +144,8 @@ def _products(spec: ConvSpec, role: Role) -> tuple[Gemm, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    """The columns, twice where every tap's plane is unrolled by itself first; x padded, and the kernel
-    where it is repeated for every image."""
+    """Bytes of the columns (twice where each tap's plane is written by itself first), of x padded, and of the
+    kernel where it is repeated for every image."""
     copies = 1 if role == "grad_input" or (role == "forward" and _is_tiled(spec)) else 2
     repeated = role != "grad_kernel" and by_image(spec, math.prod(spec.out_spatial), role)
     kernels = spec.batch * spec.kernel_bytes if repeated else 0

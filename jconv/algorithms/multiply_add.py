@@ -7,7 +7,7 @@ weights.  The sum is written out, and the compiler makes one vectorised loop of 
 the channels.  Cost: 2·taps·c flops per output, x read from cache.  Wins for depthwise, for groups of
 two to eight channels and for images of one to three channels; loses once c can fill a GEMM.
 
-Small kernels meet their padding without a padded copy of x: the outputs fall into *regions* that see
+Small kernels need no padded copy of x for their padding: the outputs fall into *regions* that see
 the same taps (for 3×3 nine of them: corners, edges, inside), each a sum of its own, and the compiler
 joins them in one loop.  3×3, 144 channels, 56²: 0.16 ms instead of 0.25, PyTorch 0.13; batch 8: 1.3
 instead of 2.7, PyTorch 1.5 (2026-11, jax 0.10, AMD EPYC, 2 cores).
@@ -34,16 +34,16 @@ from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 WRITTEN_OUT = 64  # products per fused loop: 49 compile in 0.3 s
 IN_REGIONS = 200  # products of all regions: they compile in 0.8 s, 361 in 1.0 s, 1369 in 5 s
-IN_REGISTERS = 36  # products per output
-MOST_REPEATED = 16 << 20  # bytes: fresh memory for more costs more than it gains
+IN_REGISTERS = 36  # products per output that fit the vector registers
+MOST_REPEATED = 16 << 20  # bytes; fresh memory for more costs more than repeating gains
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The sum over taps and channels, in blocks of taps along the first kernel axis."""
+    """y: the sum over taps and channels, in blocks of taps along the first kernel axis."""
     x, w = x.astype(spec.accumulator), w.astype(spec.accumulator)
     if spec.c > 1 and not spec.channels_first:
-        # Swapped for a gradient within the loop, its values are gathered one by one (32 groups of 32 channels
-        # from 2, 3×3 on 28×29: 3.4 ms, 0.8 so; 2026-11, jax 0.10, Intel Xeon).
+        # A gradient's kernel is swapped before the loop, which would gather its values one by one (32 groups
+        # of 32 channels from 2, 3×3 on 28×29: 3.4 ms instead of 0.8; 2026-11, jax 0.10, Intel Xeon).
         w = lax.optimization_barrier(w)
     if is_repeated(spec):
         x, spec = _repeated(x, spec)
@@ -55,8 +55,8 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     x, height = pad(x, spec), block.kernel[0]
 
     def add(i: jax.Array, y: jax.Array) -> jax.Array:
-        # The last block starts early rather than end late, its rows that are done already as zeros: a
-        # zero tap outside the kernel would make NaNs of what no output sees.
+        # The last block starts early, with zeros for its rows that are done already.  If it ended late, its
+        # zero taps would meet values that no output sees, and 0·NaN is NaN.
         start = jnp.minimum(i * height, spec.kernel[0] - height)
         taps = lax.dynamic_slice_in_dim(w, start, height)
         is_new = (start + jnp.arange(height) >= i * height).reshape(-1, *[1] * (w.ndim - 1))
@@ -68,9 +68,10 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 def is_repeated(spec: ConvSpec) -> bool:
     """Whether the channels of x are repeated, one for each output, before they are multiplied.
 
-    Broadcast inside the loop, o outputs of a channel make no vector where o is no power of two, and take
-    long where the taps are many (4×64², 24 channels: 3×3 to 72 2.0 ms, repeated 0.7; 5×5 to 48 2.9 and 0.9;
-    3×3 to 48 and 96 alike; 2026-11, jax 0.10, Intel Xeon).
+    If the loop broadcasts them instead, the o outputs of a channel fill no vector where o is not a power of
+    two, and it is slow where the taps are many (24 channels on 4×64²: 3×3 to 72 channels takes 2.0 ms, with
+    repeated channels 0.7; 5×5 to 48 2.9 and 0.9; 3×3 to 48 and to 96 as long either way; 2026-11, jax 0.10,
+    Intel Xeon).
     """
     if not spec.is_depthwise or not 1 < spec.o < 16:
         return False
@@ -99,12 +100,12 @@ def _sum_of_products(views: list[tuple[jax.Array, Ints]], w: jax.Array, spec: Co
 
 
 def by_region(spec: ConvSpec) -> bool:
-    """Whether there is padding to meet, in so few regions that their products can be written out."""
+    """Whether x is padded, and the regions are so few that the products of all can be written out."""
     return spec.c * regions.taps(spec) <= IN_REGIONS
 
 
 def written_out(spec: ConvSpec) -> float:
-    """Products in the one loop that `forward` compiles to."""
+    """The number of products in the one loop that `forward` compiles to."""
     return spec.c * (regions.taps(spec) if by_region(spec) else tap_block(spec, WRITTEN_OUT).taps)
 
 
@@ -146,14 +147,14 @@ def _rejects_taps(spec: ConvSpec) -> str | None:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    """One loop per block.  Against a plain multiply-add per pair of loads, a broadcast channel is loaded
-    once for all its outputs (2.5 times the rate, with more products than stay in registers half of that);
-    but of few products the outputs take longest to write (1×1 of 3 channels 0.4 ns each)."""
+    """One loop per block of taps.  With one group a channel is loaded once for all its outputs, which is 2.5
+    times the rate of a multiply-add per pair of loads (half of that with more products than fit the
+    registers); with few products, writing the outputs takes longest (1×1 of 3 channels: 0.4 ns each)."""
     if role == "grad_kernel":
         return gradient.steps(spec)
     count = -(-spec.kernel[0] // tap_block(spec, WRITTEN_OUT).kernel[0])
     x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (spec.x_shape, spec.y_shape))
-    # channels first the compiler reads and writes them where they lie, a channel at a time
+    # where the user's channels come first, the compiler reads and writes x and y as they lie, value by value
     run = 1 if spec.channels_first else spec.out_channels if spec.c == 1 else spec.o
     loaded_again = spec.c == 1 or spec.channels_first
     one_image = spec.groups == 1 and not loaded_again
@@ -165,7 +166,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    """The repeated channels, and the padded copy of x where it is kept."""
+    """Bytes of the repeated channels, and of the padded copy of x where it is kept."""
     if role == "grad_kernel":
         return gradient.workspace(spec)
     x = math.prod(spec.x_shape) * itemsize(spec.accumulator)

@@ -7,8 +7,8 @@ A reduction over the leading axes is not vectorised on CPU (2026-11, jax 0.10, A
 is left: 0.95 ms.  What lost there: a dot product per tap and channel (23 ms), blocks of 8 channels as a
 GEMM of which the diagonal is kept (22 ms).
 
-Kernels of many taps are summed in blocks, in a loop: a kernel gradient of 7×7 taps at once took 1.5 s to
-compile, and runs the faster for it (8×28², 192 channels: 4 ms by rows of taps, 18 in one).
+Kernels of many taps are summed in a loop over blocks of taps, which compiles and runs faster: 7×7 taps at
+once took 1.5 s to compile, and with 192 channels on 8×28² 18 ms to run, by rows of taps 4.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from jconv.algorithms.windows import pad, padded_bytes, tap
 from jconv.spec import ConvSpec, itemsize
 
 SUMMED_UP = 150  # products of the loop: 7×7 compiles in 0.3 s by rows, in 1.5 s at once
-CACHED = 4 << 20  # bytes: what two cores keep close of x and g
+CACHED = 4 << 20  # bytes of x and g that the caches of two cores hold
 STACKED = 8  # taps side by side in one loop
 ROWS = 16  # rows added up before the compiler reduces
-VIEWS = 8  # loops that start as fast as one other step
+VIEWS = 8  # so many of these loops start in the time of one other step
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Per tap and channel: its view of x times g, summed over all positions.
+    """∂w: for each tap and channel its view of x times g, summed over all positions.
 
     x and g are read once per row of taps, so they are taken a few images at a time, which stay in cache
     (2026-11, jax 0.10, Intel Xeon, 2 cores: 7×7, 96 channels, 8×56² 22.5 ms in one piece, 12 one by one;
@@ -50,7 +50,7 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def images_at_a_time(spec: ConvSpec) -> int:
-    """As many as stay in cache; all, if they cannot be cut into about as many each time."""
+    """The number of images taken at a time: as many as stay in cache, or all if no divisor is near that."""
     size = (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.accumulator)
     if not isinstance(size, int) or size <= CACHED:
         return spec.batch
@@ -87,11 +87,11 @@ def _row_of_taps(
 ) -> jax.Array:
     """∂w of the taps along one kernel axis, the later ones being of length 1: (r, g, o).
 
-    Stacked side by side behind the positions, neighbouring taps read the same rows of x and g while these
-    are in cache: 5×5, 192 channels, 28² 0.42 ms, 1.17 with a loop for each (2026-11, jax 0.10, Intel Xeon).
+    Neighbouring taps are stacked, so that one loop reads the same rows of x and g for them while these are in
+    cache: 5×5, 192 channels, 28² 0.42 ms, 1.17 with a loop for each (2026-11, jax 0.10, Intel Xeon).
     """
     taps = spec.kernel[len(row)]
-    count = -(-taps // -(-taps // STACKED))  # none is left alone
+    count = -(-taps // -(-taps // STACKED))  # stacks of nearly equal height: no tap is left alone
     parts = []
     for first in range(0, taps, count):
         some = [(*row, r, *[0] * (spec.ndim - len(row) - 1)) for r in range(first, min(first + count, taps))]
@@ -102,8 +102,9 @@ def _row_of_taps(
 def _side_by_side(views: list[jax.Array], pieces: list[tuple[int, jax.Array]], spec: ConvSpec) -> jax.Array:
     """Each view times g, summed over all positions: (views, g, o).
 
-    What is stacked is written before it is reduced, and only so does the compiler vectorise both (7×1,
-    96 channels, 2×28²: 0.2 ms, 5 ms otherwise); a lone view is stacked as the sums of every other piece.
+    The stack is written to memory before it is reduced, since otherwise the compiler does not vectorise
+    (7×1, 96 channels, 2×28²: 0.2 ms, otherwise 5).  For a lone view, the stack is of two sums, each over
+    every other piece.
     """
     halves = [pieces] if len(views) > 1 else [pieces[::2], pieces[1::2]]
     sums = jnp.stack([_summed(view, half) for view in views for half in halves if half], axis=-3)
@@ -114,8 +115,8 @@ def _side_by_side(views: list[jax.Array], pieces: list[tuple[int, jax.Array]], s
 def _pieces(g: jax.Array, spec: ConvSpec) -> list[tuple[int, jax.Array]]:
     """g in pieces of equally many rows, and where each begins.
 
-    The last begins early rather than end late, its rows that were there already as zeros: zeros past the
-    end would make NaNs of rows of x that no output sees.
+    The last begins early, with zeros for its rows that another piece has.  If it ended late, zeros past the
+    end would meet rows of x that no output sees, and 0·NaN is NaN.
     """
     height = spec.out_spatial[0]
     rows = -(-height // rows_added(spec))
@@ -129,8 +130,8 @@ def _pieces(g: jax.Array, spec: ConvSpec) -> list[tuple[int, jax.Array]]:
 def _summed(view: jax.Array, pieces: list[tuple[int, jax.Array]]) -> jax.Array:
     """Σ over the pieces of view times g, written out: (n, rows of a piece, *p[1:], g, o).
 
-    The piece is cut before the axis o is added: XLA makes one of two slices that follow each other, but
-    with a reshape between them it writes the whole view out, once per tap.
+    Each piece is cut before the axis o is added: XLA merges two slices that follow each other, but with a
+    reshape between them it writes out the whole view, once per tap.
     """
     return functools.reduce(jnp.add, (view[:, at : at + g.shape[1]][..., None] * g for at, g in pieces))
 
@@ -142,8 +143,8 @@ def rows_added(spec: ConvSpec) -> int:
 
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
-    """One loop per tap and channel, of which VIEWS start like one other step; no sum is kept in a register,
-    which is half the rate."""
+    """One loop per tap and channel, VIEWS of which start in the time of one other step.  They run at half the
+    rate, as no sum is kept in a register."""
     block, size = block_of(spec), itemsize(spec.accumulator)
     count, run = -(-spec.kernel[0] // block.kernel[0]), 4 if spec.channels_first else spec.out_channels
     x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
@@ -154,7 +155,7 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec) -> int:
-    """The padded copy of x, where it is kept, and the sums of rows."""
+    """Bytes of the padded copy of x, where it is kept, and of the sums of rows."""
     part = spec.replace(batch=images_at_a_time(spec))
     if any(d != 1 for d in spec.lhs_dilation):  # zeros between the inputs are always written out
         return padded_bytes(part)
@@ -163,7 +164,7 @@ def workspace(spec: ConvSpec) -> int:
 
 
 def block_of(spec: ConvSpec) -> ConvSpec:
-    """The rows of taps that are summed at a time."""
+    """The spec of the rows of taps that are summed at a time."""
     return tap_block(spec, SUMMED_UP // rows_added(spec))
 
 

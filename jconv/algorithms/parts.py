@@ -1,7 +1,7 @@
 """Any algorithm, some images of the batch at a time, so that its temporaries stay under a bound.
 
-    forward, grad_input   image by image the same, each part written where it belongs
-    grad_kernel           the sum of what the parts give
+    forward, grad_input   images are independent; each part is written where it belongs
+    grad_kernel           the sum of the gradients of all parts
 
 Cost: that of the algorithm on each part, one after the other, and a copy of the images.  "auto" takes it
 where all images at once would need too much memory: without it a 3-D U-Net of batch 8 was left to XLA's
@@ -24,7 +24,7 @@ from jconv.work import workspace as workspace_of
 
 
 def in_parts(inner: Algorithm, role: Role, images: int) -> Algorithm:
-    """`inner` for one role, so many images at a time; they divide the batch."""
+    """The algorithm that runs `inner` for one role, `images` at a time, of which the batch is a multiple."""
     how = functools.partial(_summed if role == "grad_kernel" else _each, inner, role, images)
 
     def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
@@ -60,7 +60,7 @@ def _summed(
 
 
 def summed(compute: Callable, images: int, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """compute(some images of x, of g) → their ∂w, summed over the batch."""
+    """∂w: the sum over the batch of compute(some images of x, the same of g)."""
 
     def add(i: jax.Array, total: jax.Array) -> jax.Array:
         some_x, some_g = (lax.dynamic_slice_in_dim(a, i * images, images) for a in (x, g))

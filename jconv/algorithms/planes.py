@@ -2,12 +2,12 @@
 
     y[n, g, o, p] = Σ_r Σ_c  x̃[n, g, c, r + p] · w[r, c, g, o]      one fused loop, inner axis a row of pixels
 
-The same sum as in `multiply_add`, with the loop turned around: there the channels lie side by side, here
-the pixels of a row.  Where the user's arrays are NCHW, turning them costs nothing, as it undoes what the
-door did; the sum over channels-last arrays would read and write every value alone (2026-11, jax 0.10, AMD
-EPYC, 2 cores, depthwise in NCHW: 7×7, 96 channels, 56² 0.5 ms instead of 3.2; 3×3, 384 channels, 8×14²
-0.23 instead of 0.74).  Loses where the arrays are channels last, and with strides, where the
-neighbours of a row are not neighbours in memory either.
+The same sum as in `multiply_add` with another inner axis: there the channels lie side by side, here the
+pixels of a row.  Where the user's arrays are NCHW, transposing them to channels first costs nothing, as it
+undoes the conversion to channels last; the sum over channels-last arrays would read and write every value
+alone (2026-11, jax 0.10, AMD EPYC, 2 cores, depthwise in NCHW: 7×7, 96 channels, 56² 0.5 ms instead of 3.2;
+3×3, 384 channels, 8×14² 0.23 instead of 0.74).  Loses where the user's channels come last, and with strides,
+where the pixels that a tap reads in a row are not neighbours in memory either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WRITTEN_OUT = 64  # products in the loop: they compile in 0.3 s
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The sum over taps and channels, channels first."""
+    """y: the sum over taps and channels, computed channels first."""
     x = pad(jnp.moveaxis(x.astype(spec.accumulator), -1, 1), spec, first=2)
     x = x.reshape(spec.batch, spec.groups, spec.c, *x.shape[2:])
     w = w.astype(spec.accumulator).reshape(*spec.kernel, spec.c, spec.groups, spec.o)

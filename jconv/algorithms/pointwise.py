@@ -3,10 +3,10 @@
     y[n·p, o] = Σ_c x[n·p, c] · w[c, o]            pixels side by side with their channels
     y[n, o, p] = Σ_c w[c, o] · x[n, c, p]          image by image, where the channels come first
 
-Cost: one GEMM, in the order in which the arrays lie, so that none is turned: in NCHW 64→256 on 8×56²
-takes 3.6 ms, its kernel gradient 3.9; channels last and back again 18 and 8.6 (2026-11, jax 0.10, Intel
-Xeon, 2 cores; lax 25 and 51).  Always wins where it applies (one tap, one group); with a stride the
-input is subsampled first, with padding it is framed by zeros.
+Cost: one GEMM, in the order in which the arrays lie, so that none is transposed: in NCHW 64→256 on 8×56²
+takes 3.6 ms and its kernel gradient 3.9; via channels last 18 and 8.6, and in lax 25 and 51 (2026-11, jax
+0.10, Intel Xeon, 2 cores).  Always wins where it applies (one tap, one group); with a stride the input is
+subsampled first, with padding it is framed by zeros.
 
 Source: Lin, Chen & Yan, "Network in network", 2014.
 """
@@ -26,7 +26,7 @@ from jconv.spec import ConvSpec, Role, itemsize
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Positions by channels times channels by channels."""
+    """y: the pixels that are read, a row of channels each, times the kernel."""
     x = _seen(x, spec)
     if not spec.channels_first:
         return product(x.reshape(-1, spec.c), w.reshape(spec.c, spec.o), spec)
@@ -34,12 +34,12 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _rows(w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(o, c): as a kernel lies whose channels come first."""
+    """The kernel as (o, c), the order in memory of a user's OIHW kernel."""
     return jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c)
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """g times the kernel transposed, each row put back where it was read."""
+    """∂x: g times the kernel transposed, each row put back where it was read."""
     if spec.channels_first:
         rows = from_planes(as_they_lie(_rows(w, spec), planes(g), spec, "grad_input"), spec.out_spatial)
     else:
@@ -49,7 +49,7 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Channels by positions times positions by channels."""
+    """∂w: the pixels that are read, transposed, times g."""
     x = _seen(x, spec)
     if not spec.channels_first:
         return transposed_product(x.reshape(-1, spec.c), g.reshape(-1, spec.o), spec)
@@ -67,8 +67,8 @@ def _seen(x: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def summed_by_image(spec: ConvSpec) -> bool:
-    """Whether grad_kernel is a sum of products, one an image: they are smaller than what one product
-    over all images would have to turn."""
+    """Whether grad_kernel sums one product per image, since those are smaller than the arrays that one
+    product over all images would transpose."""
     pixels = math.prod(spec.out_spatial)
     return isinstance(pixels, int) and 4 * spec.parameters < (spec.c + spec.o) * pixels
 

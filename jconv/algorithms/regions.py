@@ -1,7 +1,7 @@
-"""Regions: outputs that see the same taps, so that padding is met without a padded copy.
+"""Regions: outputs that see the same taps, so that padding needs no padded copy.
 
-Along one axis tap r of output p reads x[p·stride + r·rhs_dilation − lo], if that is inside x: for the
-outputs of one interval of p.  The ends of these intervals cut the axis into runs; one run per axis makes
+Along one axis tap r of output p reads x[p·stride + r·rhs_dilation − lo], which is inside x for the outputs
+of one interval of p.  The ends of these intervals cut the axis into runs; one run per axis makes
 a region (for 3×3 with padding 1 nine of them: corners, edges, inside).  In a region every tap is a plain
 slice of x, and the compiler joins the regions' sums in one loop.
 """
@@ -40,7 +40,7 @@ def runs(spec: ConvSpec, axis: int) -> list[Run]:
     seen = [
         (-(-(lo - r * dilation) // stride), (size - 1 + lo - r * dilation) // stride + 1)
         for r in range(spec.kernel[axis])
-    ]  # the outputs for which tap r is inside: from the one up to, not including, the other
+    ]  # first and end (not included) of the outputs for which tap r is inside x
     cuts = sorted({0, outs, *(min(max(end, 0), outs) for pair in seen for end in pair)})
     found = []
     for p, stop in itertools.pairwise(cuts):
@@ -52,7 +52,7 @@ def runs(spec: ConvSpec, axis: int) -> list[Run]:
 
 @functools.lru_cache(maxsize=1024)
 def taps(spec: ConvSpec) -> float:
-    """Taps of all regions together; infinite where there is no padding, or zeros between the inputs."""
+    """The number of taps of all regions together; infinite if nothing is padded or the input is dilated."""
     known = all(isinstance(size, int) for size in (*spec.spatial, *spec.out_spatial))
     if not known or any(d != 1 for d in spec.lhs_dilation) or not any(map(any, spec.padding)):
         return math.inf
@@ -60,7 +60,7 @@ def taps(spec: ConvSpec) -> float:
 
 
 def joined(compute: Callable[[Region], jax.Array], spec: ConvSpec) -> jax.Array:
-    """compute(region) → (n, *counts, …) of every region, joined along one axis after the other."""
+    """The arrays compute(region), (n, *counts, …), of all regions, joined along one axis after the other."""
 
     def along(chosen: Region) -> jax.Array:
         axis = len(chosen)

@@ -25,14 +25,14 @@ from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The sum over taps of tap view times tap matrix, all groups in one batched product."""
+    """y: the sum over taps of what each sees times its matrix, all groups in one batched product."""
     w = jnp.moveaxis(w.reshape(*spec.kernel, spec.c, spec.groups, spec.o), -2, spec.ndim)
     terms = (product(view, w[at], spec) for at, view in _views(x, spec))
     return jnp.moveaxis(functools.reduce(jnp.add, terms), 0, 1).reshape(spec.y_shape)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Per tap: its view of the input, transposed, times the output gradient."""
+    """∂w: for each tap, what it sees of x, transposed, times g."""
     g = jnp.moveaxis(g.reshape(-1, spec.groups, spec.o), 1, 0)
     taps = [transposed_product(view, g, spec) for _, view in _views(x, spec)]
     return jnp.moveaxis(jnp.stack(taps), 1, 2).reshape(spec.w_shape)
@@ -65,7 +65,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    """The padded copy and what each tap sees of it: the compiler may cut them all before it multiplies."""
+    """Bytes of the padded copy, and of what every tap sees, as the compiler may slice all of it first."""
     seen = spec.positions * spec.in_channels * itemsize(spec.x_dtype)
     return padded_bytes(spec) + (spec.taps * seen if spec.taps > 1 else 0)
 

@@ -1,4 +1,4 @@
-"""Blocks of taps: a kernel of many taps, some rows of it at a time, so that it compiles in a second.
+"""Blocks of taps: a kernel of many taps is used some rows at a time, so that it compiles in a second.
 
 Written out, every tap is a slice and a product in the compiler's loop: 961 at once took 2.3 s to compile
 (2026-11, jax 0.10, AMD EPYC).
@@ -13,12 +13,12 @@ from jax import lax
 
 from jconv.spec import ConvSpec, extent
 
-KEPT = 8 << 20  # bytes
+KEPT = 8 << 20  # bytes up to which a padded copy is kept
 
 
 def tap_block(spec: ConvSpec, most: int) -> ConvSpec:
-    """The part of the problem that one block of taps along the first kernel axis is, of as many products
-    per output as `most` allows."""
+    """The spec of one block of taps along the first kernel axis, with at most `most` products per output
+    but no less than a row of taps."""
     inner = math.prod(spec.kernel[1:]) * spec.c
     taps = max(1, min(spec.kernel[0], most // inner))
     if taps * inner >= spec.taps * spec.c:
@@ -32,7 +32,7 @@ def tap_block(spec: ConvSpec, most: int) -> ConvSpec:
 
 
 def taps_from(tap: jax.Array, x: jax.Array, spec: ConvSpec, block: ConvSpec) -> jax.Array:
-    """What the block that begins at a row of taps reads of the padded x."""
+    """What the block that begins at row `tap` of the kernel reads of the padded x."""
     return lax.dynamic_slice_in_dim(x, tap * spec.rhs_dilation[0], block.spatial[0], axis=1)
 
 

@@ -3,7 +3,7 @@
     z[r, n·t, o]  = Σ_c x[n·t, c] · w[r, c, o]           all taps as one batch of products
     y[n, p, o]    = Σ_r z[r, n, t, o]  over  t·L = p − lo + r·dilation      put back where the taps fall
 
-Anything else turns the kernel of a transposed convolution first: flips its taps, swaps its channels or cuts
+Every other algorithm first flips the taps of a transposed convolution's kernel, swaps its channels or cuts
 out its phases, which takes longer than all the arithmetic where an image has fewer pixels than channels, as
 in the first layers of a generator (4×4 of stride 2 on 4², batch 1: 512→256 0.8 ms by these products, by
 XLA's own convolution 1.7; 1024→512 3.5 and 13; its input gradient 1.0 and 3.2, the kernel's 1.1 and 3.2;
@@ -11,7 +11,7 @@ XLA's own convolution 1.7; 1024→512 3.5 and 13; its input gradient 1.0 and 3.2
 
     ∂x[n·t, c] = Σ_r Σ_o g̃[r, n·t, o] · w[r, c, o]      ∂w[r, c, o] = Σ_nt x[n·t, c] · g̃[r, n·t, o]
 
-with g̃[r] what tap r sees of g.  Loses wherever the images are the larger: x is repeated for every tap.
+where g̃[r] is what tap r sees of g.  Loses wherever the images are larger: x is repeated for every tap.
 Without a stride `im2col` reads the kernel as it lies, in one product.
 """
 
@@ -29,21 +29,21 @@ from jconv.spec import ConvSpec, Role, itemsize
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Every input with every tap, put back."""
+    """y: the product of every input with every tap, added up where the taps fall."""
     z = product(_repeated(x, spec), w.reshape(spec.taps, spec.c, spec.o), spec)
     z = z.reshape(spec.taps, spec.batch, *spec.spatial, spec.o)
     return put_together(reversed(list(z)), spec.as_grad_input())
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """What every tap sees of g, times the tap, added up; the kernel on the left, where it is read faster."""
+    """∂x: what every tap sees of g times the tap, summed; the kernel is read faster as the left operand."""
     seen = jnp.swapaxes(_seen(g, spec), 1, 2)
     x = jnp.sum(product(w.reshape(spec.taps, spec.c, spec.o), seen, spec), axis=0)
     return jnp.moveaxis(x.reshape(spec.c, spec.batch, *spec.spatial), 0, -1)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Every input times what every tap sees of g."""
+    """∂w: every input times what every tap sees of g."""
     return product(jnp.swapaxes(_repeated(x, spec), 1, 2), _seen(g, spec), spec).reshape(spec.w_shape)
 
 
@@ -61,7 +61,7 @@ def _seen(g: jax.Array, spec: ConvSpec) -> jax.Array:
     return jnp.stack(taps[::-1]).reshape(spec.taps, -1, spec.o)
 
 
-FEW = 64  # pixels; with 98 of 256 channels the gradients take longer than by turning the kernel
+FEW = 64  # pixels; with 98 pixels of 256 channels, rearranging the kernel is faster in the gradients
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -88,7 +88,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
         return Loop(0, 2 * z, o), Gemm(spec.taps, c, m, o, transposed=True), Loop(0, 2 * x, m)
     if role == "grad_kernel":
         return Loop(0, 2 * (x + z), o), Gemm(spec.taps, c, o, m, transposed=True)
-    asked = Loop(spec.taps * math.prod(spec.y_shape), z, o)  # of every output, whether a tap falls on it
+    asked = Loop(spec.taps * math.prod(spec.y_shape), z, o)  # tests at every output which taps fall on it
     return Loop(0, 2 * x, c), Gemm(spec.taps, m, o, c), asked
 
 

@@ -76,7 +76,7 @@ def sub_spec(spec: ConvSpec, combination: tuple[Phase, ...]) -> ConvSpec:
 
 
 def _lengths(spec: ConvSpec) -> list[int]:
-    """Outputs per phase: the longest, so that all are equally long."""
+    """Outputs per phase in each dimension: those of the longest, so that all are equally long."""
     counts = [len(phases(spec, axis)) for axis in range(spec.ndim)]
     return [-(-p // P) for p, P in zip(spec.out_spatial, counts, strict=True)]
 
@@ -86,7 +86,7 @@ def _combinations(spec: ConvSpec) -> list[tuple[Phase, ...]]:
 
 
 def _subs(spec: ConvSpec) -> list[ConvSpec]:
-    """The convolutions that the phases are, but for phases that no tap reaches."""
+    """The ordinary convolutions of all phases but those that no tap reaches."""
     subs = (sub_spec(spec, combination) for combination in _combinations(spec))
     return [sub for sub in subs if not sub.is_empty]
 
@@ -101,11 +101,11 @@ def _forward(
 
 
 def is_framed(spec: ConvSpec) -> bool:
-    """Whether phases that are one loop read one copy of x with its padding around it.
+    """Whether phases that are one loop read a copy of x with its padding around it.
 
     Where padding makes more than two runs of an axis, the loop chooses among dozens of sums value by value
     (3×3 of dilation 3 and stride 2, 4→64 on 37²: 1.1 ms, framed 0.2; 5×5 depthwise of stride 2, 96 on 2×14²
-    0.33 and 0.12; 2026-11, jax 0.10, Intel Xeon).  Of two, either takes as long.
+    0.33 and 0.12; 2026-11, jax 0.10, Intel Xeon).  With two runs both take as long.
     """
     size = math.prod(spec.x_shape) * itemsize(spec.x_dtype)
     small = isinstance(size, int) and size <= KEPT
@@ -114,7 +114,7 @@ def is_framed(spec: ConvSpec) -> bool:
 
 
 def _framed(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
-    """x with zeros around it, L of the padding for each, and the spec that then pads by less than that."""
+    """x with a zero around it for every L of padding, rounded up, and the spec that crops the excess."""
     frame = [
         tuple(-(-max(side, 0) // L) for side in sides)
         for sides, L in zip(spec.padding, spec.lhs_dilation, strict=True)
@@ -139,8 +139,8 @@ def _phase(
 
 
 def _interleaved(parts: list[jax.Array], spec: ConvSpec) -> jax.Array:
-    """Every phase (n, *q, channels) → (n, *p, channels) with p = q·P + φ, the last axis first.  Stacked they
-    are copied in runs (4×4 depthwise, 64 on 28²: 0.13 ms, one transposition of all 0.34; 2026-11, Xeon)."""
+    """Every phase (n, *q, channels) → (n, *p, channels) with p = q·P + φ, the last axis first.  Stacks are
+    copied in whole runs (4×4 depthwise, 64 on 28²: 0.13 ms, one transpose of all 0.34; 2026-11, Xeon)."""
     for axis in reversed(range(spec.ndim)):
         count = len(phases(spec, axis))
         lines = [parts[i : i + count] for i in range(0, len(parts), count)]
@@ -149,8 +149,8 @@ def _interleaved(parts: list[jax.Array], spec: ConvSpec) -> jax.Array:
 
 
 MAX_PHASES = 64
-# The compiler makes one loop of phases that are loops.  576 products of one channel a group compile in 1.1 s,
-# but of two channels 338 took 7 s and 392 11 s.
+# The compiler merges phases that are loops into one loop.  With one channel per group 576 products compile in
+# 1.1 s, but with two channels 338 took 7 s and 392 11 s.
 WRITTEN_OUT = 600
 
 
@@ -182,12 +182,12 @@ def _steps(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role: Ro
     y = 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
     if not spec.channels_first:
         return *each, Loop(0, 2 * spec.kernel_bytes), Loop(0, y, spec.out_channels)
-    # every R-th tap of a kernel that is being turned, and outputs interleaved while they are
+    # every R-th tap is taken while the kernel is transposed, and y is interleaved while it is transposed
     return *each, Loop(0, 2 * FLIPPED * spec.kernel_bytes), Loop(0, y, 1)
 
 
 def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
-    """The phases of a multiply-add and their interleaving, which the compiler makes one loop of."""
+    """The one loop into which the compiler merges the phases of a multiply-add and their interleaving."""
     x, y = math.prod(spec.x_shape), math.prod(spec.y_shape)
     return Loop(
         sum(loop.flops for loop in loops) * (1 if spec.c == 1 else 1.5),  # interleaved while x is broadcast
@@ -197,9 +197,9 @@ def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
 
 
 def _workspace(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role: Role) -> int:
-    """The phases before they are interleaved, if they are not in one loop with that, and what the largest
-    takes; or half of what all take, since the compiler prepares every phase before it multiplies the first
-    (im2col, k4 s2 in 3-D: 69 MiB for 64→32 on 16³, 29 on 12³)."""
+    """Bytes of the phases before they are interleaved (none where one loop does both), and of the largest
+    one's temporaries, or half of all phases' if that is more, since the compiler prepares every phase before
+    it multiplies the first (im2col, k4 s2 in 3-D: 69 MiB for 64→32 on 16³, 29 on 12³)."""
     inside = [inner.workspace(sub, "forward") for sub in _subs(spec)]
     parts = 0 if written_out else math.prod(spec.y_shape) * itemsize(spec.accumulator)
     return parts + max(max(inside, default=0), sum(inside) // 2)
@@ -208,7 +208,7 @@ def _workspace(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role
 def by_phase(inner: Algorithm, written_out: Count | None = None) -> Algorithm:
     """The algorithm that computes every phase with `inner`.
 
-    `written_out` counts the products of an inner one that is itself a loop: all phases are one loop then.
+    `written_out` counts the products of an `inner` that is itself a loop; all phases are then one loop.
     """
     return Algorithm(
         f"phase_{inner.name}",

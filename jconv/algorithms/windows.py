@@ -5,7 +5,7 @@
 so a tap is one strided slice, and patches are all taps side by side.  Run backwards, patches add up
 where they overlap:
 
-    x̃[t] = Σ_r columns[(t − r·rhs_dilation) / stride, r]     over the taps for which that is a p
+    x̃[t] = Σ_r columns[(t − r·rhs_dilation) / stride, r]     over the taps r for which that index is a p
 
 and the taps that meet at t are those with r·rhs_dilation ≡ t (mod stride): one *phase* of them.
 """
@@ -61,8 +61,8 @@ def padding_config(spec: ConvSpec) -> list[tuple[int, int, int]]:
 
 
 def planes(x: jax.Array) -> jax.Array:
-    """(n, *p, c) → (n, c, Π p), nothing moved where the channels come first.  The axis moves before any
-    reshape, or else the compiler does not see that it undoes what the door did."""
+    """(n, *p, c) → (n, c, Π p), which moves nothing where the user's channels come first.  The axis moves
+    before any reshape, or the compiler would not see that it undoes the conversion to channels last."""
     x = jnp.moveaxis(x, -1, 1)
     return x.reshape(*x.shape[:2], -1)
 
@@ -73,7 +73,7 @@ def from_planes(x: jax.Array, spatial: Ints) -> jax.Array:
 
 
 def groups_as_batch(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
-    """x as (g·n, *h, c), and the spec of the windows of a group: its taps are slices of all groups."""
+    """x as (g·n, *h, c), and a spec without groups for it, each tap of which is one slice of all groups."""
     each = spec.replace(batch=spec.groups * spec.batch, in_channels=spec.c, groups=1)
     x = jnp.moveaxis(x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c), -2, 0)
     return x.reshape(each.x_shape), each
@@ -98,14 +98,14 @@ def tap_along(padded: jax.Array, axis: int, r: int, spec: ConvSpec, first: int =
 
 
 def put_back(seen: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) -> jax.Array:
-    """The adjoint of `tap` of `pad`, of an input that is not dilated: zeros where the tap saw nothing."""
+    """What a tap saw, put where it saw it in an undilated x, with zeros elsewhere: the adjoint of `tap`."""
     starts = [lo - r * d for (lo, _), r, d in zip(spec.padding, at, spec.rhs_dilation, strict=True)]
     sizes = zip(starts, spec.spatial, spec.out_spatial, spec.strides, strict=True)
     config = [(-start, h + start - extent(p, s), s - 1) for start, h, p, s in sizes]
     return _padded(seen, config, first)
 
 
-TAPS_AT_ONCE = 64  # written out in one loop, a slice or a sum's term each
+TAPS_AT_ONCE = 64  # taps written out in one loop, each a slice or a term of a sum
 
 
 def put_together(seen: Iterable[jax.Array], spec: ConvSpec, first: int = 1) -> jax.Array:
@@ -119,9 +119,9 @@ def spaced(x: jax.Array, start: int, count: int, stride: int, axis: int) -> jax.
     return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis=axis)
 
 
-# Slices per dimension before a loop takes over.  Unrolled, 31 × 31 taps on 64 × 64 × 2 compile in 2.0 s
-# and run in 0.9 ms, added up again in 13 ms; in a loop in 0.4 s, 1.6 ms and 0.8 ms.  7 × 7 taps of
-# stride 2 run in 0.12 ms unrolled and in 0.64 ms in a loop (2 cores of an AMD EPYC, jax 0.10, 2026-11).
+# Slices per dimension before a loop takes over.  Unrolled, 31 × 31 taps on 64 × 64 × 2 compile in 2.0 s and
+# run in 0.9 ms as patches, in 13 ms added up again; in a loop these are 0.4 s, 1.6 ms and 0.8 ms.  7 × 7 taps
+# of stride 2 run in 0.12 ms unrolled and in 0.64 ms in a loop (2 cores of an AMD EPYC, jax 0.10, 2026-11).
 MAX_SLICES = 16
 
 
@@ -169,7 +169,7 @@ def overlap_add(columns: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _add_by_phase(terms: jax.Array, axis: int, spec: ConvSpec) -> jax.Array:
-    """Every phase is a sum of shifted terms of stride one; interleaved they are the whole axis."""
+    """The terms of one axis added up: each phase is a sum of shifted terms, and all are interleaved."""
     stride, dilation, at = spec.strides[axis], spec.rhs_dilation[axis], axis + 1
     needed = _span(axis, spec) + spec.window[axis] - 1
     length = -(-needed // stride)
@@ -192,7 +192,7 @@ def _shifted(term: jax.Array, shift: int, length: int, axis: int) -> jax.Array:
 
 
 def _add_in_a_loop(terms: jax.Array, axis: int, spec: ConvSpec) -> jax.Array:
-    """One term after the other, into its strided place."""
+    """The terms of one axis added up in a loop, each at its strided place."""
     stride, dilation, span, at = spec.strides[axis], spec.rhs_dilation[axis], _span(axis, spec), axis + 1
     spread = [(0, 0, stride - 1 if d == at else 0) for d in range(terms.ndim - 1)]
     room = [(0, spec.window[axis] - 1 if d == at else 0, i) for d, (_, _, i) in enumerate(spread)]
@@ -213,7 +213,7 @@ def _span(axis: int, spec: ConvSpec) -> int:
 
 
 def _unpad(padded: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The adjoint of `pad`: padding is cut off, what was cut off comes back as zeros."""
+    """x from `padded`, the adjoint of `pad`: padding is cut off, and what `pad` cut off is zeros again."""
     wanted = [extent(h, d) for h, d in zip(spec.spatial, spec.lhs_dilation, strict=True)]
     config = [
         (-lo, want + lo - have, 0)

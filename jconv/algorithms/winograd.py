@@ -8,7 +8,7 @@ tile, all of them one batched GEMM over the T tiles of the image and the batch:
     V[p, t, c] = B x_tile      U[p, c, o] = G w      M[p, t, o] = Σ_c V[p, t, c] U[p, c, o]      y_tile = A M
 
 Multiplications per output and channel pair: Π (m+r−1)/m instead of Π r; F(4×4, 3×3) does 2.25 instead
-of 9.  What it pays is memory traffic: V and M are 2.25 times x and y.  So it wins for 3×3, many
+of 9.  The price is memory traffic: V and M are 2.25 times x and y.  So it wins for 3×3, many
 channels and many tiles (batch ≥ 8), and loses where transforming the kernel is the work (7×7 images of
 512 channels), where there are few channels, and where tiles hang over the edge.  A dimension with one
 tap is not transformed.  grad_input is the rewritten forward; grad_kernel is the same three matrices
@@ -61,8 +61,8 @@ MAX_AMPLIFICATION = 5.5  # of a tile "winograd" picks by itself, all dimensions 
 
 @functools.lru_cache(maxsize=1024)
 def cheapest(spec: ConvSpec) -> Tiles:
-    """Per dimension the m of fewest products ⌈p/m⌉·(m+r−1), errors within MAX_AMPLIFICATION; the
-    larger m where two are alike."""
+    """The tiles with, per dimension, the m of fewest products ⌈p/m⌉·(m+r−1) whose errors stay within
+    MAX_AMPLIFICATION; the larger m if two tie."""
     share = MAX_AMPLIFICATION ** (1 / max(1, sum(r > 1 for r in spec.kernel)))
     return tuple(
         None if r == 1 else _cheapest_along(p, r, share)
@@ -77,7 +77,7 @@ def _cheapest_along(p: int, r: int, share: float) -> Bilinear:
 
 
 def fixed(m: int) -> Rule:
-    """F(m, r) along every dimension with more than one tap."""
+    """The rule that takes F(m, r) along every dimension with more than one tap."""
     return lambda spec: tuple(None if r == 1 else cook_toom.matrices(m, r) for r in spec.kernel)
 
 
@@ -125,8 +125,8 @@ def _block_grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec)
 
 MiB = 2**20
 WHOLE = 16 * MiB  # up to here in one piece: allocations from 32 MiB on are page-faulted at every call
-LARGE_IMAGE = 1.3e6  # bytes
-BLOCK = 12 * MiB  # past it, blocks of this size: of 16, 12, 8 and 5 MiB the fastest in 10 of 15 races
+LARGE_IMAGE = 1.3e6  # bytes of a result that no longer stays in a core's cache
+BLOCK = 12 * MiB  # above WHOLE, the size of a block: of 16, 12, 8 and 5 MiB the fastest in 10 of 15 races
 
 
 def workspace_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
@@ -152,13 +152,13 @@ def _pass_sizes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[int]:
 
 
 def block(tiles: Tiles, spec: ConvSpec, role: Role) -> ConvSpec:
-    """The images and rows of output that are done at a time."""
+    """The spec of the images and rows of output that are computed at a time."""
     return blocks.part_of(spec, *_images_and_rows(tiles, spec, role))
 
 
 def _images_and_rows(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
     if not all(isinstance(size, int) for size in (spec.batch, *spec.spatial)):
-        return spec.batch, spec.out_spatial[0]  # sizes that only a run will tell
+        return spec.batch, spec.out_spatial[0]  # sizes that are known only at run time
     kernel, rest = workspace_of(tiles, spec, role)
     rows = spec.out_spatial[0]
     if kernel + rest <= WHOLE:
@@ -172,10 +172,10 @@ def _images_and_rows(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int
 
 
 def _turns_large_images(spec: ConvSpec, role: Role) -> bool:
-    """Whether the result's channels are brought first, and its images fall out of a core's cache.  The
-    compiler makes one loop of that and the last pass, which then reads its tiles once per channel; from two
-    blocks the result is turned by itself (1×100², 32→64: 5.1 and 3.4 ms, 112² 8.1 and 4.0, 56² 1.2 and 1.4;
-    2026-11, jax 0.10, Intel Xeon)."""
+    """Whether the result is transposed to channels first and an image of it falls out of a core's cache.  The
+    compiler merges that transpose with the last pass, which then reads its tiles once per channel; in two
+    blocks the transpose is a loop of its own (32→64 in one block and in two: 1×100² 5.1 and 3.4 ms, 112² 8.1
+    and 4.0, 56² 1.2 and 1.4; 2026-11, jax 0.10, Intel Xeon)."""
     image = math.prod(spec.y_shape[1:]) * dtype_of(spec).itemsize
     return spec.channels_first and role != "grad_kernel" and image >= LARGE_IMAGE
 
@@ -187,7 +187,7 @@ def _halves(tiles: Tiles, spec: ConvSpec) -> tuple[int, int]:
 
 
 def _balanced(total: int, most: int) -> int:
-    """`total` in pieces of at most `most`: alike ones if there are any, else as few as possible."""
+    """Size of the pieces of `total`: a divisor of it in (most // 2, most], else that of the fewest pieces."""
     for size in range(min(total, most), most // 2, -1):
         if total % size == 0:
             return size
@@ -226,7 +226,7 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def amplification(tiles: Tiles) -> float:
-    """RMS error in terms of the direct sum's; dimensions multiply."""
+    """RMS error relative to the direct sum's; the errors of all dimensions multiply."""
     return math.prod(cook_toom.amplification(f) for f in tiles if f)
 
 
@@ -275,7 +275,7 @@ def winograd(name: str, rule: Rule) -> Algorithm:
 
 
 def _workspace(tiles: Tiles, spec: ConvSpec, role: Role) -> int:
-    """U, ∂U twice (before and after a sum), and one block."""
+    """Bytes of one block, and of U, or of ∂U twice (before and after a sum)."""
     part = block(tiles, spec, role)
     u, rest = workspace_of(tiles, part, role)
     return u * (2 if role == "grad_kernel" else 1) + rest + blocks.workspace(spec, part)

@@ -1,13 +1,15 @@
 """The transforms of `winograd`: one dimension at a time, every pass one fused loop over the image.
 
 What made them fast (3×3, 64 → 64 channels, 56×56, batch 8; AMD EPYC, AVX-512, 2 cores, jax 0.10, 2026-11;
-all in all 3.1 to 3.2 ms, PyTorch 3.7, lax 8.5, before the zeros were moved into the passes):
+in total 3.1 to 3.2 ms, PyTorch 3.7, lax 8.5):
 
-- a barrier between the passes: fused, XLA computes the first again for every read of the second (5.8 ms);
-- positions written behind the row they come from, (n, h, position, tile, c), and outermost only in the
-  last pass: every loop reads long runs and a few rows that are still in cache;
-- the zeros around x put in by each pass as it reads, not by a pass of their own (0.3 ms);
-- n moved by the pass that writes last: a transpose of its own was a copy of all of V or M (+1 ms).
+- A barrier stands between the passes: fused, XLA computes the first again for every read of the second
+  (5.8 ms).
+- Positions are written behind the row they come from, (n, h, position, tile, c), and outermost only in the
+  last pass, so every loop reads long runs and a few rows that are still in cache.
+- x is padded once, before the passes: a pad per slice was written out six times (64 → 64 on 138×138: 84 ms
+  instead of 14).
+- The pass that writes last moves n: a transpose of its own was a copy of all of V or M (+1 ms).
 
 What lost: the two transforms as one small matrix product with the 36×36 Kronecker product (6.8 ms: the
 overlapping tiles must be written out first); positions outermost from the first pass on; no barrier
@@ -39,7 +41,7 @@ def sizes_of(tiles: Tiles) -> Ints:
 
 
 def counts_of(tiles: Tiles, spec: ConvSpec) -> Ints:
-    """Tiles per dimension, the last one partial perhaps."""
+    """Tiles per dimension, the last of which may be partial."""
     return tuple(-(-p // m) for p, m in zip(spec.out_spatial, sizes_of(tiles), strict=True))
 
 
@@ -53,7 +55,7 @@ def dtype_of(spec: ConvSpec) -> np.dtype:
 
 
 def combination(row: Sequence, parts: Sequence[jax.Array]) -> jax.Array:
-    """Σ row[k]·parts[k], zeros and ones of the row costing nothing."""
+    """Σ row[k]·parts[k], where zeros and ones of the row cost nothing."""
     terms = [_times(v, part) for v, part in zip(row, parts, strict=True) if v]
     return functools.reduce(lax.add, terms)
 

@@ -1,7 +1,7 @@
 """XLA's own convolution as `lax.conv_general_dilated` would be called: the reference and the one to beat.
 
 XLA:CPU hands a 2-D convolution whose output is no larger than its input to YNNPACK, any other to Eigen
-(`cost.route` has the rules).  `xla_forms` writes the same one so that it goes the faster way.
+(`cost.route` has the rules).  `xla_forms` writes the same convolution so that it takes the faster way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put 
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """One `lax.conv_general_dilated`, channels last."""
+    """y by one `lax.conv_general_dilated`, channels last."""
     x, spec = _cropped(x, spec)
     n = spec.ndim
     last = lax.ConvDimensionNumbers(
@@ -30,9 +30,9 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _cropped(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
-    """Cut off what a negative lo beside a positive hi takes away.
+    """x and its spec, with x already cropped where a negative lo stands beside a positive hi.
 
-    XLA:CPU gets such a window wrong (jaxlib 0.10.2: kernel 2, padding (-1, 1), input 9; right in 0.12).
+    XLA:CPU gets such a padding wrong (jaxlib 0.10.2: kernel 2, padding (-1, 1), input 9; right in 0.12).
     Gradients meet it too: lo' = K − 1 − lo is negative where a user pads more than the kernel covers.
     """
     for axis, ((lo, hi), dilation) in enumerate(zip(spec.padding, spec.lhs_dilation, strict=True)):

@@ -1,8 +1,8 @@
 """XLA's own convolution with zeros around it that change how its compiler treats it.
 
-    xla_eigen   on CPU, the same convolution with a few zero rows too many, cut off again
-    xla_framed  on CPU, one that pads nothing with a single zero row, cut off again
-    xla_even    on CPU, one of an odd number of channels with a channel of zeros
+    xla_eigen   on CPU: pads zero rows until the output is taller than the input, and cuts the output
+    xla_framed  on CPU: pads one zero row where nothing is padded, and cuts the output
+    xla_even    on CPU: makes an odd number of input channels even by a channel of zeros
 
 XLA:CPU hands a 2-D convolution whose output is no larger than its input to YNNPACK, any other to
 Eigen.  Eigen is the faster one for most dense stride-1 layers (2026-11, jax 0.10, AMD EPYC, 2 cores:
@@ -10,15 +10,15 @@ Eigen.  Eigen is the faster one for most dense stride-1 layers (2026-11, jax 0.1
 32 MiB).  So padding the bottom until the output is one row higher than the input selects Eigen.  It
 loses for strided stems of three channels, where YNNPACK is two to ten times faster.
 
-Of a convolution that pads nothing YNNPACK writes all patches to memory, of any other none (3×3, 48→16 on
-2×66² 3.3 and 1.0 ms, 11×66² 38 and 5.7, by Eigen 1.1 and 5.3; 2026-11, jax 0.10, Intel Xeon, 2 cores).  So
-a row of zeros below, and a row of the output cut off, takes a third of the time.
+YNNPACK writes all patches to memory if a convolution pads nothing, and none otherwise (3×3, 48→16 unpadded
+and padded: 3.3 and 1.0 ms on 2×66², 38 and 5.7 on 11×66²; by Eigen 1.1 and 5.3; 2026-11, jax 0.10, Intel
+Xeon, 2 cores).  So with a row of zeros below, and a row of the output cut off, it takes a third of the time.
 
-YNNPACK takes its time over an odd number of channels where there are 32 or fewer outputs (3×3 on 2×40²:
-3→20 5 times that of 4→20, 3→32 2.6, 7→32 2.0, 33→32 1.6; 5×5 3→32 on 8×32² 1.9 ms and 0.5).  So a channel
-of zeros pays for its copy.
+YNNPACK is slow over an odd number of input channels where there are 32 or fewer output channels (3×3 on
+2×40²: 3→20 takes 5 times as long as 4→20; 3→32 2.6, 7→32 2.0 and 33→32 1.6 times as long as with a channel
+more; 5×5 3→32 on 8×32² takes 1.9 ms, with a channel more 0.5).  So a channel of zeros pays for its copy.
 
-The losers in numbers: a 2-D convolution written as 3-D with a unit axis also misses YNNPACK, and takes
+What lost: a 2-D convolution written as 3-D with a unit axis also misses YNNPACK, and takes
 2 to 10 times as long in Eigen's general path.  A stride folded into the channels (space to depth: 7×7 of
 stride 2 over 3 channels as 4×4 over 12) takes 2.1 ms instead of 1.8 on 224², 3×3 1.2 instead of 1.3, its
 kernel gradient 1.1 instead of 0.6: moving values three at a time costs what it gains (Intel Xeon).
@@ -50,7 +50,7 @@ def lengthened(spec: ConvSpec, rows: int) -> ConvSpec:
 
 
 def _for_eigen(spec: ConvSpec) -> ConvSpec:
-    """More rows of output than of input."""
+    """The same convolution with more rows of output than of input."""
     return lengthened(spec, spec.spatial[0] + 1)
 
 
@@ -87,13 +87,13 @@ def _rejects_framed(spec: ConvSpec) -> str | None:
 
 
 def _with_rows(name: str, longer: Callable[[ConvSpec], ConvSpec], rejects: Rejects) -> Algorithm:
-    """XLA's convolution of a spec made longer, the rows cut off that it has too many."""
+    """XLA's convolution of the spec `longer` makes, with its extra rows of output cut off."""
 
     def run(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
         return lax.slice_in_dim(forward(x, w, longer(spec)), 0, spec.out_spatial[0], axis=1)
 
     def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-        # where the channels come first, y is cut once more than it is turned
+        # where the user's channels come first, y is cut and then transposed
         cut = Loop(0, 2 * math.prod(spec.y_shape) * itemsize(spec.y_dtype), 1)
         return (Native(longer(spec)), cut) if spec.channels_first else (Native(longer(spec)),)
 
@@ -105,7 +105,7 @@ def _with_rows(name: str, longer: Callable[[ConvSpec], ConvSpec], rejects: Rejec
 
 # -- with a channel of zeros -----------------------------------------------------------------------
 
-NARROW = 32  # outputs
+NARROW = 32  # output channels
 
 
 def _even(spec: ConvSpec) -> ConvSpec:
