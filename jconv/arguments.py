@@ -5,7 +5,6 @@ Every message names the argument in backticks, says what came and what would wor
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +16,10 @@ from jconv import layout as layouts
 from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.spec import ConvSpec, Ints, Role, extent
+from jconv.spec_checks import Pairs, divisors, integer
 
 IntOrInts = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
-Pairs = tuple[tuple[int, int], ...]
 
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 PADDING_NAMES = ("same", "valid", "same_lower", "causal")
@@ -37,20 +36,6 @@ def array(name: str, value: Any) -> jax.Array:
     if isinstance(value, (np.ndarray, np.generic)):
         return jnp.asarray(value)
     raise TypeError(f"`{name}` must be an array, got {type(value).__name__}; wrap it in jnp.asarray(…)")
-
-
-def integer(name: str, value: Any, least: int, forms: str = "an int") -> int:
-    """An int of at least `least`; `forms` says in an error what else would have been accepted."""
-    wrong = TypeError(f"`{name}` must be {forms}, got {value!r}")
-    if isinstance(value, bool):
-        raise wrong
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise wrong from None
-    if number < least:
-        raise ValueError(f"`{name}`={value!r} must be at least {least}")
-    return number
 
 
 def integers(name: str, value: Any, ndim: int, least: int = 1) -> Ints:
@@ -109,8 +94,10 @@ def padding_mode(value: Any, pairs: Pairs, spatial: Sequence[int]) -> str:
     return PADDING_MODES[value]
 
 
-def padding(value: Padding, kernel: Sequence[int], strides: Ints, dilation: Ints) -> Pairs:
-    """(lo, hi) per dimension from any of the forms a user may write."""
+def padding(
+    value: Padding, kernel: Sequence[int], strides: Ints, dilation: Ints, other: str = "conv_general_dilated"
+) -> Pairs:
+    """(lo, hi) per dimension from any of the forms a user may write; `other` is what takes negative ones."""
     ndim = len(kernel)
     if isinstance(value, str):
         return _named_padding(value, kernel, strides, dilation)
@@ -121,16 +108,18 @@ def padding(value: Padding, kernel: Sequence[int], strides: Ints, dilation: Ints
     forms = f"an int, {ndim} ints or {ndim} (lo, hi) pairs"
     if len(value) != ndim:
         raise ValueError(f"`padding`={value!r} must be {forms}, or one of {', '.join(PADDING_NAMES)}")
-    return tuple(_pair(entry, forms) for entry in value)
+    return tuple(_pair(entry, forms, other) for entry in value)
 
 
-def _pair(entry: Any, forms: str) -> tuple[int, int]:
+def _pair(entry: Any, forms: str, other: str) -> tuple[int, int]:
     if not isinstance(entry, (Sequence, np.ndarray)) or isinstance(entry, str):
         entry = (entry, entry)
     if len(entry) != 2:
         raise ValueError(f"`padding` must be {forms}, got the entry {entry!r}")
-    lo, hi = entry
-    return integer("padding", lo, 0, forms), integer("padding", hi, 0, forms)
+    lo, hi = (integer("padding", side, None, forms) for side in entry)
+    if min(lo, hi) < 0:
+        raise ValueError(f"`padding`={min(lo, hi)} must be at least 0; jconv.{other} takes negative padding")
+    return lo, hi
 
 
 def _named_padding(value: str, kernel: Sequence[int], strides: Ints, dilation: Ints) -> Pairs:
@@ -203,11 +192,9 @@ def groups(
     sides = (in_channels, "input", x, x_shape), (out_channels, "output", w, w_shape)
     for channels, kind, name, shape in sides:
         if channels % count:
-            good = [d for d in range(1, channels + 1) if channels % d == 0]
-            choices = ", ".join(map(str, good[:-1])) + f" or {good[-1]}" if len(good) > 1 else str(good[0])
             raise ValueError(
                 f"`groups`={count} must divide the {channels} {kind} channels of `{name}` {shape}; "
-                f"choose {choices}"
+                f"choose {divisors(channels)}"
             )
     return count
 

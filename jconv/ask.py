@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import jax
@@ -11,7 +12,9 @@ from jconv import arguments, choice
 from jconv.arguments import IntOrInts, Padding
 from jconv.choice import Choice
 from jconv.problem import hashable, understand
-from jconv.spec import ConvSpec, Role
+from jconv.spec import ROLES, ConvSpec, Role
+
+PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")  # as JAX names them
 
 
 def choose(
@@ -36,7 +39,7 @@ def choose(
         then nothing else but `role` and `platform`.
       w: kernel, likewise.
       role: "forward", "grad_input" or "grad_kernel".
-      platform: "cpu", "cuda", …; None is JAX's default backend.
+      platform: "cpu", "gpu", "cuda", "rocm", "tpu" or, as None too, JAX's default backend.
       stride, padding, dilation, groups, padding_mode, layout, precision, preferred_element_type: as in
         `conv2d`, for any number of spatial dimensions.
 
@@ -52,16 +55,38 @@ def choose(
     >>> jconv.choose(x, w, groups=64, padding=1, platform="cpu").algorithm.name
     'planes'
     """
-    arguments.one_of("role", role, ("forward", "grad_input", "grad_kernel"))
+    arguments.one_of("role", role, ROLES)
+    _check_platform(platform)
+    knobs = dict(stride=stride, padding=padding, dilation=dilation, groups=groups,
+                 padding_mode=padding_mode, layout=layout, precision=precision,
+                 preferred_element_type=preferred_element_type)  # fmt: skip
     if isinstance(x, ConvSpec):
+        _check_nothing_else(dict(w=w, **knobs))
         return choice.choose(x, role, platform)
     x, w = _operand("x", x), _operand("w", w)
     arguments.same_dtype(x=x, w=w)
-    knobs = hashable(dict(stride=stride, padding=padding, dilation=dilation, groups=groups,
-                          padding_mode=padding_mode, layout=layout, algorithm="auto", precision=precision,
-                          preferred_element_type=preferred_element_type))  # fmt: skip
-    problem = understand(len(w.shape) - 2, "forward", x.shape, w.shape, x.dtype, knobs)
+    given = hashable(knobs | {"algorithm": "auto"})
+    problem = understand(len(w.shape) - 2, "forward", x.shape, w.shape, x.dtype, given)
     return choice.choose(problem.spec, role, platform)
+
+
+def _check_platform(value: Any) -> None:
+    """None, one of the usual names, or that of a plug-in that JAX runs on."""
+    if value is not None and value not in PLATFORMS:
+        arguments.one_of("platform", value, tuple(dict.fromkeys((*PLATFORMS, jax.default_backend()))))
+
+
+def _check_nothing_else(given: dict[str, Any]) -> None:
+    """Beside a spec, which says the rest, every argument is what it is when left out."""
+    usual = inspect.signature(choose).parameters
+    for name, value in given.items():
+        default = usual[name].default
+        if value is not default and (default is None or type(value) is not type(default) or value != default):
+            came = "" if name == "w" else f"={value!r}"
+            raise ValueError(
+                f"`{name}`{came} came with a ConvSpec, which says all but `role` and `platform`; "
+                "leave it out, or change the spec: ConvSpec.of(…) or spec.replace(…)"
+            )
 
 
 def _operand(name: str, value: Any) -> jax.Array | jax.ShapeDtypeStruct:

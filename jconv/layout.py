@@ -65,10 +65,13 @@ def from_specs(lhs: Sequence[int], rhs: Sequence[int], out: Sequence[int]) -> La
 def names(ndim: int) -> tuple[str, str]:
     """What the two layouts are called: channels first, then channels last.
 
-    >>> names(1), names(2)
-    (('NCW', 'NWC'), ('NCHW', 'NHWC'))
+    Past three dimensions there are no more letters, and the names in 2-D, which `named` takes in any
+    dimension, are the only ones.
+
+    >>> names(1), names(2), names(4)
+    (('NCW', 'NWC'), ('NCHW', 'NHWC'), ('NCHW', 'NHWC'))
     """
-    space = SPATIAL[-ndim:]
+    space = SPATIAL[-ndim:] if ndim <= len(SPATIAL) else "HW"
     return f"NC{space}", f"N{space}C"
 
 

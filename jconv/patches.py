@@ -62,7 +62,9 @@ def unfold(
       x: `(n, c, *spatial)` or `(c, *spatial)`, of any dtype.
       kernel_size: one int per spatial dimension.  A single int stands for as many as `x` has after
         its batch and channels; with three axes `x` is an image without a batch, as in PyTorch, so
-        write `(k,)` for windows of `(n, c, w)`.
+        write `(k,)` for windows of `(n, c, w)`.  The number of sizes, of which PyTorch knows two only,
+        says how many axes are space: three sizes with four axes are a volume `(c, d, h, w)` without a
+        batch, whose first axis is the channels.
       dilation, padding, stride: as in `conv2d`; `padding` takes (lo, hi) pairs too, but no names.
 
     Returns:
@@ -75,9 +77,12 @@ def unfold(
     >>> jconv.unfold(jnp.arange(4).reshape(1, 1, 4), (2,))
     Array([[[0, 1, 2],
             [1, 2, 3]]], dtype=int32)
+    >>> volume = jnp.ones((1, 3, 8, 8))  # one channel, of depth 3
+    >>> jconv.unfold(volume, (3, 3, 3)).shape, jconv.unfold(volume, (3, 3)).shape
+    ((27, 36), (1, 27, 36))
     """
     x = arguments.array("x", x)
-    return _unfold(_understand(False, x.shape, None, x.dtype, kernel_size, dilation, padding, stride), x)
+    return _unfold(_understand(False, x.shape, None, kernel_size, dilation, padding, stride), x)
 
 
 def fold(
@@ -134,7 +139,7 @@ def im2col(
     processing", 2006.
     """
     x = arguments.array("x", x)
-    return _unfold(_understand(True, x.shape, None, x.dtype, kernel_size, dilation, padding, stride), x)
+    return _unfold(_understand(True, x.shape, None, kernel_size, dilation, padding, stride), x)
 
 
 def col2im(
@@ -160,7 +165,7 @@ def col2im(
 
 def _col2im(channels_last: bool, cols: ArrayLike, output_size: IntOrInts, *knobs: Any) -> jax.Array:
     cols = arguments.array("cols", cols)
-    folding = _understand(channels_last, cols.shape, output_size, cols.dtype, *knobs)
+    folding = _understand(channels_last, cols.shape, output_size, *knobs)
     if cols.shape != folding.columns_shape:
         raise ValueError(
             f"`cols` has shape {cols.shape}, but `output_size`={folding.spec.spatial} has windows "
@@ -172,14 +177,14 @@ def _col2im(channels_last: bool, cols: ArrayLike, output_size: IntOrInts, *knobs
 # -- the arguments ---------------------------------------------------------------------------------
 
 
-def _understand(channels_last: bool, shape: Ints, output_size: Any, dtype: Any, *knobs: Any) -> Folding:
+def _understand(channels_last: bool, shape: Ints, output_size: Any, *knobs: Any) -> Folding:
     names = ("output_size", "kernel_size", "dilation", "padding", "stride")
     given = hashable(dict(zip(names, (output_size, *knobs), strict=True)))
-    return _checked(channels_last, shape, str(dtype), given)
+    return _checked(channels_last, shape, given)
 
 
 @functools.lru_cache(maxsize=4096)
-def _checked(channels_last: bool, shape: Ints, dtype: str, knobs: Any) -> Folding:
+def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
     given = dict(knobs)
     if isinstance(given["padding"], str):
         raise TypeError(f"`padding`={given['padding']!r} has no meaning here; write ints or (lo, hi) pairs")
@@ -194,10 +199,11 @@ def _checked(channels_last: bool, shape: Ints, dtype: str, knobs: Any) -> Foldin
         n, c, batched = _columns(shape, kernel, channels_last)
     strides = arguments.integers("stride", given["stride"], ndim)
     dilation = arguments.integers("dilation", given["dilation"], ndim)
-    pairs = arguments.padding(given["padding"], kernel, strides, dilation)
+    other = "conv_general_dilated_patches"
+    pairs = arguments.padding(given["padding"], kernel, strides, dilation, other)
     spec = ConvSpec.of(
         batch=n, in_channels=c, spatial=spatial, kernel=kernel, strides=strides, padding=pairs,
-        rhs_dilation=dilation, dtype=dtype,
+        rhs_dilation=dilation,
     )  # fmt: skip
     if 0 in spec.out_spatial:
         raise ValueError(

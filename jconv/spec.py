@@ -32,8 +32,10 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-import ml_dtypes  # noqa: F401  (registers bfloat16 and the float8s with numpy; jax depends on it)
 import numpy as np
+from numpy.typing import DTypeLike
+
+from jconv import spec_checks as checks
 
 Role = Literal["forward", "grad_input", "grad_kernel"]
 ROLES: tuple[Role, ...] = ("forward", "grad_input", "grad_kernel")
@@ -103,16 +105,13 @@ class ConvSpec:
         lhs_dilation: Ints | None = None,
         rhs_dilation: Ints | None = None,
         groups: int = 1,
-        dtype: str = "float32",
+        dtype: DTypeLike = "float32",
     ) -> ConvSpec:
-        """A spec by keyword, everything unsaid being the plain case."""
-        ones = (1,) * len(kernel)
-        return ConvSpec(
-            batch, in_channels, out_channels, tuple(spatial), tuple(kernel),
-            tuple(strides or ones), tuple(padding or ((0, 0),) * len(kernel)),
-            tuple(lhs_dilation or ones), tuple(rhs_dilation or ones),
-            groups, dtype, dtype, dtype,
-        )  # fmt: skip
+        """A spec by keyword, all unsaid being the plain case; nonsense is a ValueError or a TypeError."""
+        n, c, o, groups = checks.channels(batch, in_channels, out_channels, groups)
+        space = checks.geometry(spatial, kernel, strides, padding, lhs_dilation, rhs_dilation)
+        name = checks.dtype(dtype)
+        return ConvSpec(n, c, o, *space, groups, name, name, name)
 
     def replace(self, **changes: object) -> ConvSpec:
         """A copy with some fields changed."""

@@ -1,7 +1,12 @@
 """Which algorithm "auto" takes of those it has estimates for."""
 
+import re
+
+import jax
+import numpy as np
 import pytest
 
+import jconv
 from jconv import cost
 from jconv.choice import _preferred as preferred
 from jconv.choice import choose
@@ -32,3 +37,40 @@ def test_a_kernel_larger_than_its_output_is_no_kernel_gradient():
     spec = ConvSpec.of(batch=8, spatial=(8, 7), kernel=(5, 5), strides=(2, 2), padding=((2, 2), (2, 2)),
                        in_channels=32, out_channels=128, groups=16)  # fmt: skip
     assert choose(spec, "forward", "cpu").seconds["xla"] < 2 * MS
+
+
+SPEC = ConvSpec.of(spatial=(9, 9), kernel=(3, 3))
+BESIDE = "came with a ConvSpec, which says all but `role` and `platform`; leave it out, or change the spec"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dict(w=np.zeros((1, 1, 3, 3))), f"`w` {BESIDE}"),
+        (dict(stride=2), f"`stride`=2 {BESIDE}"),
+        (dict(stride=np.array([2, 2])), f"`stride`=array([2, 2]) {BESIDE}"),
+        (dict(padding="nonsense"), f"`padding`='nonsense' {BESIDE}"),
+        (dict(dilation=(2, 2)), f"`dilation`=(2, 2) {BESIDE}"),
+        (dict(groups=7), f"`groups`=7 {BESIDE}"),
+        (dict(padding_mode="reflect"), f"`padding_mode`='reflect' {BESIDE}"),
+        (dict(layout="NCHW"), f"`layout`='NCHW' {BESIDE}"),
+        (dict(precision="high"), f"`precision`='high' {BESIDE}"),
+        (dict(preferred_element_type="int8"), f"`preferred_element_type`='int8' {BESIDE}"),
+        (dict(platform="CPU"), "`platform`='CPU' is not known; choose one of cpu, gpu, cuda, rocm, tpu"),
+        (dict(platform="abacus"), "`platform`='abacus' is not known; choose one of cpu, gpu"),
+        (dict(role="back"), "`role`='back' is not known; choose one of forward, grad_input, grad_kernel"),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)  # fmt: skip
+def test_nothing_said_to_choose_is_passed_over(given, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        jconv.choose(SPEC, **given)
+
+
+def test_platforms_by_the_names_jax_has_for_them(monkeypatch):
+    for name in ("cpu", "gpu", "cuda", "rocm", "tpu"):
+        assert jconv.choose(SPEC, platform=name, stride=1, padding=0).platform == name
+    monkeypatch.setattr(jax, "default_backend", lambda: "abacus")  # a plug-in's
+    assert jconv.choose(SPEC).platform == jconv.choose(SPEC, platform="abacus").platform == "abacus"
+    with pytest.raises(ValueError, match="choose one of cpu, gpu, cuda, rocm, tpu, abacus"):
+        jconv.choose(SPEC, platform="sliderule")

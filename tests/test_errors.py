@@ -72,6 +72,7 @@ def test_wrong_arrays(name):
 
 
 TWO = "must be an int or 2 ints, one per spatial dimension"
+NEGATIVE = "must be at least 0; jconv.conv_general_dilated takes negative padding"
 PADS = "`padding` must be an int, 2 ints or 2 (lo, hi) pairs"
 KNOBS = [
     (ValueError, dict(stride=0), "`stride`=0 must be at least 1"),
@@ -109,8 +110,8 @@ KNOBS = [
     (TypeError, dict(groups=1.0), "`groups` must be an int, got 1.0"),
     (TypeError, dict(groups=True), "`groups` must be an int, got True"),
     (TypeError, dict(groups=[1, 1]), "`groups` must be an int, got (1, 1)"),
-    (ValueError, dict(padding=-1), "`padding`=-1 must be at least 0"),
-    (ValueError, dict(padding=((0, -1), (0, 0))), "`padding`=-1 must be at least 0"),
+    (ValueError, dict(padding=-1), f"`padding`=-1 {NEGATIVE}"),
+    (ValueError, dict(padding=((0, -2), (0, 0))), f"`padding`=-2 {NEGATIVE}"),
     (ValueError, dict(padding=(1, 1, 1)), "`padding`=(1, 1, 1) must be an int, 2 ints or 2 (lo, hi) pairs"),
     (ValueError, dict(padding=((1, 1, 1), (0, 0))), f"{PADS}, got the entry (1, 1, 1)"),
     (TypeError, dict(padding=1.5), f"{PADS}, got 1.5"),
@@ -219,6 +220,30 @@ def test_a_named_algorithm_refuses_and_says_why():
 def test_another_number_of_dimensions(conv, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         conv(X, W)
+
+
+def test_what_an_error_says_takes_negative_padding_does():
+    with pytest.raises(ValueError, match=r"-1 must be .* jconv\.conv_general_dilated_patches takes negative"):
+        jconv.unfold(X, 3, padding=-1)
+    crop = [(-1, 0), (0, -1)]
+    cropped = X[:, :, 1:, :-1]
+    assert jconv.conv_general_dilated(X, W, (1, 1), crop).shape == jconv.conv2d(cropped, W).shape
+    columns = jconv.conv_general_dilated_patches(X, (3, 3), (1, 1), crop)
+    assert columns.reshape(2, 72, -1).shape == jconv.unfold(cropped, 3).shape
+
+
+@pytest.mark.parametrize("take", [jconv.accelerate, jconv.explain])
+def test_a_result_is_no_function(take):
+    message = "`fn` must be callable, got int; pass the function, not its result"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        take(3)
+
+
+def test_layouts_of_more_than_three_dimensions():
+    x, w = np.zeros((1, 1, 5, 5, 5, 5), "float32"), np.zeros((1, 1, 2, 2, 2, 2), "float32")
+    with pytest.raises(ValueError, match="`layout`='NCDHW' is not known; choose 'NCHW' or 'NHWC'"):
+        jconv.choose(x, w, layout="NCDHW")
+    assert jconv.choose(x, w, layout="NCHW").spec == jconv.choose(x, w).spec
 
 
 SHORT = "must have two channel or batch axes and at least one spatial"

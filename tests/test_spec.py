@@ -1,8 +1,10 @@
 """The problem as integers: sizes, parameters, FLOPs, and the specs of gradients and batches."""
 
 import dataclasses
+import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -142,6 +144,75 @@ def test_says_what_it_is(spec, text):
     assert str(spec) == text
 
 
+# -- what `of` takes --------------------------------------------------------------------------------
+
+PER_SIZE = "must be one int per size of `kernel`=(3, 3)"
+PER_PAIR = "`padding` must be one (lo, hi) pair per size of `kernel`=(3, 3), such as ((1, 1), (1, 1)), got"
+NONSENSE = [
+    (ValueError, dict(in_channels=3, out_channels=4, groups=2),
+     "`groups`=2 must divide `in_channels`=3 and `out_channels`=4; choose 1"),
+    (ValueError, dict(in_channels=8, out_channels=12, groups=3), "choose 1, 2 or 4"),
+    (ValueError, dict(groups=0), "`groups`=0 must be at least 1"),
+    (TypeError, dict(groups=1.0), "`groups` must be an int, got 1.0"),
+    (ValueError, dict(batch=-1), "`batch`=-1 must be at least 0"),
+    (TypeError, dict(in_channels=True), "`in_channels` must be an int, got True"),
+    (TypeError, dict(kernel=3), "`kernel` must be one int per spatial dimension, got 3"),
+    (TypeError, dict(kernel=(3, 3.0)), "`kernel` must be one int per spatial dimension, got 3.0"),
+    (ValueError, dict(spatial=(8,)), f"`spatial` {PER_SIZE}, got (8,)"),
+    (ValueError, dict(spatial=(8, -8)), "`spatial`=-8 must be at least 0"),
+    (ValueError, dict(strides=(0, 1)), "`strides`=0 must be at least 1"),
+    (TypeError, dict(strides=2), f"`strides` {PER_SIZE}, got 2"),
+    (ValueError, dict(strides=()), f"`strides` {PER_SIZE}, got ()"),
+    (ValueError, dict(lhs_dilation=(1, 0)), "`lhs_dilation`=0 must be at least 1"),
+    (ValueError, dict(rhs_dilation=(1, 1, 1)), f"`rhs_dilation` {PER_SIZE}, got (1, 1, 1)"),
+    (TypeError, dict(padding=1), f"{PER_PAIR} 1"),
+    (TypeError, dict(padding=(1, 1)), f"{PER_PAIR} 1"),
+    (TypeError, dict(padding="same"), f"{PER_PAIR} 'same'"),
+    (TypeError, dict(padding=((0, 0.5), (0, 0))), f"{PER_PAIR} 0.5"),
+    (ValueError, dict(padding=((0, 0),)), f"{PER_PAIR} ((0, 0),)"),
+    (ValueError, dict(padding=((1, 1, 1), (0, 0))), f"{PER_PAIR} (1, 1, 1)"),
+    (TypeError, dict(dtype="float31"), "`dtype`='float31' is no dtype of numbers; write 'float32'"),
+    (TypeError, dict(dtype=None), "`dtype`=None is no dtype of numbers"),
+    (TypeError, dict(dtype="U3"), "`dtype`='U3' is no dtype of numbers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"), NONSENSE, ids=lambda v: str(v) if isinstance(v, dict) else ""
+)
+def test_nonsense_is_no_spec(kind, change, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        ConvSpec.of(**dict(spatial=(8, 8), kernel=(3, 3)) | change)
+
+
+def test_lists_and_arrays_become_the_same_key():
+    plain = ConvSpec.of(spatial=(8, 7), kernel=(3, 2), strides=(2, 1), padding=((1, 0), (-1, 2)), batch=2)
+    same = ConvSpec.of(
+        spatial=[8, np.int64(7)], kernel=np.array([3, 2]), strides=[2, 1], batch=np.int8(2),
+        padding=[[1, 0], np.array([-1, 2])],
+    )  # fmt: skip
+    assert {plain: 1}[same]
+    assert repr(same) == repr(plain)  # down to Python's own ints
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "int4", "float8_e4m3fn", "complex64", "bool"])
+def test_a_dtype_by_name_by_numpy_and_by_jax(name):
+    spec = ConvSpec.of(spatial=(8,), kernel=(3,), dtype=name)
+    assert (spec.x_dtype, spec.w_dtype, spec.y_dtype) == (name,) * 3
+    for dtype in (np.dtype(name), getattr(jnp, name)):
+        assert ConvSpec.of(spatial=(8,), kernel=(3,), dtype=dtype) == spec
+    assert spec.accumulator
+
+
+def test_sizes_that_are_not_known_yet_pass_as_they_are():
+    n, h = jax.export.symbolic_shape("n, h")
+    geometry = dict(spatial=(h, 8), kernel=(3, 3), padding=((h, 0), (1, 1)))
+    spec = ConvSpec.of(**geometry, batch=n, in_channels=3 * n, out_channels=4, groups=2)
+    assert (spec.batch, spec.in_channels, spec.spatial[0], spec.padding[0][0]) == (n, 3 * n, h, h)
+    with pytest.raises(ValueError, match=r"`groups`=3 must divide .*; choose 1, 2 or 4"):
+        ConvSpec.of(**geometry, in_channels=n, out_channels=4, groups=3)
+
+
 # -- gradients -------------------------------------------------------------------------------------
 
 
@@ -212,6 +283,13 @@ def test_layouts_by_name(ndim):
     layout, same = named(last, ndim), tuple(range(ndim + 2))
     assert (layout.x, layout.w, layout.y) == (same,) * 3
     assert named("NQ", ndim) is None
+
+
+def test_layouts_past_the_letters_of_space():
+    """What is called the layout of a 4-D convolution has to be one of six axes."""
+    assert names(4) == ("NCHW", "NHWC")
+    assert named("NCDHW", 4) is None
+    assert tuple(len(named(name, 4).x) for name in names(4)) == (6, 6)
 
 
 @given(st.integers(0, 3).flatmap(lambda n: st.tuples(*[st.permutations(range(n + 2))] * 3)))

@@ -1,0 +1,114 @@
+"""What `ConvSpec.of` takes: plain tuples of ints out, or an error that says what to write.
+
+A size that only a run will tell (`jax.export`, symbolic shapes) passes as it is, neither compared nor
+converted.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.export
+import ml_dtypes  # noqa: F401  (registers bfloat16 and the float8s with numpy; jax depends on it)
+import numpy as np
+
+Ints = tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
+
+
+def integer(name: str, value: Any, least: int | None, forms: str = "an int") -> int:
+    """An int of at least `least`; `forms` says in an error what else would have been accepted."""
+    wrong = TypeError(f"`{name}` must be {forms}, got {value!r}")
+    if isinstance(value, bool):
+        raise wrong
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise wrong from None
+    if least is not None and number < least:
+        raise ValueError(f"`{name}`={value!r} must be at least {least}")
+    return number
+
+
+def channels(batch: Any, in_channels: Any, out_channels: Any, groups: Any) -> tuple[int, int, int, int]:
+    """The sizes that are not of space; `groups` divides both counts of channels."""
+    n, count = _size("batch", batch, 0), _size("groups", groups, 1)
+    c, o = _size("in_channels", in_channels, 0), _size("out_channels", out_channels, 0)
+    known = [number for number in (c, o) if isinstance(number, int)]
+    if isinstance(count, int) and any(number % count for number in known):
+        raise ValueError(
+            f"`groups`={count} must divide `in_channels`={c} and `out_channels`={o}; "
+            f"choose {divisors(math.gcd(*known))}"
+        )
+    return n, c, o, count
+
+
+def divisors(number: int) -> str:
+    """Every divisor, as an error offers them.
+
+    >>> divisors(8), divisors(1)
+    ('1, 2, 4 or 8', '1')
+    """
+    *most, last = [str(d) for d in range(1, number + 1) if number % d == 0]
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def geometry(
+    spatial: Any, kernel: Any, strides: Any, padding: Any, lhs_dilation: Any, rhs_dilation: Any
+) -> tuple[Ints, Ints, Ints, Pairs, Ints, Ints]:
+    """The sizes of space, as many of each as the kernel has; None is the plain case."""
+    forms = "one int per spatial dimension"
+    kernel = tuple(_size("kernel", k, 0, forms) for k in _entries("kernel", kernel, forms))
+    ones = (1,) * len(kernel)
+    return (
+        _each("spatial", spatial, kernel, 0),
+        kernel,
+        _each("strides", ones if strides is None else strides, kernel, 1),
+        _pairs(((0, 0),) * len(kernel) if padding is None else padding, kernel),
+        _each("lhs_dilation", ones if lhs_dilation is None else lhs_dilation, kernel, 1),
+        _each("rhs_dilation", ones if rhs_dilation is None else rhs_dilation, kernel, 1),
+    )
+
+
+def dtype(value: Any) -> str:
+    """The name of a dtype of numbers, given by name, as NumPy's or as JAX's; one of bools counts."""
+    try:
+        found = None if value is None else np.dtype(value)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or not (found.kind == "b" or jax.dtypes.issubdtype(found, np.number)):
+        raise TypeError(f"`dtype`={value!r} is no dtype of numbers; write 'float32', jnp.bfloat16 or another")
+    return found.name
+
+
+def _size(name: str, value: Any, least: int | None, forms: str = "an int") -> Any:
+    """An int, or a size that is not known yet."""
+    return value if jax.export.is_symbolic_dim(value) else integer(name, value, least, forms)
+
+
+def _each(name: str, value: Any, kernel: Ints, least: int) -> Ints:
+    """As many ints as the kernel has sizes."""
+    forms = f"one int per size of `kernel`={kernel}"
+    return tuple(_size(name, entry, least, forms) for entry in _entries(name, value, forms, len(kernel)))
+
+
+def _pairs(value: Any, kernel: Ints) -> Pairs:
+    """As many (lo, hi) as the kernel has sizes; negative ones crop."""
+    plain = ((1, 1),) * len(kernel)
+    forms = f"one (lo, hi) pair per size of `kernel`={kernel}, such as {plain}"
+    pairs = (_entries("padding", pair, forms, 2) for pair in _entries("padding", value, forms, len(kernel)))
+    return tuple((_size("padding", lo, None, forms), _size("padding", hi, None, forms)) for lo, hi in pairs)
+
+
+def _entries(name: str, value: Any, forms: str, count: int | None = None) -> tuple[Any, ...]:
+    """What a sequence holds, and so many of it."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"`{name}` must be {forms}, got {value!r}")
+    if count not in (None, len(value)):
+        raise ValueError(f"`{name}` must be {forms}, got {value!r}")
+    return tuple(value)
