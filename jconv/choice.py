@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -63,6 +64,7 @@ class Choice:
       reason: a sentence with numbers.
       rejected: every other algorithm's name, and why it was not taken.
       seconds: estimated time per algorithm that could run, the least first.
+      spec, role, platform: what was asked.
     """
 
     algorithm: Algorithm
@@ -89,7 +91,8 @@ class Choice:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{name}</td><td>{why}</td></tr>" for name, why in self.rejected.items())
+        rejected = ((name, html.escape(why)) for name, why in self.rejected.items())
+        rows = "".join(f"<tr><td>{name}</td><td>{why}</td></tr>" for name, why in rejected)
         return (
             f"<p><b>{self.algorithm.name}</b>: {self.reason}</p>"
             f"<table><tr><th>not taken</th><th>because</th></tr>{rows}</table>"
@@ -138,12 +141,11 @@ def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Cho
         if name != best:
             reasons[name] = f"about {_ms(seconds[name])}, {seconds[name] / seconds[best]:.1f}× as long"
     rejected = {name: why for name, why in reasons.items() if name != best and why}
-    reason = _reason(best, seconds, spec)
+    versus = "; measured to be the fastest here" if best == tuned else _versus(best, seconds)
+    reason = _reason(best, seconds, spec) + versus
     if records[best] is not ALGORITHMS[best]:
         reason += "; some images at a time, for the memory that all would take"
-    if best == tuned:
-        reason += "; measured to be the fastest here"
-    elif not rates.measured:
+    if best != tuned and not rates.measured:
         reason += f"; the constants for {platform} are not measured"
     return Choice(records[best], reason, rejected, seconds, asked, role, platform)
 
@@ -195,9 +197,17 @@ def _preferred(seconds: Mapping[str, float]) -> str:
 
 def _reason(best: str, seconds: Mapping[str, float], spec: ConvSpec) -> str:
     numbers = f"{_si(spec.flops)}FLOP over {_si(spec.bytes)}B"
+    return f"{best}: {numbers} in an estimated {_ms(seconds[best])}"
+
+
+def _versus(best: str, seconds: Mapping[str, float]) -> str:
     others = [name for name in seconds if name != best]
-    versus = f"; next is {others[0]} at {_ms(seconds[others[0]])}" if others else "; nothing else can do it"
-    return f"{best}: {numbers} in an estimated {_ms(seconds[best])}{versus}"
+    if not others:
+        return "; nothing else can do it"
+    time = seconds[others[0]]
+    if time < seconds[best]:
+        return f"; {others[0]}, estimated at {_ms(time)}, is not faster by more than the estimates err"
+    return f"; next is {others[0]} at {_ms(time)}"
 
 
 def _ms(seconds: float) -> str:

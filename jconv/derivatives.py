@@ -29,12 +29,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
+from jax.extend.core import InconclusiveDimensionOperation, Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jconv import explicit, partition
 from jconv.algorithm import Algorithm, run, serves
-from jconv.algorithms import ALGORITHMS
+from jconv.algorithms import ALGORITHMS, XLA
 from jconv.choice import resolve
 from jconv.roles import OPERANDS, RESULT
 from jconv.spec import ROLES, ConvSpec, Role
@@ -133,7 +133,13 @@ def _lower(role: Role, platform: str, ctx: Any, a: Any, b: Any, *, out_sharding:
 
 
 def _chosen(role: Role, platform: str, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named) -> Any:
-    return run(resolve(algorithm, role, spec, platform), role, a, b, spec)
+    """The result.  What "auto" chose may have to compare sizes that only a run will tell; XLA's need not."""
+    try:
+        return run(resolve(algorithm, role, spec, platform), role, a, b, spec)
+    except InconclusiveDimensionOperation:
+        if algorithm != "auto":
+            raise
+        return run(XLA, role, a, b, spec)
 
 
 # -- transposition ---------------------------------------------------------------------------------

@@ -165,11 +165,12 @@ GPU = Platform(
     measured=False,
 )
 CPUS = {"AuthenticAMD": EPYC, "GenuineIntel": XEON}
+OTHER_CPU = dataclasses.replace(EPYC, measured=False)
 
 
 def of(name: str) -> Platform:
     """The record of the platform that JAX calls `name`; anything but a CPU is taken for a GPU."""
-    return CPUS.get(maker(), EPYC) if name == "cpu" else GPU
+    return CPUS.get(maker(), OTHER_CPU) if name == "cpu" else GPU
 
 
 @functools.cache

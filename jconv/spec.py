@@ -7,8 +7,7 @@ Every convolution jconv knows is this sum, in one canonical layout (channels las
     x̃[t] = x[t / lhs_dilation] where that is an integer index into x, else 0
 
 n batch, g group, c and o channels in and out *per group*, h w input, p q output, r s kernel taps.
-Layouts, lax's keywords and PyTorch's names end at the door (`conv.py`, `lax.py`); what is below
-sees a `ConvSpec` and three arrays
+Layouts, lax's keywords and PyTorch's names end at the door; what is below sees a `ConvSpec` and three arrays
 
     x (n, *spatial, groups·c)      w (*kernel, c, groups·o)      y (n, *out_spatial, groups·o)
 
@@ -33,6 +32,7 @@ import math
 from typing import Any, Literal
 
 import numpy as np
+from jax.core import max_dim
 from numpy.typing import DTypeLike
 
 from jconv import spec_checks as checks
@@ -50,7 +50,8 @@ def extent(size: int, dilation: int) -> int:
 
 def windows(length: int, window: int, stride: int) -> int:
     """How many windows fit into `length`; 0 when it is shorter than one window."""
-    return max(0, (length - window) // stride + 1)
+    count = (length - window) // stride + 1
+    return max(0, count) if isinstance(count, int) else max_dim(0, count)
 
 
 @dataclasses.dataclass(frozen=True)

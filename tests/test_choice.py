@@ -74,3 +74,14 @@ def test_platforms_by_the_names_jax_has_for_them(monkeypatch):
     assert jconv.choose(SPEC).platform == jconv.choose(SPEC, platform="abacus").platform == "abacus"
     with pytest.raises(ValueError, match="choose one of cpu, gpu, cuda, rocm, tpu, abacus"):
         jconv.choose(SPEC, platform="sliderule")
+
+
+def test_the_reason_says_when_a_lesser_estimate_is_not_believed():
+    """XLA's own is kept where the gain that another one promises is within what the estimates err."""
+    spec = ConvSpec.of(spatial=(6, 6), kernel=(3, 3), in_channels=4, out_channels=4)
+    chosen = choose(spec, platform="cpu")
+    other, time = next(iter(chosen.seconds.items()))
+    assert chosen.algorithm.name == "xla" != other
+    assert time < chosen.seconds["xla"]
+    assert f"; {other}, estimated at " in chosen.reason
+    assert "is not faster by more than the estimates err" in chosen.reason

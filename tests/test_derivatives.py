@@ -297,6 +297,24 @@ def test_export_with_symbolic_batch(algorithm):
         assert_equal_trees(exported.call(x, w, b), with_gradients(lax_conv)(x, w, b))
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 1))], ids=str)
+@pytest.mark.parametrize("groups", [1, 4])
+def test_export_with_symbolic_height_and_width(padding, groups):
+    """No constraints: lax needs none either."""
+    like = jax.export.symbolic_args_specs((np.ones((2, 4, 8, 8), "float32"),), "b, 4, h, w")
+    w = jnp.asarray(np.random.default_rng(0).integers(-3, 4, (8, 4 // groups, 3, 2)), "float32")
+
+    def with_gradient(conv, x):
+        y = functools.partial(conv, rhs=w, window_strides=(2, 1), padding=padding, feature_group_count=groups)
+        return y(x), jax.grad(lambda x: jnp.sum(y(x) ** 2))(x)
+
+    ours = functools.partial(with_gradient, jconv.conv_general_dilated)
+    exported = jax.export.export(jax.jit(ours))(*like)
+    for size in ((1, 4, 5, 6), (2, 4, 9, 7)):
+        x = jnp.asarray(np.random.default_rng(1).integers(-3, 4, size), "float32")
+        assert_equal_trees(exported.call(x), with_gradient(jax.lax.conv_general_dilated, x))
+
+
 @pytest.mark.parametrize("name", ["multiplier", "winograd_size", "transposed"])
 def test_every_algorithm_lowers_with_a_symbolic_batch(name):
     """An export may choose any of them, and none may ask how large an unknown size is."""

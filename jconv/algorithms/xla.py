@@ -10,6 +10,7 @@ import jax
 from jax import lax
 
 from jconv.algorithm import Algorithm, Native, Step
+from jconv.algorithms.windows import pad
 from jconv.spec import ConvSpec, Role
 
 _lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
@@ -17,6 +18,8 @@ _lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """y by one `lax.conv_general_dilated`, channels last."""
+    if any(not isinstance(side, int) for side in sum(spec.padding, ())):
+        x, spec = _padded(x, spec)
     x, spec = _cropped(x, spec)
     n = spec.ndim
     last = lax.ConvDimensionNumbers(
@@ -27,6 +30,13 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
         feature_group_count=spec.groups, precision=spec.precision,
         preferred_element_type=spec.accumulator if x.dtype == spec.accumulator else spec.y_dtype,
     )  # fmt: skip
+
+
+def _padded(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
+    """x with its padding around it, and its spec: lax takes numbers, and no sizes that only a run will tell."""
+    padded, n = pad(x, spec), spec.ndim
+    spec = spec.replace(spatial=padded.shape[1:-1], padding=((0, 0),) * n, lhs_dilation=(1,) * n)
+    return padded, spec
 
 
 def _cropped(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
