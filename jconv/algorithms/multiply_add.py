@@ -27,7 +27,7 @@ from jax import lax
 from jconv.algorithm import Algorithm, Loop, Step, always
 from jconv.algorithms import multiply_add_gradient as gradient
 from jconv.algorithms import regions
-from jconv.algorithms.chains import added
+from jconv.algorithms.chains import added, share
 from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
@@ -159,6 +159,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     loaded_again = spec.c == 1 or spec.channels_first
     one_image = spec.groups == 1 and not loaded_again
     flops = spec.flops / count * ((0.4 if spec.taps * spec.c <= IN_REGISTERS else 0.8) if one_image else 1.0)
+    flops *= share(spec.taps * spec.c / count)
     if any(d != 1 for d in spec.lhs_dilation):  # neighbours in memory are not neighbours in the sum
         flops *= 1.5
     copied = (Loop(0, x * (1 + spec.o), run),) if is_repeated(spec) else ()

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jconv.algorithm import Algorithm, Loop, Step, always
-from jconv.algorithms.chains import added
+from jconv.algorithms.chains import added, share
 from jconv.algorithms.windows import pad, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
@@ -54,7 +54,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
     run = spec.out_spatial[-1] if all(s == 1 for s in spec.strides) else 1
     turned = () if spec.channels_first else (Loop(0, 2 * x, 1), Loop(0, 2 * y, 1))
-    return (Loop(0, 2 * x, spec.spatial[-1]), Loop(spec.flops, x + y, run), *turned)
+    flops = share(spec.taps * spec.c) * spec.flops
+    return (Loop(0, 2 * x, spec.spatial[-1]), Loop(flops, x + y, run), *turned)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:

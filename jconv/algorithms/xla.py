@@ -33,7 +33,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _padded(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
-    """x with its padding around it, and its spec: lax takes numbers, and no sizes that only a run will tell."""
+    """x with its padding around it, and its spec: lax refuses padding of a size that only a run will tell."""
     padded, n = pad(x, spec), spec.ndim
     spec = spec.replace(spatial=padded.shape[1:-1], padding=((0, 0),) * n, lhs_dilation=(1,) * n)
     return padded, spec
