@@ -23,31 +23,52 @@ Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 PADDING_NAMES = ("same", "valid", "same_lower", "causal")
+PRECISIONS = (
+    "default", "high", "highest", "fastest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32",
+)  # fmt: skip
+MOST = 2**31 - 1  # the largest step or padding: beyond it compilers overflow
 
 _lax_conv = jax.lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
 
 
 def array(name: str, value: Any) -> jax.Array:
-    """A jax or numpy array; anything else is refused."""
-    if isinstance(value, jax.Array):
-        return value
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "OSUMm":
+    """A jax or numpy array of numbers; anything else is refused."""
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        like = isinstance(value, (int, float, complex, list, tuple)) or hasattr(value, "__array__")
+        works = "wrap it in jnp.asarray(…)" if like else "pass a jax or numpy array"
+        raise TypeError(f"`{name}` must be an array, got {type(value).__name__}; {works}")
+    if not _holds_numbers(value.dtype):
         raise TypeError(f"`{name}` must be an array of numbers, got one of {value.dtype}")
-    if isinstance(value, (np.ndarray, np.generic)):
-        return jnp.asarray(value)
-    raise TypeError(f"`{name}` must be an array, got {type(value).__name__}; wrap it in jnp.asarray(…)")
+    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+
+
+def _holds_numbers(dtype: Any) -> bool:
+    """True of bools too; not of strings, times, records or the keys of random numbers."""
+    return any(jax.dtypes.issubdtype(dtype, of) for of in (np.number, np.bool_)) and dtype.kind != "m"
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
+
+
+def _int(name: str, value: Any, least: int | None, forms: str = "an int") -> int:
+    """An int that a compiler can take."""
+    number = integer(name, value, least, forms)
+    if number > MOST:
+        raise ValueError(f"`{name}`={value!r} must be at most {MOST}")
+    return number
 
 
 def integers(name: str, value: Any, ndim: int, least: int = 1) -> Ints:
     """One int for all dimensions, alone or in a sequence (PyTorch takes both), or one per dimension."""
     forms = f"an int or {ndim} ints, one per spatial dimension"
-    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
-        return (integer(name, value, least, forms),) * ndim
+    if not _is_sequence(value):
+        return (_int(name, value, least, forms),) * ndim
     if len(value) == 1:
-        return (integer(name, value[0], least, forms),) * ndim
+        return (_int(name, value[0], least, forms),) * ndim
     if len(value) != ndim:
         raise ValueError(f"`{name}`={tuple(value)!r} must be {forms}")
-    return tuple(integer(name, entry, least, forms) for entry in value)
+    return tuple(_int(name, entry, least, forms) for entry in value)
 
 
 def layout(value: str | None, ndim: int) -> layouts.Layout:
@@ -101,22 +122,21 @@ def padding(
     ndim = len(kernel)
     if isinstance(value, str):
         return _named_padding(value, kernel, strides, dilation)
-    if not isinstance(value, (Sequence, np.ndarray)):
-        value = (value,) * ndim
-    if len(value) == 1 and not isinstance(value[0], (Sequence, np.ndarray)):
-        value = (value[0],) * ndim
+    entries: Any = value if _is_sequence(value) else (value,) * ndim
+    if len(entries) == 1 and not _is_sequence(entries[0]):
+        entries = (entries[0],) * ndim
     forms = f"an int, {ndim} ints or {ndim} (lo, hi) pairs"
-    if len(value) != ndim:
-        raise ValueError(f"`padding`={value!r} must be {forms}, or one of {', '.join(PADDING_NAMES)}")
-    return tuple(_pair(entry, forms, other) for entry in value)
+    if len(entries) != ndim:
+        raise ValueError(f"`padding`={entries!r} must be {forms}, or one of {', '.join(PADDING_NAMES)}")
+    return tuple(_pair(entry, forms, other) for entry in entries)
 
 
 def _pair(entry: Any, forms: str, other: str) -> tuple[int, int]:
-    if not isinstance(entry, (Sequence, np.ndarray)) or isinstance(entry, str):
+    if not _is_sequence(entry):
         entry = (entry, entry)
     if len(entry) != 2:
         raise ValueError(f"`padding` must be {forms}, got the entry {entry!r}")
-    lo, hi = (integer("padding", side, None, forms) for side in entry)
+    lo, hi = (_int("padding", side, None, forms) for side in entry)
     if min(lo, hi) < 0:
         raise ValueError(f"`padding`={min(lo, hi)} must be at least 0; jconv.{other} takes negative padding")
     return lo, hi
@@ -156,13 +176,13 @@ def same_dtype(**arrays: jax.Array | jax.ShapeDtypeStruct) -> None:
 
 def shape(name: str, value: Any) -> Ints:
     """A tuple of non-negative ints."""
-    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
+    if not _is_sequence(value):
         raise TypeError(f"`{name}` must be a sequence of ints, got {value!r}")
     if len(value) < 3:
         raise ValueError(
             f"`{name}`={tuple(value)!r} must have two channel or batch axes and at least one spatial"
         )
-    return tuple(integer(name, size, 0) for size in value)
+    return tuple(_int(name, size, 0) for size in value)
 
 
 def rank(name: str, shape: Ints, ranks: Ints, meaning: str) -> None:
@@ -253,14 +273,38 @@ def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     return value
 
 
-def precision(value: Any) -> Any:
-    """A pair of `jax.lax.Precision` or None, as lax understands it."""
-    if value is None or isinstance(value, jax.lax.Precision):
-        return None if value is None else (value, value)
-    pair = (value, value) if isinstance(value, str) else value
-    try:
-        a, b = (jax.lax.Precision(entry) for entry in pair)
-        return a, b
-    except (ValueError, TypeError):
-        choices = "'default', 'high', 'highest', a jax.lax.Precision or a pair of them"
-        raise ValueError(f"`precision`={value!r} is not known; choose {choices}") from None
+def precision(value: Any, presets: bool = False) -> tuple[jax.lax.Precision, jax.lax.Precision] | None:
+    """A pair of `jax.lax.Precision` or None, from whatever lax takes, names in either case.
+
+    A `jax.lax.DotAlgorithmPreset` is about matrix products: lax lets a convolution take one and runs it at
+    precision DEFAULT.  With `presets` so does this.
+    """
+    if value is None:
+        return None
+    if presets and _is_preset(value):
+        return jax.lax.Precision.DEFAULT, jax.lax.Precision.DEFAULT
+    pair = value if isinstance(value, (list, tuple)) and len(value) == 2 else (value, value)
+    found = [_one_precision(entry) for entry in pair]
+    if None in found:
+        what = "is for matrix products alone" if _is_preset(value) else "is not known"
+        choices = f"{', '.join(map(repr, PRECISIONS))}, a jax.lax.Precision or a pair of them"
+        raise ValueError(f"`precision`={value!r} {what}; choose {choices}")
+    return found[0], found[1]
+
+
+def default_precision() -> tuple[jax.lax.Precision, jax.lax.Precision] | None:
+    """What `jax.default_matmul_precision` says at the moment: lax, too, reads it when it traces."""
+    now = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return precision(now, presets=True)
+
+
+def _one_precision(value: Any) -> Any:
+    """The `jax.lax.Precision` of that name, itself, or None."""
+    if isinstance(value, str) and value.lower() in PRECISIONS:
+        return jax.lax.Precision(value.lower())
+    return value if isinstance(value, jax.lax.Precision) else None
+
+
+def _is_preset(value: Any) -> bool:
+    kinds = jax.lax.DotAlgorithm, jax.lax.DotAlgorithmPreset
+    return isinstance(value, kinds) or value in jax.lax.DotAlgorithmPreset.__members__

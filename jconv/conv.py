@@ -63,7 +63,8 @@ def conv2d(
       layout: "NCHW" with OIHW kernels (None means this) or "NHWC" with HWIO kernels.
       algorithm: "auto", the name of an algorithm (it runs or is refused, it never falls back), or a
         `jconv.Algorithm` of your own.
-      precision: "default", "high", "highest", a `jax.lax.Precision` or a pair of them.
+      precision: "default", "high", "highest" or another of lax's names, a `jax.lax.Precision` or a pair
+        of them; None is what `jax.default_matmul_precision` says.
       preferred_element_type: dtype to accumulate in and to return, as in lax.
 
     Returns:

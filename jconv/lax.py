@@ -23,12 +23,15 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import explicit
+from jconv import arguments, explicit
 from jconv import layout as layouts
 from jconv.algorithms import windows
 from jconv.layout import Layout
+from jconv.problem import Knobs, given, hashable, plain, plain_int
 from jconv.recognise import convolve_as_role
 from jconv.spec import ConvSpec, extent
+
+STEPS = ("window_strides", "lhs_dilation", "rhs_dilation")  # one int per spatial dimension each
 
 _lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
 
@@ -67,7 +70,7 @@ def conv_general_dilated(
       rhs_dilation: None or n ints.
       dimension_numbers: None (NC… / OI… / NC…), three strings or a `ConvDimensionNumbers`.
       feature_group_count, batch_group_count: at most one of them above 1.
-      precision: as in lax.
+      precision: as in lax; presets for dot products say nothing about convolutions, there and here.
       preferred_element_type: dtype to accumulate in and to return.
       out_sharding: as in lax, for explicit sharding.
 
@@ -83,9 +86,12 @@ def conv_general_dilated(
     ...                            dimension_numbers=("NHWC", "HWIO", "NHWC")).shape
     (1, 8, 8, 4)
     """
-    arguments = (window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-                 feature_group_count, batch_group_count, precision, preferred_element_type)  # fmt: skip
-    problem = _cached(_understand, (_aval(lhs), _aval(rhs)), arguments)
+    knobs = hashable(dict(
+        window_strides=window_strides, padding=padding, lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers, feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count, precision=precision,
+        preferred_element_type=preferred_element_type))  # fmt: skip
+    problem = _understand(_aval(lhs), _aval(rhs), knobs)
     if explicit.is_explicit(jax.typeof(lhs), jax.typeof(rhs)):
         sharding = _typed_sharding(problem, jax.typeof(lhs), jax.typeof(rhs), out_sharding)
         return explicit.automatically(functools.partial(_apply, problem), sharding, lhs, rhs)
@@ -167,7 +173,10 @@ def conv_transpose(
         dimension_numbers = f"N{letters}C", f"{letters}IO", f"N{letters}C"
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     out, into, *space = numbers.rhs_spec
-    dilation = rhs_dilation or (1,) * len(space)
+    strides, padding = plain("strides", strides), plain("padding", padding)
+    dilation = (1,) * len(space) if rhs_dilation is None else plain("rhs_dilation", rhs_dilation)
+    _one_each("strides", strides, len(space))
+    _one_each("rhs_dilation", dilation, len(space))
     if use_consistent_padding or padding in ("SAME", "VALID"):
         each = [padding] * len(space) if isinstance(padding, str) else padding
         windows = (extent(rhs.shape[axis], d) for axis, d in zip(space, dilation, strict=True))
@@ -216,29 +225,11 @@ def conv_general_dilated_patches(
     Array([0., 1., 3., 4.], dtype=float32)
     """
     lhs = jnp.asarray(lhs)
-    arguments = (filter_shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-                 precision, preferred_element_type)  # fmt: skip
-    return _apply_patches(_cached(_understand_patches, (_aval(lhs),), arguments), lhs)
-
-
-def _cached(understand: Any, avals: tuple[jax.ShapeDtypeStruct, ...], arguments: Any) -> Any:
-    """`understand`'s answer from its cache, where the arguments can be a key."""
-    key = tuple(map(_hashable, arguments))
-    x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined]  # what a dtype means depends on it
-    try:
-        return understand(*avals, key, x64)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        return understand.__wrapped__(*avals, arguments, x64)
-
-
-def _hashable(value: Any) -> Any:
-    if isinstance(value, (lax.ConvDimensionNumbers, str)):
-        return value
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
+    knobs = hashable(dict(
+        filter_shape=filter_shape, window_strides=window_strides, padding=padding, lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation, dimension_numbers=dimension_numbers, precision=precision,
+        preferred_element_type=preferred_element_type))  # fmt: skip
+    return _apply_patches(_understand_patches(_aval(lhs), knobs), lhs)
 
 
 def _aval(value: Any) -> jax.ShapeDtypeStruct:
@@ -247,61 +238,76 @@ def _aval(value: Any) -> jax.ShapeDtypeStruct:
 
 
 @functools.lru_cache(maxsize=4096)
-def _understand(
-    lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, arguments: Any, x64: bool
-) -> LaxProblem:
-    strides, padding, lhs_dilation, rhs_dilation, numbers, groups, batch_groups, precision, _ = arguments
-    if any(isinstance(s, int) and s < 1 for s in strides):  # lax leaves this one to the compiler
-        raise ValueError(f"`window_strides`={strides!r} expects window to have positive stride")
+def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Knobs) -> LaxProblem:
+    call = given(knobs)
+    _check_steps(call, lhs.ndim, rhs.ndim)
     # lax finds every other error, and the dtype of the result
-    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, *arguments), lhs, rhs)
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, numbers)
+    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, **call), lhs, rhs)
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, call["dimension_numbers"])
     layout = layouts.from_specs(*numbers)
     n, *spatial, channels = (lhs.shape[axis] for axis in layout.x)
     *kernel, _, out = (rhs.shape[axis] for axis in layout.w)
-    ones = (1,) * len(kernel)
-    lhs_dilation, rhs_dilation = tuple(lhs_dilation or ones), tuple(rhs_dilation or ones)
+    strides, lhs_dilation, rhs_dilation = (_ints(call[name], len(kernel)) for name in STEPS)
+    padding = call["padding"]
     if isinstance(padding, str):
         windows = list(map(extent, kernel, rhs_dilation))
         padding = lax.padtype_to_pads(spatial, windows, strides, padding)
+    batch_groups = int(call["batch_group_count"])
     spec = ConvSpec(
         n // batch_groups, channels * batch_groups, out, tuple(spatial), tuple(kernel),
-        tuple(strides), tuple((int(lo), int(hi)) for lo, hi in padding), lhs_dilation, rhs_dilation,
-        groups * batch_groups, str(lhs.dtype), str(rhs.dtype), str(result.dtype), _precision(precision),
-        layout.channels_first,
+        strides, tuple((plain_int(lo), plain_int(hi)) for lo, hi in padding), lhs_dilation, rhs_dilation,
+        int(call["feature_group_count"]) * batch_groups, str(lhs.dtype), str(rhs.dtype), str(result.dtype),
+        arguments.precision(call["precision"], presets=True), layout.channels_first,
     )  # fmt: skip
     return LaxProblem(spec, layout, batch_groups)
 
 
+def _check_steps(call: dict[str, Any], x_ndim: int, w_ndim: int) -> None:
+    """What lax leaves to the compiler, whose errors say less: strides from 1, a dilation per dimension."""
+    for name in ("lhs_dilation", "rhs_dilation"):
+        if call[name] is not None and x_ndim == w_ndim:
+            _one_each(name, call[name], w_ndim - 2)
+    strides = call["window_strides"]
+    if isinstance(strides, tuple) and any(isinstance(s, (int, np.integer)) and s < 1 for s in strides):
+        raise ValueError(f"`window_strides`={strides!r} expects window to have positive stride")
+
+
+def _one_each(name: str, value: Any, ndim: int) -> None:
+    forms = f"{ndim} ints, one per spatial dimension"
+    if not isinstance(value, tuple):
+        raise TypeError(f"`{name}`={value!r} must be {forms}")
+    if len(value) != ndim:
+        raise ValueError(f"`{name}`={value!r} must be {forms}")
+
+
+def _ints(value: Any, ndim: int) -> tuple[int, ...]:
+    """As many, None being the plain case."""
+    return tuple(map(plain_int, (1,) * ndim if value is None else value))
+
+
 @functools.lru_cache(maxsize=4096)
-def _understand_patches(lhs: jax.ShapeDtypeStruct, arguments: Any, x64: bool) -> LaxProblem:
+def _understand_patches(lhs: jax.ShapeDtypeStruct, knobs: Knobs) -> LaxProblem:
     """The spec of the one-channel convolutions of which every tap is a channel of the result."""
-    kernel, strides, padding, lhs_dilation, rhs_dilation, numbers, _, preferred = arguments
-    numbers = lax.conv_dimension_numbers(lhs.shape, (1, 1, *kernel), numbers)
+    call = given(knobs)
+    kernel = call.pop("filter_shape")
+    numbers = lax.conv_dimension_numbers(lhs.shape, (1, 1, *kernel), call["dimension_numbers"])
     channels = lhs.shape[numbers.lhs_spec[1]]
     w_shape = [0] * lhs.ndim
     for axis, size in zip(numbers.rhs_spec, (channels * math.prod(kernel), 1, *kernel), strict=True):
         w_shape[axis] = size
     rhs = jax.ShapeDtypeStruct(tuple(w_shape), lhs.dtype)
-    rest = (lhs_dilation, rhs_dilation, numbers, channels, 1, None, preferred)
-    return _understand(lhs, rhs, (strides, padding, *rest), x64)
+    rest = {"dimension_numbers": numbers, "feature_group_count": channels, "batch_group_count": 1}
+    return _understand(lhs, rhs, hashable(call | rest))
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _apply_patches(problem: LaxProblem, lhs: jax.Array) -> jax.Array:
     spec, n = problem.spec, problem.spec.ndim
+    if spec.is_empty:
+        return jnp.zeros(spec.y_shape, spec.y_dtype).transpose(problem.layout.y)
     columns = windows.patches(lhs.transpose(problem.layout.x), spec)
     columns = jnp.moveaxis(columns, -1, n + 1)  # (n, *p, c, *r)
     return columns.reshape(spec.y_shape).astype(spec.y_dtype).transpose(problem.layout.y)
-
-
-def _precision(precision: Any) -> Any:
-    """lax's canonical form of any precision it accepts, read off a dot product's parameters."""
-    if precision is None:
-        return None
-    one = jax.ShapeDtypeStruct((1,), np.float32)
-    closed = jax.make_jaxpr(lambda a, b: lax.dot(a, b, precision=precision))(one, one)
-    return closed.eqns[0].params["precision"]
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

@@ -13,10 +13,16 @@ import jconv
 X = np.zeros((2, 8, 9, 7), "float32")
 W = np.zeros((6, 8, 3, 3), "float32")
 G = np.zeros((2, 6, 7, 5), "float32")
+KEYS = jax.random.split(jax.random.key(0), (4, 4, 3, 3))
 
 ARRAYS = {
     "list": (TypeError, ([[1.0]], W), "`x` must be an array, got list; wrap it in jnp.asarray"),
-    "none": (TypeError, (None, W), "`x` must be an array, got NoneType"),
+    "none": (TypeError, (None, W), "`x` must be an array, got NoneType; pass a jax or numpy array"),
+    "function": (TypeError, (X, len), "`w` must be an array, got builtin_function_or_method; pass a jax"),
+    "void": (TypeError, (X.view("V4"), W), "`x` must be an array of numbers, got one of |V4"),
+    "records": (TypeError, (X, W.view([("a", "f4")])), "`w` must be an array of numbers, got one of [('a',"),
+    "spans": (TypeError, (X.astype("m8[s]"), W), "`x` must be an array of numbers, got one of timedelta64"),
+    "keys": (TypeError, (KEYS, KEYS), "`x` must be an array of numbers, got one of key<fry>"),
     "float": (TypeError, (X, 1.0), "`w` must be an array, got float"),
     "strings": (TypeError, (np.array(["a"]), W), "`x` must be an array of numbers, got one of <U1"),
     "objects": (TypeError, (X, np.array([None])), "`w` must be an array of numbers, got one of object"),
@@ -151,6 +157,24 @@ KNOBS = [
         "`precision`='best' is not known; choose 'default', 'high', 'highest'",
     ),
     (ValueError, dict(precision=("high",) * 3), "`precision`=('high', 'high', 'high') is not known"),
+    (ValueError, dict(precision=2), "`precision`=2 is not known"),
+    (ValueError, dict(precision=(None, "high")), "`precision`=(None, 'high') is not known"),
+    (
+        ValueError,
+        dict(precision="F32_F32_F32"),
+        "`precision`='F32_F32_F32' is for matrix products alone; choose 'default', 'high', 'highest'",
+    ),
+    (
+        ValueError,
+        dict(precision=jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X3),
+        "`precision`=DotAlgorithmPreset.BF16_BF16_F32_X3 is for matrix products alone; choose 'default'",
+    ),
+    (TypeError, dict(stride=b"12"), f"`stride` {TWO}, got b'12'"),
+    (TypeError, dict(padding=b"12"), f"{PADS}, got b'12'"),
+    (ValueError, dict(stride=10**30), f"`stride`={10**30} must be at most 2147483647"),
+    (ValueError, dict(dilation=(1, 10**30)), f"`dilation`={10**30} must be at most 2147483647"),
+    (ValueError, dict(padding=10**30), f"`padding`={10**30} must be at most 2147483647"),
+    (ValueError, dict(padding=((0, 2**31), 0)), "`padding`=2147483648 must be at most 2147483647"),
     (TypeError, dict(preferred_element_type="int8"), "`preferred_element_type`='int8' does not suit float32"),
     (TypeError, dict(preferred_element_type="foo"), "`preferred_element_type`='foo' does not suit float32"),
 ]
@@ -187,6 +211,64 @@ def test_ints_of_any_make_are_ints():
     want = jconv.conv2d(X, W, stride=2, padding=1).shape
     for two in (np.int64(2), np.array(2), jnp.array([2, 2]), [2, np.int8(2)]):
         assert jconv.conv2d(X, W, stride=two, padding=np.uint8(1)).shape == want
+
+
+def test_iterators_are_sequences():
+    want = jconv.conv2d(X, W, stride=(2, 1), padding=((1, 0), (1, 2))).shape
+    found = jconv.conv2d(X, W, stride=iter((2, 1)), padding=zip((1, 1), (0, 2), strict=True))
+    assert found.shape == want
+
+
+def test_every_precision_that_the_error_offers_is_taken_in_either_case():
+    with pytest.raises(ValueError, match="is not known; choose") as error:
+        jconv.conv2d(X, W, precision="best")
+    names = re.findall(r"'(\w+)'", str(error.value).partition("choose")[2])
+    assert len(names) == 8
+    for name in names:
+        want = jconv.choose(X, W, precision=jax.lax.Precision(name)).spec
+        for value in (name, name.upper(), (name.title(), jax.lax.Precision(name))):
+            assert jconv.choose(X, W, precision=value).spec == want
+
+
+LAYOUTS = {  # x, w, knobs, the end of the message
+    "both": ((1, 32, 32, 3), (3, 3, 3, 16), {}, "; `w` needs 32; or pass layout='NHWC'"),
+    "both_last": ((1, 3, 32, 32), (16, 3, 3, 3), dict(layout="nhwc"), "; or pass layout='NCHW'"),
+    "image": (
+        (1, 6, 6, 4),
+        (4, 4, 3, 3),
+        {},
+        "; or pass layout='NHWC': kernels are then (kh, kw, c_in, c_out)",
+    ),
+    "kernel": (
+        (1, 32, 32, 3),
+        (16, 3, 5, 5),
+        dict(layout="NHWC"),
+        "; with layout='NHWC' kernels are (kh, kw, c_in, c_out)",
+    ),
+    "kernel_first": (
+        (1, 3, 9, 9),
+        (5, 5, 3, 16),
+        {},
+        "; with layout='NCHW' kernels are (c_out, c_in, kh, kw)",
+    ),
+    "no_batch": ((32, 32, 3), (3, 3, 3, 16), {}, "; or pass layout='NHWC'"),
+    "groups": ((1, 30, 30, 8), (3, 3, 1, 8), dict(groups=8), "10, 15 or 30; or pass layout='NHWC'"),
+    "neither": ((1, 6, 6, 5), (4, 4, 3, 3), {}, "; `w` needs 6"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_channels_that_agree_in_the_other_layout(name):
+    x, w, knobs, end = LAYOUTS[name]
+    with pytest.raises(ValueError, match=re.escape(end) + "$"):
+        jconv.conv2d(np.zeros(x, "float32"), np.zeros(w, "float32"), **knobs)
+
+
+def test_layouts_are_called_what_they_are_in_other_dimensions():
+    with pytest.raises(ValueError, match=r"; or pass layout='NWC'$"):
+        jconv.conv1d(np.zeros((1, 32, 3), "float32"), np.zeros((5, 3, 16), "float32"))
+    with pytest.raises(ValueError, match=r"'NDHWC': kernels are then \(kd, kh, kw, c_in, c_out\)$"):
+        jconv.conv3d(np.zeros((1, 8, 8, 8, 3), "float32"), np.zeros((16, 3, 5, 5, 5), "float32"))
 
 
 def test_errors_come_before_tracing_goes_deeper():

@@ -1,9 +1,11 @@
 """The door in lax's names: the same shapes, dtypes, weak types, errors and values as lax."""
 
+import json
 import re
 
 import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -239,3 +241,154 @@ def test_the_shorter_doors():
         lambda x, w: lax.conv_with_general_padding(x, w, *general),
         *arrays,
     )
+
+
+# -- precision -------------------------------------------------------------------------------------
+
+DEFAULT, HIGH, HIGHEST = ((precision,) * 2 for precision in lax.Precision)
+DOORS = {
+    "conv2d": jconv.conv2d,
+    "conv_transpose2d": jconv.conv_transpose2d,
+    "lax": lambda x, w: jconv.lax.conv(x, w, (1, 1), "SAME"),
+    "accelerate": lambda x, w: lax.conv(x, w, (1, 1), "SAME"),
+    "gradient": jax.grad(lambda x, w: jconv.conv2d(x, w).sum()),
+}
+SQUARE = jnp.ones((1, 4, 6, 6)), jnp.ones((4, 4, 3, 3))
+
+
+def precisions(fn):
+    return {row.spec.precision for row in jconv.explain(fn, *SQUARE)}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("highest", HIGHEST), ("tensorfloat32", HIGH), ("bfloat16", DEFAULT), ("F32_F32_F32", DEFAULT)],
+)
+def test_jaxs_default_precision_is_read_when_traced(door, name, expected):
+    """As lax reads it: around a jitted function or inside one, and by no cache mixed up with another."""
+    call = DOORS[door]
+
+    def inside(x, w):
+        with jax.default_matmul_precision(name):
+            return call(x, w)
+
+    assert precisions(call) == {None}
+    with jax.default_matmul_precision(name):
+        assert precisions(call) == precisions(jax.jit(call)) == {expected}
+    assert precisions(inside) == precisions(jax.jit(inside)) == {expected}
+    assert precisions(call) == {None}
+
+
+def test_what_is_asked_for_by_argument_goes_before_the_default():
+    with jax.default_matmul_precision("highest"):
+        assert precisions(lambda x, w: jconv.conv2d(x, w, precision="high")) == {HIGH}
+        assert precisions(lambda x, w: jconv.lax.conv(x, w, (1, 1), "SAME", precision="high")) == {HIGH}
+
+
+def test_auto_mixes_no_values_where_highest_is_the_default():
+    x, w = jnp.ones((1, 256, 56, 56)), jnp.ones((256, 256, 3, 3))
+    assert not jconv.choose(x, w, padding=1, platform="cpu").algorithm.exact
+    with jax.default_matmul_precision("highest"):
+        assert jconv.choose(x, w, padding=1, platform="cpu").algorithm.exact
+
+
+PRESETS = ["BF16_BF16_F32_X3", "F32_F32_F32", lax.DotAlgorithmPreset.F32_F32_F32,
+           lax.DotAlgorithm(np.float32, np.float32, np.float32)]  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: str(preset)[:20])
+def test_presets_for_dot_products_say_nothing_about_convolutions(preset):
+    """lax takes them, and compiles every convolution that has one at precision DEFAULT."""
+    for conv in (lax.conv, jconv.accelerate(lax.conv), jconv.lax.conv):
+        call = lambda x, w, conv=conv: conv(x, w, (1, 1), "SAME", precision=preset)  # noqa: E731
+        np.testing.assert_array_equal(jax.jit(call)(*SQUARE), lax.conv(*SQUARE, (1, 1), "SAME"))
+        assert "HIGH" not in jax.jit(call).lower(*SQUARE).as_text()
+    assert precisions(call) == {DEFAULT}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16", "complex64"])
+@pytest.mark.parametrize("door", ["conv2d", "lax", "accelerate"])
+def test_a_preset_around_suits_every_dtype(door, dtype):
+    x, w = (array.astype(dtype) for array in SQUARE)
+    expected = DOORS[door](x, w)
+    with jax.default_matmul_precision("BF16_BF16_F32_X3"):
+        found = jconv.accelerate(DOORS[door])(x, w)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+
+# -- arguments of every make -----------------------------------------------------------------------
+
+
+def spec_of(**knobs):
+    call = lambda x, w: jconv.conv_general_dilated(x, w, **knobs)  # noqa: E731
+    return next(iter(jconv.explain(call, *SQUARE))).spec
+
+
+def test_a_spec_holds_ints_of_pythons_own():
+    """Or its name in the file of tuned algorithms, and what `explain` prints, would be another."""
+    one, two = np.int64(1), np.int64(2)
+    found = spec_of(window_strides=(two, one), padding=((one, two), (1, one)), lhs_dilation=(one, one),
+                    rhs_dilation=(one, two), feature_group_count=two // 2, batch_group_count=one)  # fmt: skip
+    expected = spec_of(window_strides=(2, 1), padding=((1, 2), (1, 1)), rhs_dilation=(1, 2))
+    assert repr(found) == repr(expected)
+    assert json.dumps(vars(found)) == json.dumps(vars(expected))
+
+
+@pytest.mark.parametrize("knob", ["padding", "rhs_dilation", "lhs_dilation"])
+def test_a_right_call_does_not_let_its_equal_but_wrong_twin_in(knob):
+    right, wrong = ([(1, 1), (1, 1)], [(1.0, 1), (1, 1)]) if knob == "padding" else ((2, 1), (2.0, 1))
+    plain = dict(window_strides=(1, 1), padding=[(1, 1), (1, 1)])
+    for _ in range(2):
+        with pytest.raises((TypeError, ValueError), match=r"integer|pairs"):
+            jconv.conv_general_dilated(*SQUARE, **plain | {knob: wrong})
+        jconv.conv_general_dilated(*SQUARE, **plain | {knob: right})
+
+
+MAKES = {  # functions, for an iterator is used up by one call
+    "zip": lambda: dict(window_strides=(2, 1), padding=zip((1, 0), (1, 2), strict=True)),
+    "generators": lambda: dict(window_strides=(s for s in (2, 1)), padding=((lo, 1) for lo in (0, 1))),
+    "range": lambda: dict(window_strides=range(1, 3), padding="SAME"),
+    "numpy": lambda: dict(window_strides=np.array([2, 1]), padding=np.array([[1, 1], [0, 2]])),
+    "jax": lambda: dict(window_strides=(2, 1), padding=jnp.array([[1, 1], [0, 2]])),
+}
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_sequences_of_every_make(make):
+    expected = lax.conv_general_dilated(*SQUARE, **MAKES[make]())
+    np.testing.assert_array_equal(jconv.conv_general_dilated(*SQUARE, **MAKES[make]()), expected)
+
+
+@pytest.mark.parametrize("make", [tuple, np.array, iter])
+def test_sequences_of_every_make_transposed(make):
+    x, w = jnp.ones((1, 4, 5, 2)), jnp.ones((3, 3, 2, 5))
+    expected = lax.conv_transpose(x, w, (2, 1), ((1, 1), (0, 2)), (1, 2))
+    found = jconv.lax.conv_transpose(x, w, make([2, 1]), make([(1, 1), (0, 2)]), make([1, 2]))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["lhs_dilation", "rhs_dilation"])
+@pytest.mark.parametrize("padding", ["SAME", ((1, 1), (1, 1))], ids=str)
+def test_a_dilation_per_dimension(name, padding):
+    for wrong in ((1,), (1, 1, 1), ()):
+        message = re.escape(f"`{name}`={wrong!r} must be 2 ints, one per spatial dimension")
+        with pytest.raises(ValueError, match=message):
+            jconv.conv_general_dilated(*SQUARE, (1, 1), padding, **{name: wrong})
+    with pytest.raises(TypeError, match=f"`{name}`=2 must be 2 ints"):
+        jconv.conv_general_dilated(*SQUARE, (1, 1), padding, **{name: 2})
+
+
+def test_patches_larger_than_the_input():
+    arguments = jnp.ones((1, 1, 4)), (9,), (2,), "VALID"
+    expected = lax.conv_general_dilated_patches(*arguments)
+    found = jconv.lax.conv_general_dilated_patches(*arguments)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype) == ((1, 9, 0), jnp.float32)
+
+
+def test_same_padding_of_a_size_not_known_yet():
+    (h,) = jax.export.symbolic_shape("h", constraints=["h >= 3"])
+    of = jax.ShapeDtypeStruct((1, 4, h, 6), jnp.float32)
+    conv = jax.jit(lambda x: jconv.lax.conv(x, SQUARE[1], (2, 2), "SAME"))
+    found = jax.export.export(conv)(of).call(SQUARE[0])
+    np.testing.assert_array_equal(found, lax.conv(*SQUARE, (2, 2), "SAME"))
