@@ -1,8 +1,11 @@
 """accelerate, explain and install: programs keep their meaning, and no convolution is left to lax."""
 
+import dataclasses
 import functools
+import importlib
 import json
 import threading
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ import pytest
 from jax import lax
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import PartitionSpec
+from oracles import convolutions
 
 from jconv.accelerate import accelerate, explain, install, installed, uninstall
 from jconv.tolerance import tolerance
@@ -169,6 +173,30 @@ def test_values_and_gradients_through(name, x, v):
     assert_close(jax.jit(outside)(x, v), wanted)
     if name in ("scan", "policy", "custom_vjp", "custom_jvp"):
         assert_close(jax.jit(inside)(x, v), wanted)
+
+
+@pytest.mark.parametrize("name", ["dots_saveable", "everything_saveable", "nothing_saveable"])
+def test_a_checkpoint_policy_keeps_what_it_kept(name, x, v):
+    """dots_saveable asks for lax's primitive by identity: two convolutions, their results kept."""
+    policy = getattr(jax.checkpoint_policies, name)
+    twice = jax.checkpoint(lambda x, v: jnp.sin(same(jnp.sin(same(x, v)), v)), policy=policy)
+    plain = jax.grad(loss_of(twice), (0, 1))
+    fast = jax.grad(loss_of(accelerate(twice)), (0, 1))
+    assert calls(fast, x, v) == (0, calls(plain, x, v)[0])
+    assert_close(jax.jit(fast)(x, v), jax.jit(plain)(x, v))
+
+
+def test_a_checkpoint_policy_that_reads_the_parameters(x, v):
+    seen = []
+
+    def policy(primitive, *avals, **params):
+        if primitive is lax.conv_general_dilated_p:
+            seen.append((params["window_strides"], params["feature_group_count"], len(avals)))
+        return primitive is lax.conv_general_dilated_p
+
+    jax.grad(loss_of(accelerate(jax.checkpoint(conv, policy=policy))))(x, normal(1, 6, 2, 3, 3))
+    assert seen
+    assert set(seen) == {((2, 2), 2, 2)}
 
 
 def test_while(x, v):
@@ -340,6 +368,150 @@ def test_unhashable_static_arguments_work(x, v):
     assert_close(accelerate(lambda x, v, o: same(x, v))(x, v, Options()), same(x, v))
 
 
+class Plain:
+    """An object as most are: no pytree, equal to itself whatever its attributes are."""
+
+    def __init__(self, w):
+        self.w = w
+
+    def forward(self, x, scale=1):
+        return same(x, self.w) * scale
+
+    __call__ = forward
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    held: object = None
+
+
+def of_partial(model):
+    return accelerate(functools.partial(model.forward, scale=2))
+
+
+def inside_a_tuple(model):
+    return lambda x: accelerate(lambda held, x: held[1].forward(x))(("model", model), x)
+
+
+CALLS_OF_A_PLAIN_OBJECT = {
+    "method": lambda model: accelerate(model.forward),
+    "object": accelerate,
+    "partial": of_partial,
+    "partial of the object": lambda model: accelerate(functools.partial(model, scale=2)),
+    "argument": lambda model: functools.partial(accelerate(lambda m, x: m.forward(x)), model),
+    "method as argument": lambda model: functools.partial(accelerate(lambda f, x: f(x)), model.forward),
+    "partial as argument": lambda model: functools.partial(
+        accelerate(lambda f, x: f(x)), functools.partial(model.forward, scale=3)
+    ),
+    "in a frozen dataclass": lambda model: functools.partial(
+        accelerate(lambda config, x: config.held.forward(x)), Config(model)
+    ),
+    "method of a container": lambda model: functools.partial(
+        accelerate(lambda get, x: same(x, get("w"))), vars(model).get
+    ),
+}
+
+
+@pytest.mark.parametrize("way", CALLS_OF_A_PLAIN_OBJECT)
+def test_a_change_of_a_plain_object_is_seen(way, x, v):
+    model = Plain(v)
+    fast = CALLS_OF_A_PLAIN_OBJECT[way](model)
+    before = np.asarray(fast(x))
+    model.w = jnp.zeros_like(v)
+    without, scale = np.asarray(fast(x)), way.count("partial") + 1 + way.count("partial as")
+    model.w = v
+    assert_close(without, x * jnp.float32(scale))
+    assert_close(before, same(x, v) * jnp.float32(scale))
+    assert_close(fast(x), before)
+
+
+def test_what_cannot_change_is_traced_once(x, v):
+    traces = []
+
+    def fn(x, v, static):
+        traces.append(static)
+        return same(x, v)
+
+    jitted, cached = jax.jit(jnp.sin), functools.lru_cache(normal)
+    make = (
+        lambda: "text", lambda: 2, lambda: 2.5, lambda: float("nan"), lambda: 1j, lambda: b"b",
+        lambda: jnp.sin, lambda: jitted, lambda: cached, lambda: jax.nn.relu, lambda: np.add, lambda: np,
+        lambda: Plain, lambda: jnp.float32, lambda: np.dtype("int8"), lambda: lax.Precision.HIGHEST,
+        lambda: jax.devices()[0], lambda: jax.sharding.PartitionSpec("a"), lambda: slice,
+        lambda: Config((1, "a", jnp.sin)), lambda: frozenset({1, 2.0}), lambda: int.from_bytes,
+        lambda: functools.partial(jax.nn.gelu, approximate=False), lambda: "a-b".split,
+    )  # fmt: skip
+    for value in make:
+        traces.clear()
+        fast = accelerate(fn)
+        for _ in range(3):
+            fast(x, v, value())
+        assert len(traces) == 1, value()
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, Config, lambda s: Config((s,)), lambda s: functools.partial(int, s)]
+)
+def test_the_sign_of_zero_and_the_type_of_a_number_are_part_of_the_kind(wrap):
+    def unwrap(static):
+        if isinstance(static, (int, float, complex)):
+            return static
+        if isinstance(static, Config):
+            return unwrap(static.held)
+        return unwrap(static[0] if isinstance(static, tuple) else static.args[0])
+
+    def fn(static, x):
+        number = unwrap(static)
+        return jnp.copysign(1.0, np.real(number)) * x, number
+
+    fast, one = accelerate(fn), jnp.ones(1)
+    for number in (0.0, -0.0, 1, True, 1.0, 0j, complex(-0.0, 0), 0, False):
+        got, back = fast(wrap(number), one)
+        assert float(got[0]) == np.copysign(1.0, np.real(number))
+        assert repr(back) == repr(number)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Flax
+@pytest.mark.parametrize("kind", ["linen", "nnx", "nnx.jit", "nnx method", "eqx", "eqx method"])
+def test_objects_of_libraries_are_traced_once_for_each_static_value(kind):
+    linen, nnx = pytest.importorskip("flax.linen"), pytest.importorskip("flax.nnx")
+    eqx = pytest.importorskip("equinox")
+    traces, x = [], normal(0, 4, 5, 4)
+
+    def fn(model, scale, *args):
+        traces.append(scale)
+        return jnp.copysign(1.0, scale) * model(*args)
+
+    layer, net = linen.Conv(4, (3, 3)), nnx.Conv(4, 4, (3, 3), rngs=nnx.Rngs(0))
+    module = eqx.nn.Conv2d(4, 4, 3, key=jax.random.key(0))
+    model, *args = {
+        "linen": lambda: (layer.apply, layer.init(jax.random.key(0), x), x),
+        "nnx": lambda: (net, x),
+        "nnx method": lambda: (type("Net", (nnx.Conv,), {"scaled": fn})(4, 4, (3, 3), rngs=nnx.Rngs(0)), x),
+        "nnx.jit": lambda: (nnx.jit(lambda net, x: net(x)), net, x),
+        "eqx": lambda: (module, x),
+        "eqx method": lambda: (
+            type("Net", (eqx.nn.Conv2d,), {"scaled": fn})(4, 4, 3, key=jax.random.key(0)),
+            x,
+        ),
+    }[kind]()
+    fast = accelerate(model.scaled if "method" in kind else functools.partial(fn, model))
+    plain = model(*args)
+    for scale in (0.0, -0.0, 0.0, -0.0):
+        assert_close(fast(scale, *args), jnp.copysign(1.0, scale) * plain)
+    assert list(map(str, traces)) == ["0.0", "-0.0"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of Flax
+def test_a_change_of_a_plain_object_beside_an_nnx_module_is_seen(x, v):
+    nnx = pytest.importorskip("flax.nnx")
+    net, model = nnx.Linear(7, 7, rngs=nnx.Rngs(0)), Plain(v)
+    fast = accelerate(lambda net, model, x: model.forward(net(x)))
+    fast(net, model, x)
+    model.w = jnp.zeros_like(v)
+    assert_close(fast(net, model, x), net(x))
+
+
 def test_donation(x, v):
     jitted = jax.jit(same, donate_argnums=0)
     for fast in (accelerate(jitted), jax.jit(accelerate(same), donate_argnums=0)):
@@ -384,6 +556,14 @@ def test_callable_objects_and_methods_give_their_arrays_as_arguments(x, v):
     fast(x)
     module.v = 2 * v  # an argument, not a constant
     assert_close(fast(x), same(x, 2 * v))
+
+
+def test_results_of_numpy_are_arrays_of_jax(x):
+    fn = lambda x: (np.arange(3), np.float32(2), jnp.float32(3), x)  # noqa: E731
+    for got, wanted in zip(accelerate(fn)(x), jax.jit(fn)(x), strict=True):
+        assert type(got) is type(wanted)
+        assert (got.dtype, got.weak_type) == (wanted.dtype, wanted.weak_type)
+        np.testing.assert_array_equal(got, wanted)
 
 
 def test_partial(x, v):
@@ -514,3 +694,44 @@ def test_install_holds_for_every_thread(x, v):
     thread.start()
     thread.join()
     assert seen == [(0, 1)]
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_failure_while_installed_is_said_once(x, v, monkeypatch):
+    def fails(*_, **__):
+        raise KeyError("a plain bug")
+
+    module = importlib.import_module("jconv.accelerate.install")  # the package has a function of that name
+    monkeypatch.setattr(module, "conv_general_dilated", fails)
+    module._warn.cache_clear()
+    plain = same(x, v)
+    with installed(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert_close(same(x, v), plain)
+        assert_close(same(x[:1], v), plain[:1])
+    (warning,) = caught
+    assert warning.category is RuntimeWarning
+    assert "KeyError: 'a plain bug'" in str(warning.message)
+    module._warn.cache_clear()
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_refusal_while_installed_is_not_worth_a_word(x, v, monkeypatch):
+    def refuses(*_, **__):
+        raise NotImplementedError("no such thing here")
+
+    module = importlib.import_module("jconv.accelerate.install")
+    monkeypatch.setattr(module, "conv_general_dilated", refuses)
+    with installed(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert calls(same, x, v) == (1, 0)
+
+
+def test_a_precision_recorded_outside_stands():
+    """lax keeps what it recorded; the place where it is rewritten has no say."""
+    x, w = jnp.ones((1, 2, 5, 5)), jnp.ones((3, 2, 3, 3))
+    traced = jax.make_jaxpr(lambda x, w: jax.lax.conv(x, w, (1, 1), "SAME"))(x, w)
+    with jax.default_matmul_precision("highest"):
+        program = jax.make_jaxpr(accelerate(jax.extend.core.jaxpr_as_fun(traced)))(x, w)
+    specs = [spec for _, spec in convolutions(jax.extend.core.jaxpr_as_fun(program), x, w)]
+    assert [spec.precision for spec in specs] == [None]

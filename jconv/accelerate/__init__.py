@@ -8,8 +8,10 @@ gradient rules, vmap.  So the way is short:
 
     takeover.py     one equation: what replaces it, or the reason why it stays
     rewrite.py      a whole jaxpr, and the jaxprs inside its equations
+    policies.py     what a checkpoint keeps, decided by primitive, is still decided so
     rules.py        functions with derivatives of their own (custom_jvp, custom_vjp) keep them
     wrap.py         a function with pytrees and static arguments, traced once per kind of arguments
+    static.py       what is not an array, and when a trace may be used again
     stateful.py     Flax nnx objects, which remember what happened inside
     table.py        what was found and what became of it
     install.py      the same replacement wherever the process traces a convolution

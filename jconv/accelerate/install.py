@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import warnings
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 import jax
+from jax.extend.core import InconclusiveDimensionOperation
 
+from jconv import explicit
 from jconv.accelerate.takeover import LAX
 from jconv.lax import conv_general_dilated
 
@@ -20,8 +23,10 @@ def install() -> None:
 
     What it changes: the `bind` of JAX's primitive `conv_general_dilated`, through which all of JAX, and
     so every library on it, asks for a convolution.  While installed it asks jconv.  As with `accelerate`
-    what jconv cannot trace goes to lax.  Compiled functions would go on with what they were compiled
-    to, so JAX's caches are cleared (`jax.clear_caches`): everything is traced and compiled once more.
+    what jconv refuses goes to lax; so does what it fails at, with a warning.  Compiled functions would go
+    on with what they were compiled to, so JAX's caches are cleared (`jax.clear_caches`): everything is
+    traced and compiled once more.  A policy of `jax.checkpoint` that looks for lax's primitive does not
+    find it and has convolutions computed again; with `accelerate` around the checkpoint it does.
 
     What it does not change: jaxprs traced before and kept (`jax.export`, `jax.make_jaxpr`, ahead-of-time
     compiled functions), other processes, and functions of your own that hold on to results.  A second
@@ -82,9 +87,31 @@ def _bind(lhs: Any, rhs: Any, **params: Any) -> Any:
     if _asked_by_jconv():
         return lax_bind(lhs, rhs, **params)
     try:
-        return conv_general_dilated(lhs, rhs, **params)
-    except Exception:  # whatever it is, lax can still do it or has the better message
-        return lax_bind(lhs, rhs, **params)
+        with jax.default_matmul_precision(None):  # lax has asked for the default already
+            return conv_general_dilated(lhs, rhs, **params)
+    except Exception as error:
+        result = lax_bind(lhs, rhs, **params)  # where lax refuses, too, its message is the one to see
+        if not _is_refusal(error, lhs, rhs):
+            _warn(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        return result
+
+
+def _is_refusal(error: Exception, lhs: Any, rhs: Any) -> bool:
+    """Whether jconv means it: what it does not do, sizes not known, shardings that it cannot keep."""
+    typed = explicit.is_explicit(jax.typeof(lhs), jax.typeof(rhs))
+    refusals = (NotImplementedError, InconclusiveDimensionOperation, *([ValueError] if typed else []))
+    return isinstance(error, refusals)
+
+
+@functools.cache
+def _warn(failure: str) -> None:
+    """Once for each way to fail."""
+    warnings.warn(
+        f"jconv failed at a convolution that lax computed ({failure}); the results are right, but this is"
+        " an error in jconv: please report it",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _asked_by_jconv() -> bool:

@@ -16,6 +16,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from jconv.accelerate import rules
+from jconv.accelerate.policies import InLaxTerms
 from jconv.accelerate.takeover import as_one_equation, is_convolution, take_over
 
 # Primitives that mean nothing but "run these programs": bodies can be replaced by equal bodies.
@@ -63,6 +64,8 @@ def _rewrite_eqn(eqn: JaxprEqn) -> JaxprEqn:
             return eqn
     params = {name: _rewrite_param(value) for name, value in eqn.params.items()}
     changed = any(params[name] is not eqn.params[name] for name in params)
+    if changed and params.get("policy") is not None:  # of a checkpoint
+        params["policy"] = InLaxTerms(params["policy"])
     return eqn.replace(params=params) if changed else eqn
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from jconv.accelerate.static import is_array
+
 
 def run(call: Callable[..., Any], fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """`call(fn, args, kwargs)`, with the state of nnx objects carried around it."""
@@ -20,26 +22,43 @@ def run(call: Callable[..., Any], fn: Callable[..., Any], args: Any, kwargs: Any
     if pure is fn:
         return call(fn, args, kwargs)
     out, after = call(pure, state, {})
-    sys.modules["flax.nnx"].update((fn, args, kwargs), after)
+    nnx = sys.modules["flax.nnx"]
+    nnx.update(_apart(nnx, (fn, args, kwargs))[0], after)
     return out
 
 
 def without_state(fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], Any, Any]:
     """A call with the same effect on arrays alone, which also returns the state afterwards."""
     nnx = sys.modules.get("flax.nnx")
-    if nnx is None or not _holds_objects(nnx, (fn, args, kwargs)):
+    if nnx is None:
         return fn, args, kwargs
-    return _pure, nnx.split((fn, args, kwargs), nnx.Variable, ...), {}
+    nodes, static, tree = _apart(nnx, (fn, args, kwargs))
+    if not any(isinstance(node, _kinds(nnx)) for node in nodes):
+        return fn, args, kwargs
+    return _pure, (tree, static, *nnx.split(nodes, nnx.Variable, ...)), {}
 
 
-def _pure(graph: Any, variables: Any, rest: Any) -> Any:
+def _pure(tree: Any, static: Any, graph: Any, variables: Any, rest: Any) -> Any:
     nnx = sys.modules["flax.nnx"]
-    fn, args, kwargs = nnx.merge(graph, variables, rest)
+    nodes = nnx.merge(graph, variables, rest)
+    leaves = [value if node is None else node for node, value in zip(nodes, static, strict=True)]
+    fn, args, kwargs = jax.tree.unflatten(tree, leaves)
     out = fn(*args, **kwargs)
-    return out, nnx.state((fn, args, kwargs), nnx.Variable)
+    return out, nnx.state(nodes, nnx.Variable)
 
 
-def _holds_objects(nnx: Any, tree: Any) -> bool:
-    kinds = (getattr(nnx, "Pytree", None) or nnx.Object, nnx.Variable)
-    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kinds))
-    return any(isinstance(node, kinds) for node in nodes)
+def _apart(nnx: Any, tree: Any) -> tuple[list[Any], list[Any], Any]:
+    """nnx objects and arrays, the other leaves, and the structure; None where a leaf is in the other list.
+
+    nnx is not shown the others: it would take them for equal whenever `==` does.
+    """
+    objects = _kinds(nnx)
+    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: isinstance(node, objects))
+    traced = [isinstance(leaf, objects) or is_array(leaf) for leaf in leaves]
+    nodes = [leaf if is_node else None for leaf, is_node in zip(leaves, traced, strict=True)]
+    static = [None if is_node else leaf for leaf, is_node in zip(leaves, traced, strict=True)]
+    return nodes, static, structure
+
+
+def _kinds(nnx: Any) -> tuple[type, ...]:
+    return getattr(nnx, "Pytree", None) or nnx.Object, nnx.Variable

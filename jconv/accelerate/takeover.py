@@ -40,7 +40,8 @@ def _door(params: Any) -> Callable[..., jax.Array]:
     """The same function for the same parameters: equal convolutions are traced and compiled once."""
 
     def jconv(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        return conv_general_dilated(lhs, rhs, **dict(params))
+        with jax.default_matmul_precision(None):  # what lax recorded stands, wherever it is rewritten
+            return conv_general_dilated(lhs, rhs, **dict(params))
 
     return jax.jit(jconv)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
 from jconv.accelerate import stateful
 from jconv.accelerate.rewrite import rewritten
+from jconv.accelerate.static import Static, is_array, opened, value_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 KEPT = 256  # kinds of arguments remembered per function
@@ -29,12 +29,20 @@ def accelerate(fn: F) -> F:
     Python's side effects happen once and values of arrays cannot decide about Python's control flow.
     Unlike it, it compiles nothing (wrap it in `jax.jit`, or pass it what is jitted), and what is not an
     array is static: numbers, strings, functions and None reach `fn` as they are, in any place, and are
-    part of the kind.  A Python number that changes at every call is better passed as an array.
+    part of the kind.  A Python number that changes at every call is better passed as an array.  An object
+    that is neither a pytree nor defines `==` and `hash` may have changed since the last call without a
+    sign of it: with one as an argument or as the object of a method, every call traces anew, which is
+    right but slow.
+
+    A policy of `jax.checkpoint` inside `fn` is asked about jconv's convolutions as about lax's.  One around
+    the accelerated function (`jax.checkpoint(accelerate(fn), policy=dots_saveable)`) is not: it meets
+    primitives it does not know and has them computed again.  Put the checkpoint inside.
 
     Args:
       fn: a function, a jitted function, a module (Flax nnx, Equinox) or a bound method of one.
-        Arrays held by a module or by the object of a method are arguments; what an ordinary function
-        closes over is a constant.  Changes to Flax nnx objects among the arguments reach the caller.
+        Arrays held by a module that is a pytree, be it `fn` or the object of a method, are arguments; what
+        an ordinary function closes over is a constant.  Changes to Flax nnx objects among the arguments
+        reach the caller.
 
     Returns:
       A function of the same arguments and results.
@@ -53,21 +61,13 @@ def accelerate(fn: F) -> F:
     """
     if not callable(fn):
         raise TypeError(f"`fn` must be callable, got {type(fn).__name__}; pass the function, not its result.")
-    function: Callable[..., Any] = fn
-    if isinstance(fn, functools.partial):  # its arrays are arguments, too
-        function = jax.tree_util.Partial(fn.func, *fn.args, **fn.keywords)
     call = _remembering()
 
-    @functools.wraps(function, updated=())
+    @functools.wraps(fn, updated=())
     def accelerated(*args: Any, **kwargs: Any) -> Any:
-        return stateful.run(call, _unbound(function), args, kwargs)
+        return stateful.run(call, opened(fn), args, kwargs)
 
     return accelerated  # type: ignore[return-value]
-
-
-def _unbound(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """A bound method as a pytree, so that the arrays of its object are seen."""
-    return jax.tree_util.Partial(fn.__func__, fn.__self__) if inspect.ismethod(fn) else fn
 
 
 class Program(NamedTuple):
@@ -96,16 +96,21 @@ def _remembering() -> Callable[..., Any]:
     def trace(tree: Any, static: Any) -> Callable[..., Any]:
         try:
             return cached(tree, static)
-        except TypeError:  # unhashable: traced anew each time
+        except TypeError:  # a value without a key: traced anew each time
             return _tracer(tree, static)
 
     def run(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         jaxpr, arrays, result = program(fn, args, kwargs, trace)
-        leaves = jaxpr_as_fun(rewritten(jaxpr))(*arrays)
+        leaves = [_as_array(leaf) for leaf in jaxpr_as_fun(rewritten(jaxpr))(*arrays)]
         out = jax.tree.unflatten(jax.tree.structure(result), leaves)
-        return jax.tree.map(_value, out, is_leaf=lambda node: isinstance(node, Static))
+        return jax.tree.map(value_of, out, is_leaf=lambda node: isinstance(node, Static))
 
     return run
+
+
+def _as_array(leaf: Any) -> jax.Array:
+    """What a function makes with NumPy alone comes out of a jaxpr in a type that is private to JAX."""
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
 
 
 def _tracer(tree: Any, static: Any) -> Callable[..., Any]:
@@ -118,38 +123,3 @@ def _tracer(tree: Any, static: Any) -> Callable[..., Any]:
         return jax.tree.map(lambda leaf: leaf if is_array(leaf) else Static(leaf), fn(*args, **kwargs))
 
     return jax.make_jaxpr(flat, return_shape=True)
-
-
-@jax.tree_util.register_pytree_node_class
-class Static:
-    """A value that travels with the structure of a pytree instead of among its arrays."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def tree_flatten(self) -> tuple[tuple[()], Static]:
-        """No children."""
-        return (), self
-
-    @classmethod
-    def tree_unflatten(cls, static: Static, _: Any) -> Static:
-        """Itself."""
-        return static
-
-    def __eq__(self, other: object) -> bool:
-        mine, its = self.value, getattr(other, "value", None)
-        return type(mine) is type(its) and (mine is its or bool(mine == its))  # 1 == True == 1.0
-
-    def __hash__(self) -> int:
-        return hash(self.value)
-
-
-def _value(leaf: Any) -> Any:
-    return leaf.value if isinstance(leaf, Static) else leaf
-
-
-def is_array(leaf: Any) -> bool:
-    """True of whatever JAX traces; Python's numbers are static."""
-    if isinstance(leaf, (np.ndarray, np.generic)):
-        return leaf.dtype.kind not in "OSUM"
-    return isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)) or hasattr(leaf, "__jax_array__")
