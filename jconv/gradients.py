@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +15,11 @@ from jconv.algorithm import Algorithm
 from jconv.arguments import IntOrInts, Padding
 from jconv.derivatives import convolve
 from jconv.problem import Problem, hashable, understand
+from jconv.spec import Ints
 
 
 def grad_input(
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | ArrayLike,
     w: ArrayLike,
     g: ArrayLike,
     *,
@@ -32,8 +34,8 @@ def grad_input(
     """Gradient of a convolution with respect to its input.
 
     Args:
-      input_shape: shape of the input, in the layout's order; it cannot be told from `g` when the
-        stride is not 1.
+      input_shape: shape of the input, in the layout's order, ints or an array of them; it cannot be
+        told from `g` when the stride is not 1.
       w: the kernel of the convolution.
       g: gradient of the output, shaped like the output.
       stride, padding, dilation, groups, layout, algorithm, precision: as in `conv2d`, for any
@@ -53,15 +55,16 @@ def grad_input(
     arguments.same_dtype(w=w, g=g)
     knobs = hashable(dict(stride=stride, padding=padding, dilation=dilation, groups=groups,
                           layout=layout, algorithm=algorithm, precision=precision) | _PLAIN)  # fmt: skip
-    shape = arguments.shape("input_shape", input_shape)
-    problem = understand(w.ndim - 2, "grad_input", shape, w.shape, g.dtype, knobs)
+    shape = _shape("input_shape", input_shape)
+    with _named(x="input_shape"):
+        problem = understand(w.ndim - 2, "grad_input", shape, w.shape, g.dtype, knobs)
     _check_g(problem, g)
     return _grad_input(problem, w, g)
 
 
 def grad_kernel(
     x: ArrayLike,
-    kernel_shape: Sequence[int],
+    kernel_shape: Sequence[int] | ArrayLike,
     g: ArrayLike,
     *,
     stride: IntOrInts = 1,
@@ -76,7 +79,7 @@ def grad_kernel(
 
     Args:
       x: the input of the convolution.
-      kernel_shape: shape of the kernel, in the layout's order.
+      kernel_shape: shape of the kernel, in the layout's order, ints or an array of them.
       g: gradient of the output, shaped like the output.
       stride, padding, dilation, groups, layout, algorithm, precision: as in `conv2d`, for any
         number of spatial dimensions.
@@ -95,13 +98,31 @@ def grad_kernel(
     arguments.same_dtype(x=x, g=g)
     knobs = hashable(dict(stride=stride, padding=padding, dilation=dilation, groups=groups,
                           layout=layout, algorithm=algorithm, precision=precision) | _PLAIN)  # fmt: skip
-    shape = arguments.shape("kernel_shape", kernel_shape)
-    problem = understand(len(shape) - 2, "grad_kernel", x.shape, shape, g.dtype, knobs)
+    shape = _shape("kernel_shape", kernel_shape)
+    with _named(w="kernel_shape"):
+        problem = understand(len(shape) - 2, "grad_kernel", x.shape, shape, g.dtype, knobs)
     _check_g(problem, g)
     return _grad_kernel(problem, x, g)
 
 
 _PLAIN = {"padding_mode": "zeros", "preferred_element_type": None}
+
+
+def _shape(name: str, value: Any) -> Ints:
+    """A tuple of ints, from an array of them too: one whose values are known."""
+    return arguments.shape(name, dict(hashable({name: value}))[name])
+
+
+@contextlib.contextmanager
+def _named(**names: str) -> Iterator[None]:
+    """Say errors about an array of which only the shape was given with the name of that argument."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        for internal, users in names.items():
+            message = message.replace(f"`{internal}`", f"`{users}`")
+        raise ValueError(message) from None
 
 
 def _check_g(problem: Problem, g: jax.Array) -> None:

@@ -82,7 +82,7 @@ def unfold(
     ((27, 36), (1, 27, 36))
     """
     x = arguments.array("x", x)
-    return _unfold(_understand(False, x.shape, None, kernel_size, dilation, padding, stride), x)
+    return _unfold(_understand(False, x.shape, kernel_size, dilation, padding, stride), x)
 
 
 def fold(
@@ -114,7 +114,7 @@ def fold(
     >>> jconv.fold(cols, (4,), (2,))
     Array([[[1., 2., 2., 1.]]], dtype=float32)
     """
-    return _col2im(False, cols, output_size, kernel_size, dilation, padding, stride)
+    return _col2im(False, cols, kernel_size, dilation, padding, stride, output_size)
 
 
 def im2col(
@@ -139,7 +139,7 @@ def im2col(
     processing", 2006.
     """
     x = arguments.array("x", x)
-    return _unfold(_understand(True, x.shape, None, kernel_size, dilation, padding, stride), x)
+    return _unfold(_understand(True, x.shape, kernel_size, dilation, padding, stride), x)
 
 
 def col2im(
@@ -160,12 +160,12 @@ def col2im(
     >>> jconv.col2im(jnp.ones((1, 3, 2)), (4,), (2,)).ravel()
     Array([1., 2., 2., 1.], dtype=float32)
     """
-    return _col2im(True, cols, output_size, kernel_size, dilation, padding, stride)
+    return _col2im(True, cols, kernel_size, dilation, padding, stride, output_size)
 
 
-def _col2im(channels_last: bool, cols: ArrayLike, output_size: IntOrInts, *knobs: Any) -> jax.Array:
+def _col2im(channels_last: bool, cols: ArrayLike, *knobs: Any) -> jax.Array:
     cols = arguments.array("cols", cols)
-    folding = _understand(channels_last, cols.shape, output_size, *knobs)
+    folding = _understand(channels_last, cols.shape, *knobs)
     if cols.shape != folding.columns_shape:
         raise ValueError(
             f"`cols` has shape {cols.shape}, but `output_size`={folding.spec.spatial} has windows "
@@ -177,10 +177,10 @@ def _col2im(channels_last: bool, cols: ArrayLike, output_size: IntOrInts, *knobs
 # -- the arguments ---------------------------------------------------------------------------------
 
 
-def _understand(channels_last: bool, shape: Ints, output_size: Any, *knobs: Any) -> Folding:
-    names = ("output_size", "kernel_size", "dilation", "padding", "stride")
-    given = hashable(dict(zip(names, (output_size, *knobs), strict=True)))
-    return _checked(channels_last, shape, given)
+def _understand(channels_last: bool, shape: Ints, *knobs: Any) -> Folding:
+    """From the shape of an image, or of columns, which come with an `output_size` as the last knob."""
+    names = ("kernel_size", "dilation", "padding", "stride", "output_size")
+    return _checked(channels_last, shape, hashable(dict(zip(names, knobs, strict=False))))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -188,15 +188,15 @@ def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
     given = dict(knobs)
     if isinstance(given["padding"], str):
         raise TypeError(f"`padding`={given['padding']!r} has no meaning here; write ints or (lo, hi) pairs")
-    if given["output_size"] is None:
-        ndim = _ndim_of_image(given["kernel_size"], len(shape))
-        n, c, spatial, batched = _image(shape, ndim, channels_last)
-        kernel = arguments.integers("kernel_size", given["kernel_size"], ndim)
-    else:
+    if "output_size" in given:
         ndim = _ndim_of_columns(given["output_size"], given["kernel_size"])
         spatial = arguments.integers("output_size", given["output_size"], ndim)
         kernel = arguments.integers("kernel_size", given["kernel_size"], ndim)
         n, c, batched = _columns(shape, kernel, channels_last)
+    else:
+        ndim = _ndim_of_image(given["kernel_size"], shape)
+        kernel = arguments.integers("kernel_size", given["kernel_size"], ndim)
+        n, c, spatial, batched = _image(shape, ndim, channels_last)
     strides = arguments.integers("stride", given["stride"], ndim)
     dilation = arguments.integers("dilation", given["dilation"], ndim)
     other = "conv_general_dilated_patches"
@@ -213,14 +213,31 @@ def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
     return Folding(spec, channels_last, batched)
 
 
-def _ndim_of_image(kernel_size: Any, axes: int) -> int:
-    if isinstance(kernel_size, Sequence):
-        return len(kernel_size)
-    return 2 if axes == 3 else axes - 2
+def _ndim_of_image(kernel_size: Any, shape: Ints) -> int:
+    """As many as there are sizes; of one int, as many as the image has axes for."""
+    if (ndim := _count("kernel_size", kernel_size)) is not None:
+        return ndim
+    if len(shape) < 3:
+        arguments.integers("kernel_size", kernel_size, 1)
+        raise ValueError(
+            f"`x` must have at least 3 axes (batch if any, channels, spatial) when `kernel_size` is an int, "
+            f"got shape {shape}; for `x` of (channels, 1 spatial) write `kernel_size`=({kernel_size},)"
+        )
+    return 2 if len(shape) == 3 else len(shape) - 2
 
 
 def _ndim_of_columns(output_size: Any, kernel_size: Any) -> int:
-    return next((len(size) for size in (output_size, kernel_size) if isinstance(size, Sequence)), 2)
+    counts = _count("output_size", output_size), _count("kernel_size", kernel_size)
+    return next((count for count in counts if count is not None), 2)
+
+
+def _count(name: str, sizes: Any) -> int | None:
+    """How many sizes there are; None for a single one, or for what is no size at all."""
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        return None
+    if not sizes:
+        raise ValueError(f"`{name}`={sizes!r} must be an int or one int per spatial dimension")
+    return len(sizes)
 
 
 def _image(shape: Ints, ndim: int, channels_last: bool) -> tuple[int, int, Ints, bool]:

@@ -8,8 +8,7 @@
                 random order, so that a drift of the machine meets all alike; the median counts
     store       the winner, after each convolution: whoever interrupts keeps what was measured
 
-The analogue of cuDNN's benchmark mode, except that it is asked for and that its result is kept.  Near
-ties go to what was chosen before, so that noise does not change programs.
+It is cuDNN's benchmark mode, but asked for and kept.  Near ties go to what was chosen before, not to noise.
 """
 
 from __future__ import annotations
@@ -107,11 +106,10 @@ class Tuned:
     def summary(self) -> str:
         """The sums over one run of the program."""
         timed = [row for row in self.rows if row.before in row.seconds]
-        before = sum(row.count * row.seconds[row.before] for row in timed)
-        after = sum(row.count * row.seconds[row.algorithm] for row in timed)
+        before = 1e3 * sum(row.count * row.seconds[row.before] for row in timed)
+        after = 1e3 * sum(row.count * row.seconds[row.algorithm] for row in timed)
         changed = sum(row.before != row.algorithm for row in self.rows)
-        times = f"{before * 1e3:.3g} ms before, {after * 1e3:.3g} ms now"
-        return f"{len(self)} convolutions, {changed} changed: {times}"
+        return f"{len(self)} convolutions, {changed} changed: {before:.3g} ms before, {after:.3g} ms now"
 
     def __str__(self) -> str:
         lines = [HEADINGS, *(row.cells() for row in self.rows)]
@@ -149,8 +147,7 @@ def tune(
       rounds: how many times each candidate takes its turn.
       within: candidates that are estimated at more than this many times the best are not tried.
       again: also measure what the cache has already.
-      progress: True writes a line to stderr that says how far it is, False nothing; or a function of
-        (done, total, what is next).
+      progress: True tells on stderr how far it is, False nothing; or a function of (done, total, what).
 
     Returns:
       `Tuned`: a row per convolution.
@@ -159,8 +156,7 @@ def tune(
       ValueError, TypeError: an argument is wrong.  RuntimeError: no candidate runs.
 
     >>> import jax, jax.numpy as jnp, jconv
-    >>> from jconv import cache
-    >>> from jconv import tune
+    >>> from jconv import cache, tune
     >>> cache.use(None)  # in memory only
     >>> def layer(x, w):
     ...     return jconv.conv2d(x, w, stride=2)
@@ -171,8 +167,8 @@ def tune(
     """
     if not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"`rounds`={rounds!r} must be an int of at least 1")
-    if not within >= 1:
-        raise ValueError(f"`within`={within!r} must be at least 1")
+    if not isinstance(within, (int, float, np.number)) or not within >= 1:
+        raise ValueError(f"`within`={within!r} must be a number of at least 1")
     found = collect(fn_or_specs, *args)
     tell: Progress = progress if callable(progress) else _line if progress else lambda *what: None
     rows = []
@@ -208,16 +204,19 @@ def collect(fn_or_specs: Any, *args: Any) -> Counter[Problem]:
         return found
     if args:
         raise TypeError("arguments go with a function; specs take none")
-    specs = [fn_or_specs] if isinstance(fn_or_specs, ConvSpec) else fn_or_specs
+    specs = fn_or_specs if isinstance(fn_or_specs, Iterable) else [fn_or_specs]
     return Counter(problem for entry in specs for problem in _problem(entry))
 
 
 def _problem(entry: Any) -> list[Problem]:
     if isinstance(entry, ConvSpec):
-        return [(entry, role) for role in ROLES]
-    if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], ConvSpec) and entry[1] in ROLES:
-        return [entry]
-    raise TypeError(f"`fn_or_specs` must be a function, ConvSpecs or (ConvSpec, role) pairs, got {entry!r}")
+        return [problem for role in ROLES for problem in _problem((entry, role))]
+    spec, role = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
+    if not isinstance(spec, ConvSpec) or role not in ROLES:
+        raise TypeError(f"`fn_or_specs` must be a function, ConvSpecs or (spec, role) pairs, got {entry!r}")
+    if spec.is_empty:
+        raise ValueError(f"`fn_or_specs`: {spec} is empty, nothing to tune; take one that has outputs")
+    return [(spec, role)]
 
 
 def _walk(jaxpr: Any, times: int, found: Counter[Problem]) -> None:

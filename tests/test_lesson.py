@@ -454,6 +454,8 @@ def test_a_page_of_the_readers_own(browser, tmp_path):
         (["--input", ";".join(["1"] * 13)], "at most 12×12"),
         (["--kernel", "sobelx"], "not a known kernel"),
         (["--input", "1 2; 3 4"], "output would be empty"),
+        (["--input", ""], "'' has no numbers; write rows like"),
+        (["--kernel", " ; "], "' ; ' has no numbers; write rows like"),
     ],
 )
 def test_wrong_arguments_leave_no_page(capsys, tmp_path, options, says):
@@ -479,9 +481,30 @@ def test_a_failed_write_leaves_what_was_there(capsys, tmp_path, monkeypatch):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "before")]
 
 
-def test_no_directory(capsys, tmp_path):
-    assert command_line(["explain", "--out", str(tmp_path / "none" / "page.html")]) == 2
-    assert "No such file or directory" in capsys.readouterr().err
+def test_a_place_that_is_no_file_is_refused_before_the_page_is_built(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = {
+        "": "'' must be a file; write 'page.html'",
+        str(tmp_path): f"'{tmp_path}' must be a file; write '{tmp_path / 'page.html'}'",
+        "none/page.html": "'none/page.html' must be a file in a folder that is there, and 'none' is not",
+    }
+    for place, says in places.items():
+        with pytest.raises(SystemExit) as stopped:
+            command_line(["explain", "--out", place])
+        assert stopped.value.code == 2
+        assert says in capsys.readouterr().err
+
+
+def test_a_failed_write_names_the_page_and_not_the_file_beside_it(capsys, tmp_path, monkeypatch):
+    out = tmp_path / "page.html"
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path / ".page.html.abc"))
+
+    monkeypatch.setattr("jconv.lesson.command.build", lambda *_, **__: "page")
+    monkeypatch.setattr("tempfile.mkstemp", refused)
+    assert command_line(["explain", "--out", str(out)]) == 2
+    assert capsys.readouterr().err.endswith(f"error: cannot write {out}: Permission denied\n")
 
 
 def test_data_cannot_end_its_script():

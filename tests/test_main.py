@@ -17,7 +17,7 @@ from jconv import __main__ as command_line
 from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.im2col import IM2COL
-from jconv.bench import check, interrupts, job, ladder, timing
+from jconv.bench import accuracy, check, interrupts, job, ladder, timing
 from jconv.cases import named, tagged
 from jconv.spec import ROLES, ConvSpec
 
@@ -132,6 +132,13 @@ def test_check_covers_every_role_and_oracle():
         (["--quick"], "unrecognized arguments: --quick"),
         (["--algorithm", "magic"], "invalid choice: 'magic'"),
         (["mystery"], "mystery"),
+        (["scaling", "--link", "0"], "--link: must be a finite number above 0, got '0'"),
+        (["scaling", "--link", "-5"], "--link: must be a finite number above 0, got '-5'"),
+        (["scaling", "--tflops", "nan"], "--tflops: must be a finite number above 0, got 'nan'"),
+        (["scaling", "--tflops", "inf"], "--tflops: must be a finite number above 0, got 'inf'"),
+        (["scaling", "--images", "-1"], "--images: must be a whole number of at least 1, got '-1'"),
+        (["scaling", "--per-device", "0"], "--per-device: must be a whole number of at least 1, got '0'"),
+        (["tune", "--rounds", "0"], "--rounds: must be a whole number of at least 1, got '0'"),
     ],
 )
 def test_wrong_usage_gives_2(arguments, message, capsys):
@@ -139,6 +146,16 @@ def test_wrong_usage_gives_2(arguments, message, capsys):
         command_line.main(arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "why"), [("no/such/folder/a", "No such file or directory"), (".", "Is a directory")]
+)
+@pytest.mark.parametrize("option", ["--markdown", "--csv"])
+def test_accuracy_finds_out_before_it_measures(option, path, why, capsys, monkeypatch):
+    monkeypatch.setattr(accuracy, "sweep", lambda *_: pytest.fail("it measured"))
+    assert command_line.main(["accuracy", option, path]) == 2
+    assert f"cannot write '{path}': {why}; name a file in a folder that is there" in capsys.readouterr().err
 
 
 def test_help_tells_the_options_and_the_exit_status(capsys):

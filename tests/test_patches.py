@@ -184,3 +184,87 @@ def test_a_convolution_is_im2col_and_a_matrix_product():
     rows = jconv.im2col(x, (2, 3), stride=(2, 1), padding=(1, 0))
     expected = jconv.conv2d(x, w, stride=(2, 1), padding=(1, 0), layout="NHWC", algorithm="xla")
     np.testing.assert_array_equal((rows @ w.reshape(-1, 4)).reshape(expected.shape), expected)
+
+
+# -- wrong arguments ---------------------------------------------------------------------------------
+
+IMAGE = jnp.ones((1, 4, 6, 6))
+NEEDS = r"`x` must have at least 3 axes \(batch if any, channels, spatial\) when `kernel_size` is an int, got"
+WRONG_IMAGES = {
+    "two axes": (ValueError, jnp.ones((6, 6)), 99, rf"{NEEDS} shape \(6, 6\); .*`kernel_size`=\(99,\)"),
+    "one axis": (ValueError, jnp.ones(6), 2, rf"{NEEDS} shape \(6,\)"),
+    "no axis": (ValueError, jnp.ones(()), 2, rf"{NEEDS} shape \(\)"),
+    "one axis, two sizes": (ValueError, jnp.ones(6), (2, 2), "`x` must have 3 or 4 axes"),
+    "a string": (TypeError, IMAGE, "3", "`kernel_size` must be an int or 2 ints, .* got '3'"),
+    "None": (TypeError, IMAGE, None, "`kernel_size` must be an int or 2 ints, .* got None"),
+    "no sizes": (ValueError, IMAGE, (), r"`kernel_size`=\(\) must be an int or one int per spatial"),
+}
+
+
+@pytest.mark.parametrize("unfold", [jconv.unfold, jconv.im2col])
+@pytest.mark.parametrize("name", WRONG_IMAGES)
+def test_an_image_that_does_not_go_with_its_windows(name, unfold):
+    error, x, kernel_size, message = WRONG_IMAGES[name]
+    with pytest.raises(error, match=message):
+        unfold(x, kernel_size)
+
+
+@pytest.mark.parametrize("fold", [jconv.fold, jconv.col2im])
+@pytest.mark.parametrize(
+    ("output_size", "kernel_size", "message"),
+    [
+        (None, 3, "`output_size` must be an int or 2 ints, .* got None"),
+        ("66", 3, "`output_size` must be an int or 2 ints, .* got '66'"),
+        ((), 3, r"`output_size`=\(\) must be an int or one int"),
+        (6, "3", "`kernel_size` must be an int or 2 ints, .* got '3'"),
+    ],
+)
+def test_columns_that_no_image_is_named_for(fold, output_size, kernel_size, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        fold(jnp.ones((1, 36, 36)), output_size, kernel_size)
+
+
+# -- shapes that are given instead of an array: the gradients by name --------------------------------
+
+KERNEL, GRADIENT = jnp.ones((4, 4, 3, 3)), jnp.ones((1, 4, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 4, 0, 6), r"`input_shape` has an empty side: \(0, 6\)"),
+        ((1, 4, 2, 6), r"`w` covers \(3, 3\) positions .* the padded `input_shape` has only \(2, 6\)"),
+        (jnp.ones(4), "`input_shape` must be an int, got 1.0"),
+        (jnp.array(6), "`input_shape` must be a sequence of ints, got 6"),
+    ],
+)
+def test_a_wrong_shape_of_the_input_has_the_users_name(shape, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        jconv.grad_input(shape, KERNEL, GRADIENT)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((4, 4, 0, 3), r"`kernel_shape` is empty: \(4, 4, 0, 3\)"),
+        ((4, 4, 9, 3), r"`kernel_shape` covers \(9, 3\) positions .* the padded `x` has only \(6, 6\)"),
+    ],
+)
+def test_a_wrong_shape_of_the_kernel_has_the_users_name(shape, message):
+    with pytest.raises(ValueError, match=message):
+        jconv.grad_kernel(IMAGE, shape, GRADIENT)
+
+
+@pytest.mark.parametrize("make", [jnp.array, np.array, list])
+def test_a_shape_may_be_an_array(make):
+    dx = jconv.grad_input(make(IMAGE.shape), KERNEL, GRADIENT)
+    np.testing.assert_array_equal(dx, jconv.grad_input(IMAGE.shape, KERNEL, GRADIENT))
+    dw = jconv.grad_kernel(IMAGE, make(KERNEL.shape), GRADIENT)
+    np.testing.assert_array_equal(dw, jconv.grad_kernel(IMAGE, KERNEL.shape, GRADIENT))
+
+
+def test_a_traced_shape_gets_the_hint_to_make_it_static():
+    with pytest.raises(TypeError, match=r"`input_shape` must be known when JAX traces.*static_argnames"):
+        jax.jit(lambda shape: jconv.grad_input(shape, KERNEL, GRADIENT))(jnp.array(IMAGE.shape))
+    with pytest.raises(TypeError, match=r"`kernel_shape` must be known when JAX traces.*static_argnames"):
+        jax.jit(lambda size: jconv.grad_kernel(IMAGE, (4, 4, size, 3), GRADIENT))(3)

@@ -121,6 +121,47 @@ def test_wrong_shapes_are_refused(name):
         CONV2D[name](x, np.ones((2, 4, 3, 3)), dilation=(1, 3))
 
 
+WRONG = [
+    (dict(stride=-1), "`stride`=-1 must be an int of at least 1, or two of them"),
+    (dict(stride=(1, 0)), r"`stride`=\(1, 0\) must be an int of at least 1"),
+    (dict(stride=(1, 2, 3)), r"`stride`=\(1, 2, 3\) must be an int of at least 1, or two of them"),
+    (dict(stride=1.5), "`stride`=1.5 must be an int"),
+    (dict(stride=None), "`stride`=None must be an int"),
+    (dict(dilation=0), "`dilation`=0 must be an int of at least 1"),
+    (dict(padding=-1), "`padding`=-1 must be an int of at least 0"),
+    (dict(padding=(-1, 0)), "`padding`=-1 must be an int of at least 0"),
+    (dict(padding=(1, 2, 3)), r"`padding`=\(1, 2, 3\) must be an int, one per dimension, or"),
+    (dict(groups=0), "`groups`=0 must be an int of at least 1"),
+    (dict(b=np.ones(1)), r"`b` must have shape \(6,\), one number per output channel, got \(1,\)"),
+    (dict(b=np.ones((6, 1))), r"`b` must have shape \(6,\), .* got \(6, 1\)"),
+    (dict(x=np.ones((4, 5, 5))), r"`x` \(4, 5, 5\) and `w` \(6, 2, 3, 2\) must have 4 axes each"),
+    (dict(w=np.ones((6, 2, 0, 2))), r"`w` \(6, 2, 0, 2\) must have 4 axes each, and `w` a tap or more"),
+]
+
+
+@pytest.mark.parametrize("name", CONV2D)
+@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=range(len(WRONG)))
+def test_all_four_refuse_the_same(name, wrong, message):
+    right = dict(x=np.ones((2, 4, 6, 5)), w=np.ones((6, 2, 3, 2)), groups=2)
+    with pytest.raises(ValueError, match=message):
+        CONV2D[name](**right | wrong)
+
+
+@pytest.mark.parametrize("name", CONV2D)
+def test_numpys_ints_are_ints(name):
+    x, w, _ = textbook_layout(whole(EVERYTHING.spec))
+    plain = CONV2D[name](x, w, stride=2, padding=(1, 3), dilation=2, groups=3)
+    two = np.int64(2)
+    y = CONV2D[name](x, w, stride=two, padding=np.array([1, 3]), dilation=(two, two), groups=np.int8(3))
+    np.testing.assert_array_equal(y, plain)
+
+
+@pytest.mark.parametrize("name", CONV2D)
+def test_no_images_give_no_outputs(name):
+    y = CONV2D[name](np.ones((0, 4, 6, 5)), np.ones((6, 2, 3, 2)), np.ones(6), groups=2)
+    assert y.shape == (0, 6, 4, 4)
+
+
 # -- patches ---------------------------------------------------------------------------------------
 
 

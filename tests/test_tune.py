@@ -27,6 +27,7 @@ tuning = importlib.import_module("jconv.tuning")
 
 SPEC = ConvSpec.of(batch=1, spatial=(6, 5), kernel=(3, 3), in_channels=2, out_channels=3)
 OTHER = SPEC.replace(batch=2)
+TOO_SMALL = ConvSpec.of(spatial=(4,), kernel=(9,))
 EMPTY = {"format": cache.FORMAT, "version": cache.VERSION, "entries": {}}
 
 
@@ -300,6 +301,9 @@ def test_takes_specs_and_pairs():
         (([(SPEC, "sideways")],), TypeError, r"`fn_or_specs` must be a function, ConvSpecs or"),
         ((["im2col"],), TypeError, r"got 'im2col'"),
         ((SPEC, jnp.ones(3)), TypeError, r"specs take none"),
+        ((None,), TypeError, r"`fn_or_specs` must be a function, ConvSpecs or .*got None"),
+        ((TOO_SMALL,), ValueError, r"`fn_or_specs`: 9 1→1 on 1×4, float32 is empty, nothing to tune"),
+        (([(TOO_SMALL, "forward")],), ValueError, r"is empty, nothing to tune"),
     ],
 )
 def test_wrong_problems_are_refused(arguments, error, message):
@@ -307,7 +311,11 @@ def test_wrong_problems_are_refused(arguments, error, message):
         tune(*arguments, progress=False)
 
 
-@pytest.mark.parametrize("option", [dict(rounds=0), dict(rounds=1.5), dict(within=0.5)])
+@pytest.mark.parametrize(
+    "option",
+    [dict(rounds=0), dict(rounds=1.5), dict(within=0.5), dict(within="x"), dict(within=None)],
+    ids=str,
+)
 def test_wrong_options_are_refused(option):
     with pytest.raises(ValueError, match=f"`{next(iter(option))}`="):
         tune(SPEC, progress=False, **option)
@@ -484,6 +492,9 @@ def test_the_command_takes_a_program(tmp_path, capsys, clock):
         (["tune"], "name a program as MODULE:FUNCTION, or one convolution by --x and --w"),
         (["tune", "--x", "1,2,7"], "name a program"),
         (["tune", "--x", "1,2,7", "--w", "3,4,3"], "`w` (3, 4, 3) takes 4 input channels"),
+        (["tune", "--x", "0,2,5,5", "--w", "2,2,3,3"], "of --x with --w is empty, nothing to tune"),
+        (["tune", "a.py:make", "--stride", "2"], "a.py:make brings its own convolutions; leave out --stride"),
+        (["tune", "a.py:make", "--x", "1,1,3", "--forward-only"], "leave out --x, --forward-only"),
         (["tune", "json"], "'json' must be MODULE:FUNCTION"),
         (["tune", "json:nothing"], "json has no function 'nothing'"),
         (["tune", "os:getcwd"], "os:getcwd must return (fn, *args), got str"),

@@ -38,6 +38,7 @@ import numpy as np
 from jconv import cases
 from jconv.algorithm import Algorithm, own, refuses, run
 from jconv.algorithms import ALGORITHMS
+from jconv.bench import options
 from jconv.bench.job import machine
 from jconv.roles import rewritten
 from jconv.spec import ConvSpec, Ints, Role
@@ -235,6 +236,11 @@ def main(args: argparse.Namespace) -> int:
     if unknown:
         print(f"no algorithm {unknown[0]!r}; there are {', '.join(ALGORITHMS)}", file=sys.stderr)
         return 2
+    try:
+        for path in filter(None, (args.markdown, args.csv)):
+            options.writable(str(path))  # better known now than after the measurement
+    except argparse.ArgumentTypeError as error:
+        return _refused(error)
     chosen = [ALGORITHMS[name] for name in args.algorithms] or list(ALGORITHMS.values())
     cells = []
     for cell in sweep(chosen, args.dtypes):
@@ -250,6 +256,10 @@ def main(args: argparse.Namespace) -> int:
         if args.csv:
             args.csv.write_text(as_csv(cells), encoding="utf-8")
     except OSError as error:
-        print(f"python -m jconv accuracy: error: {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
     return int(any(cell.error > cell.bound for cell in cells))
+
+
+def _refused(error: Exception) -> int:
+    print(f"python -m jconv accuracy: error: {error}", file=sys.stderr)
+    return 2

@@ -21,7 +21,7 @@ import jconv
 from jconv import cases
 from jconv.algorithm import Algorithm
 from jconv.algorithms import ALGORITHMS
-from jconv.bench import check, ladder
+from jconv.bench import check, ladder, options
 from jconv.bench.check import Verdict
 from jconv.bench.ladder import Row
 
@@ -40,19 +40,12 @@ Step = Callable[[], None]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the main job."""
-    parser.add_argument("--rounds", type=_positive, default=7, metavar="N",
+    parser.add_argument("--rounds", type=options.positive, default=7, metavar="N",
                         help="how many times each rung is timed, in turn (default: %(default)s)")  # fmt: skip
     parser.add_argument("--algorithm", action="append", choices=ALGORITHMS, metavar="NAME",
                         help="only this one; may be repeated (default: all of them)")  # fmt: skip
     parser.add_argument("--all-cases", action="store_true", help="check every geometry jconv has, not a few")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out even if it is installed")
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return value
 
 
 def main(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 import jconv
-from jconv.bench import models_torch
+from jconv.bench import models_torch, options
 from jconv.bench.models import MODELS, Built, Model
 from jconv.bench.timing import race
 
@@ -44,9 +44,10 @@ class Result:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which models, batches and passes, and for how long."""
     parser.add_argument("names", nargs="*", metavar="MODEL", help=f"some of {', '.join(map(str, MODELS))}")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N", help="batch sizes")
+    parser.add_argument("--batch", type=options.positive, nargs="+", default=[1, 8], metavar="N",
+                        help="batch sizes")  # fmt: skip
     parser.add_argument("--only", choices=PASSES, help="only this pass")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of every race")
+    parser.add_argument("--rounds", type=options.positive, default=5, help="rounds of every race")
     parser.add_argument("--reduced", action="store_true", help="the small variants that the tests run")
     parser.add_argument("--no-torch", action="store_true", help="without PyTorch")
 

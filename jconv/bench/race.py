@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import importlib
 import importlib.util
-import os
 import random
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 import jax
 
-from jconv.bench import interrupts, layers, report
+from jconv.bench import interrupts, layers, options, report
 from jconv.bench.contest import MODES, Entry, Result, contest
 from jconv.bench.job import busy, machine
 from jconv.bench.layers import FAMILIES, Layer
@@ -42,42 +41,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("cpu", "gpu"), default="cpu", help="where lax and jconv run (%(default)s)")
     add("--family", nargs="+", choices=FAMILIES, metavar="F", help=f"only these of {', '.join(FAMILIES)}")
     add("--only", default="", metavar="TEXT", help="only layers with TEXT in their name")
-    add("--every", type=_positive, default=1, metavar="K", help="only every K-th layer")
+    add("--every", type=options.positive, default=1, metavar="K", help="only every K-th layer")
     add("--layout", choices=(*LAYOUTS, "both"), help="of the arrays (CPU: NHWC; GPU: both)")
     add("--mode", nargs="+", choices=MODES, metavar="M", help=f"of {', '.join(MODES)} (CPU: f32; GPU: all)")
-    add("--batch", type=_positive, metavar="N", help="instead of each layer's own (GPU: 32 to 128)")
+    add("--batch", type=options.positive, metavar="N", help="instead of each layer's own (GPU: 32 to 128)")
     add("--algorithms", action="store_true", help="also each algorithm by name, in NHWC (GPU: always)")
-    add("--rounds", type=_positive, default=7, metavar="N", help="turns each one takes (%(default)s)")
-    add("--budget", type=_seconds, metavar="SECONDS",
+    add("--rounds", type=options.positive, default=7, metavar="N", help="turns each one takes (%(default)s)")
+    add("--budget", type=options.seconds, metavar="SECONDS",
         help=f"start no race after that many; families in turn (GPU: {GPU_BUDGET:g})")  # fmt: skip
     add("--seed", type=int, help="of the random arrays (another one every time)")
     add("--no-torch", action="store_true", help="leave PyTorch out even if it is installed")
     for kind in ("csv", "json", "chart"):
         what = "draw the table, with matplotlib" if kind == "chart" else "keep every contestant's time"
-        add(f"--{kind}", type=_writable, metavar="FILE", help=what)
+        add(f"--{kind}", type=options.writable, metavar="FILE", help=what)
     for name, module in ELSEWHERE.items():
         add(f"--{name}", nargs=argparse.REMAINDER, metavar="…", help=f"hand the rest to {module}")
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return value
-
-
-def _seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if (value := float(text)) > 0:
-            return value
-    raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
-
-
-def _writable(path: str) -> str:
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder) or os.path.isdir(path):
-        raise argparse.ArgumentTypeError(f"cannot write {path!r}: {folder!r} must be a folder and it a file")
-    return path
 
 
 def main(args: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from jconv import halo
+from jconv.bench import options
 from jconv.spec import ConvSpec, Ints, itemsize
 
 HELP = "what sharding costs from 8 to 4096 devices, by formula"
@@ -176,12 +177,13 @@ def _lines(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `scaling`."""
-    parser.add_argument("--link", type=float, default=50.0, metavar="GB/S", help="link speed (default: 50)")
-    parser.add_argument("--tflops", type=float, default=50.0, metavar="N",
+    parser.add_argument("--link", type=options.rate, default=50.0, metavar="GB/S",
+                        help="link speed (default: 50)")  # fmt: skip
+    parser.add_argument("--tflops", type=options.rate, default=50.0, metavar="N",
                         help="sustained TFLOP/s of a device (default: 50)")  # fmt: skip
-    parser.add_argument("--per-device", type=int, default=8, metavar="N",
+    parser.add_argument("--per-device", type=options.positive, default=8, metavar="N",
                         help="images per device when the batch is cut (default: 8)")  # fmt: skip
-    parser.add_argument("--images", type=int, default=1, metavar="N",
+    parser.add_argument("--images", type=options.positive, default=1, metavar="N",
                         help="images per grid when they are cut in space (default: 1)")  # fmt: skip
     parser.add_argument("--check", action="store_true",
                         help="compare the formulas with programs for 2, 4 and 8 devices")  # fmt: skip

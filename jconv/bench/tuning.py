@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jconv import cache
+from jconv.bench import options
 from jconv.problem import hashable, understand
 from jconv.spec import ROLES, ConvSpec
 from jconv.tuning import Progress, Tuned, tune
 
 FORWARD = ROLES[:1]
+PLAIN = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "dtype": "float32"}  # where not given
+OF_ONE = ("x", "w", *PLAIN, "forward_only")  # what a program says itself
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,15 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("program", nargs="?", metavar="MODULE:FUNCTION", help=f"{program}: fn(*args) is tuned")
     add("--x", type=sizes, metavar="N,C,H,W", help="instead: the input of one convolution, channels first")
     add("--w", type=sizes, metavar="O,C,R,S", help="its kernel, 1 to 3 dimensions")
-    add("--stride", type=sizes, default=(1,), metavar="S", help="one, or one per dimension, with commas (1)")
-    add("--padding", type=padding, default=0, metavar="P", help="likewise, or 'same', 'valid', 'causal' (0)")
-    add("--dilation", type=sizes, default=(1,), metavar="D", help="likewise (1)")
-    add("--groups", type=int, default=1, metavar="G", help="(1)")
-    add("--dtype", default="float32", help="(float32)")
-    add("--forward-only", action="store_true", help="leave the gradients of the one convolution out")
+    add("--stride", type=sizes, metavar="S", help="one, or one per dimension, with commas (1)")
+    add("--padding", type=padding, metavar="P", help="likewise, or 'same', 'valid', 'causal' (0)")
+    add("--dilation", type=sizes, metavar="D", help="likewise (1)")
+    add("--groups", type=int, metavar="G", help="(1)")
+    add("--dtype", help="(float32)")
+    add("--forward-only", action="store_true", default=None, help="leave the gradients of the one out")
     add("--cache", metavar="FILE", help=f"keep the winners there instead of {cache.default_path()}")
     add("--again", action="store_true", help="also measure what is in the cache already")
-    add("--rounds", type=int, default=7, metavar="N", help="turns each candidate takes (7)")
+    add("--rounds", type=options.positive, default=7, metavar="N", help="turns each candidate takes (7)")
     add("--json", action="store_true", help="print the times as JSON, not as a table")
 
 
@@ -68,23 +71,31 @@ def as_json(tuned: Tuned) -> str:
 
 def problem(args: argparse.Namespace) -> tuple[Any, ...]:
     """The arguments of `tune`: a function with its own, or the roles of one spec."""
-    if args.program and not (args.x or args.w):
+    of_one = [f"--{name.replace('_', '-')}" for name in OF_ONE if getattr(args, name) is not None]
+    if args.program and of_one:
+        raise ValueError(
+            f"{args.program} brings its own convolutions; leave out {', '.join(of_one)}, "
+            "or name one convolution by --x and --w instead"
+        )
+    if args.program:
         return called(args.program)
-    if args.program or not (args.x and args.w):
+    if not (args.x and args.w):
         raise ValueError("name a program as MODULE:FUNCTION, or one convolution by --x and --w")
     spec = one_spec(args)
+    if spec.is_empty:
+        raise ValueError("the convolution of --x with --w is empty, nothing to tune; no size may be 0")
     return ([(spec, role) for role in (FORWARD if args.forward_only else ROLES)],)
 
 
 def one_spec(args: argparse.Namespace) -> ConvSpec:
     """The convolution of --x with --w, checked as `conv2d` checks its arguments."""
     ndim = len(args.w) - 2
-    one = lambda value: value[0] if isinstance(value, tuple) and len(value) == 1 else value  # noqa: E731
-    knobs = dict(
-        stride=one(args.stride), padding=one(args.padding), dilation=one(args.dilation), groups=args.groups,
-        padding_mode="zeros", layout=None, algorithm="auto", precision=None, preferred_element_type=None,
-    )  # fmt: skip
-    return understand(ndim, "forward", args.x, args.w, args.dtype, hashable(knobs)).spec
+    given = {name: default if getattr(args, name) is None else getattr(args, name)
+             for name, default in PLAIN.items()}  # fmt: skip
+    knobs = {name: given[name] for name in ("stride", "padding", "dilation", "groups")} | dict(
+        padding_mode="zeros", layout=None, algorithm="auto", precision=None, preferred_element_type=None
+    )
+    return understand(ndim, "forward", args.x, args.w, given["dtype"], hashable(knobs)).spec
 
 
 def called(target: str) -> tuple[Any, ...]:

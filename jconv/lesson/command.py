@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stride", type=between(1), default=1, help=f"step between windows, 1 to {MOST_KNOB} (1)")
     add("--padding", type=between(0), default=0, help=f"zeros on every side, 0 to {MOST_KNOB} (0)")
     add("--dilation", type=between(1), default=1, help=f"distance between taps, 1 to {MOST_KNOB} (1)")
-    add("--out", type=pathlib.Path, required=True, metavar="PAGE.html", help="the file to write")
+    add("--out", type=page_file, required=True, metavar="PAGE.html", help="the file to write")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -37,7 +37,8 @@ def main(args: argparse.Namespace) -> int:
         page = build(args.input, args.kernel, **knobs)
         write(args.out, page)
     except (ValueError, OSError) as error:
-        print(f"python -m jconv explain: error: {error}", file=sys.stderr)
+        reason = f"cannot write {args.out}: {error.strerror}" if isinstance(error, OSError) else error
+        print(f"python -m jconv explain: error: {reason}", file=sys.stderr)
         return 2
     print(f"{args.out}: {len(page.encode()) / 1e3:.0f} kB, open it in any browser")
     return 0
@@ -60,6 +61,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def page_file(written: str) -> pathlib.Path:
+    """A file, not a folder, and in a folder that is there."""
+    path = pathlib.Path(written)
+    if path.is_dir():  # the current one where nothing is written
+        raise wrong(f"{written!r} must be a file; write {str(path / 'page.html')!r}")
+    if not path.parent.is_dir():
+        raise wrong(f"{written!r} must be a file in a folder that is there, and {str(path.parent)!r} is not")
+    return path
 
 
 def input_matrix(written: str) -> np.ndarray:
@@ -89,7 +100,9 @@ def matrix(written: str, most: int) -> np.ndarray:
     except ValueError as error:
         raise wrong(f"{error}; write rows like '1 2 0; 0 1 2; 2 0 1'") from None
     lengths = sorted({len(row) for row in rows})
-    if len(lengths) > 1 or lengths == [0]:
+    if lengths == [0]:
+        raise wrong(f"{written!r} has no numbers; write rows like '1 2 0; 0 1 2; 2 0 1'")
+    if len(lengths) > 1:
         raise wrong(f"every row needs as many numbers as the others, got {lengths}")
     if max(len(rows), *lengths) > most:
         raise wrong(f"{len(rows)}×{lengths[0]} is too large to read; at most {most}×{most}")

@@ -135,7 +135,8 @@ def grad_input(
     >>> bool((grad_input(g, (1, 1, 4, 5), w) == conv2d_loops(g, turned, padding=2)).all())
     True
     """
-    (sh, sw), (dh, dw), ((top, _), (left, _)) = pair(stride), pair(dilation), sides(padding)
+    (sh, sw), (dh, dw) = pair("stride", stride), pair("dilation", dilation)
+    (top, _), (left, _) = sides(padding)
     n, channels, height, width = input_shape
     total = padded(np.zeros(input_shape, np.result_type(g, w)), padding)
     check(total, w, groups)

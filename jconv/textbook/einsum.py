@@ -47,6 +47,7 @@ def conv2d_einsum(
     >>> bool((y.reshape(3, 8) == w @ x).all())
     True
     """
+    check(x, w, groups, b)
     patches, kernels = _grouped(x, w, stride, padding, dilation, groups)
     y = np.einsum("ngcpqrs,gocrs->ngopq", patches, kernels, optimize=True)
     n, g, o, p, q = y.shape
@@ -70,6 +71,7 @@ def conv2d_matmul(
     array([[[[10, 18],
              [42, 50]]]])
     """
+    check(x, w, groups, b)
     patches, kernels = _grouped(x, w, stride, padding, dilation, groups)
     n, g, c, p, q, r, s = patches.shape
     o = kernels.shape[1]
@@ -82,7 +84,6 @@ def _grouped(
     x: np.ndarray, w: np.ndarray, stride: IntOrPair, padding: Padding, dilation: IntOrPair, groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """patches (n, g, c, p, q, r, s) and kernels (g, o, c, r, s)."""
-    check(x, w, groups)
     patches = patch_view(x, w.shape[2:], stride=stride, padding=padding, dilation=dilation)
     (n, _, *rest), (outs, c, r, s) = patches.shape, w.shape
     return patches.reshape(n, groups, c, *rest), w.reshape(groups, outs // groups, c, r, s)

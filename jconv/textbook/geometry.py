@@ -25,16 +25,19 @@ IntOrPair = int | Sequence[int]
 Padding = int | Sequence[int] | Sequence[tuple[int, int]]
 
 
-def pair(value: IntOrPair) -> tuple[int, int]:
-    """One int for both dimensions, or one each.
+def pair(name: str, value: IntOrPair, least: int = 1) -> tuple[int, int]:
+    """One int for both dimensions, or one each; `name` is what the argument is called.
 
-    >>> pair(2), pair((2, 3))
+    >>> pair("stride", 2), pair("stride", (2, 3))
     ((2, 2), (2, 3))
+
+    Raises:
+      ValueError: it is neither, or less than `least`.
     """
-    if isinstance(value, int):
-        return value, value
-    vertical, horizontal = value
-    return vertical, horizontal
+    two = tuple(value) if np.iterable(value) else (value, value)
+    if len(two) != 2 or not all(isinstance(one, (int, np.integer)) and one >= least for one in two):
+        raise ValueError(f"`{name}`={value!r} must be an int of at least {least}, or two of them")
+    return int(two[0]), int(two[1])
 
 
 def sides(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -43,8 +46,10 @@ def sides(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
     >>> sides(1), sides((1, 2)), sides(((0, 1), (2, 0)))
     (((1, 1), (1, 1)), ((1, 1), (2, 2)), ((0, 1), (2, 0)))
     """
-    rows, columns = (padding, padding) if isinstance(padding, int) else padding
-    return pair(rows), pair(columns)
+    two: tuple[IntOrPair, ...] = tuple(padding) if np.iterable(padding) else (padding, padding)
+    if len(two) != 2:
+        raise ValueError(f"`padding`={padding!r} must be an int, one per dimension, or one (lo, hi) each")
+    return pair("padding", two[0], 0), pair("padding", two[1], 0)
 
 
 def padded(x: np.ndarray, padding: Padding) -> np.ndarray:
@@ -91,13 +96,19 @@ def views(r: int, outputs: int, stride: int, dilation: int) -> slice:
     return taps(r, outputs, dilation, stride)
 
 
-def check(x: np.ndarray, w: np.ndarray, groups: int) -> None:
-    """The groups divide the channels, and the kernel takes as many as a group has.
+def check(x: np.ndarray, w: np.ndarray, groups: int, b: np.ndarray | None = None) -> None:
+    """x, w and b have their axes, the groups divide the channels, the kernel takes those of one group.
 
     Raises:
       ValueError: they do not.
     """
+    if x.ndim != 4 or w.ndim != 4 or 0 in w.shape[2:]:
+        raise ValueError(f"`x` {x.shape} and `w` {w.shape} must have 4 axes each, and `w` a tap or more")
+    if not isinstance(groups, (int, np.integer)) or groups < 1:
+        raise ValueError(f"`groups`={groups!r} must be an int of at least 1")
     channels, (outs, c) = x.shape[1], w.shape[:2]
+    if b is not None and b.shape != (outs,):
+        raise ValueError(f"`b` must have shape ({outs},), one number per output channel, got {b.shape}")
     if channels != groups * c or outs % groups:
         raise ValueError(
             f"`w` {w.shape} in `groups`={groups} needs {groups * c} input channels and a multiple of "

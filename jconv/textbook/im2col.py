@@ -46,7 +46,8 @@ def im2col_loops(
             [3, 4, 6, 7],
             [4, 5, 7, 8]]])
     """
-    x, (kh, kw), (sh, sw), (dh, dw) = padded(x, padding), pair(kernel_size), pair(stride), pair(dilation)
+    x, (kh, kw) = padded(x, padding), pair("kernel_size", kernel_size)
+    (sh, sw), (dh, dw) = pair("stride", stride), pair("dilation", dilation)
     n_size, c, h, w = x.shape
     p_size, q_size = outputs(h, kh, sh, dh), outputs(w, kw, sw, dw)
     columns = np.zeros((n_size, c * kh * kw, p_size * q_size), x.dtype)
@@ -77,10 +78,11 @@ def conv2d_im2col(
     array([[[[10, 18],
              [42, 50]]]])
     """
-    check(x, w, groups)
+    check(x, w, groups, b)
     columns = im2col_loops(x, w.shape[2:], stride=stride, padding=padding, dilation=dilation)
     n, rows, positions = columns.shape
     kernels = w.reshape(groups, w.shape[0] // groups, rows // groups)
     y = kernels @ columns.reshape(n, groups, rows // groups, positions)
-    h, kh, (sh, _), (dh, _) = padded(x, padding).shape[2], w.shape[2], pair(stride), pair(dilation)
-    return biased(y.reshape(n, w.shape[0], outputs(h, kh, sh, dh), -1), b)
+    (sh, _), (dh, _) = pair("stride", stride), pair("dilation", dilation)
+    p = outputs(padded(x, padding).shape[2], w.shape[2], sh, dh)
+    return biased(y.reshape(n, w.shape[0], p, positions // p), b)

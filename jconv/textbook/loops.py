@@ -43,15 +43,16 @@ def conv2d_loops(
       `(n, g·o, p, q)` in the common dtype of x and w.
 
     Raises:
-      ValueError: the channels do not match, or the kernel does not fit into the padded input.
+      ValueError: the shapes do not match, a number is too small, or the kernel does not fit into the
+        padded input.
 
     >>> x = np.arange(16).reshape(1, 1, 4, 4)
     >>> conv2d_loops(x, np.ones((1, 1, 2, 2), int), stride=2)
     array([[[[10, 18],
              [42, 50]]]])
     """
-    check(x, w, groups)
-    x, (sh, sw), (dh, dw) = padded(x, padding), pair(stride), pair(dilation)
+    check(x, w, groups, b)
+    x, (sh, sw), (dh, dw) = padded(x, padding), pair("stride", stride), pair("dilation", dilation)
     (n_size, _, h, w_), (o_size, c, kh, kw) = x.shape, w.shape
     p_size, q_size = outputs(h, kh, sh, dh), outputs(w_, kw, sw, dw)
     y = np.zeros((n_size, o_size, p_size, q_size), np.result_type(x, w))

@@ -58,7 +58,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from jconv.textbook.geometry import IntOrPair, Padding, outputs, padded, pair
+from jconv.textbook.geometry import IntOrPair, Padding, outputs, padded, pair, sides
 
 
 def patch_view(
@@ -91,7 +91,8 @@ def patch_view(
     array([[ 8,  9],
            [12, 13]])
     """
-    x, (kh, kw), (sh, sw), (dh, dw) = _unpadded(x, padding), pair(kernel_size), pair(stride), pair(dilation)
+    x, (kh, kw) = _unpadded(x, padding), pair("kernel_size", kernel_size)
+    (sh, sw), (dh, dw) = pair("stride", stride), pair("dilation", dilation)
     for size, kernel, d in zip(x.shape[2:], (kh, kw), (dh, dw), strict=True):
         outputs(size, kernel, dilation=d)  # raises where there are none
     windows = sliding_window_view(x, ((kh - 1) * dh + 1, (kw - 1) * dw + 1), axis=(2, 3))
@@ -124,4 +125,4 @@ def im2col_view(
 
 def _unpadded(x: np.ndarray, padding: Padding) -> np.ndarray:
     """np.pad copies even where there is nothing to pad."""
-    return x if np.max(padding) == 0 else padded(x, padding)
+    return padded(x, padding) if np.any(sides(padding)) else x
