@@ -96,7 +96,7 @@ class Algorithm:
     Args:
       name: what a user types.
       forward: `(x, w, spec) -> y` in the canonical layout of `ConvSpec`.  Pure, traceable.
-      rejects: `spec -> None`, or the reason why `forward` cannot compute it.
+      rejects: `spec -> None`, or why `forward` does not take it: it would be wrong, or a waste.
       steps: `(spec, role) -> steps`: what the cost model adds up.
       workspace: `(spec, role) -> bytes` of temporaries.
       grad_input: `(g, w, spec) -> x-shaped`, where the algorithm has something better than the

@@ -94,7 +94,7 @@ def algorithm(value: Any, role: Role, spec: ConvSpec) -> str | Algorithm:
         raise ValueError(f"`algorithm`={value!r} is not known; choose one of {known}")
     reason = refuses(found, role, spec)
     if reason and not spec.is_empty:
-        raise ValueError(f"`algorithm`={found.name!r} cannot compute {spec}: {reason}; choose 'auto'")
+        raise ValueError(f"`algorithm`={found.name!r} refuses {spec}: {reason}; choose 'auto'")
     return found
 
 
