@@ -282,9 +282,7 @@ def test_errors_come_before_tracing_goes_deeper():
 
 def test_a_named_algorithm_refuses_and_says_why():
     picky = jconv.Algorithm("picky", lambda x, w, spec: x, lambda spec: "it is never in the mood")
-    message = (
-        "`algorithm`='picky' refuses 3×3 8→6 on 2×9×7, float32: it is never in the mood; choose 'auto'"
-    )
+    message = "`algorithm`='picky' refuses 3×3 8→6 on 2×9×7, float32: it is never in the mood; choose 'auto'"
     with pytest.raises(ValueError, match=re.escape(message)):
         jconv.conv2d(X, W, algorithm=picky)
 
