@@ -16,7 +16,7 @@ from jconv import layout as layouts
 from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.spec import ConvSpec, Ints, Role, extent
-from jconv.spec_checks import Pairs, divisors, integer
+from jconv.spec_checks import Pairs, divisors, integer, is_sequence
 
 IntOrInts = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
@@ -47,10 +47,6 @@ def _holds_numbers(dtype: Any) -> bool:
     return any(jax.dtypes.issubdtype(dtype, of) for of in (np.number, np.bool_)) and dtype.kind != "m"
 
 
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
-
-
 def _int(name: str, value: Any, least: int | None, forms: str = "an int") -> int:
     """An int that a compiler can take."""
     number = integer(name, value, least, forms)
@@ -62,7 +58,7 @@ def _int(name: str, value: Any, least: int | None, forms: str = "an int") -> int
 def integers(name: str, value: Any, ndim: int, least: int = 1) -> Ints:
     """One int for all dimensions, alone or in a sequence (PyTorch takes both), or one per dimension."""
     forms = f"an int or {ndim} ints, one per spatial dimension"
-    if not _is_sequence(value):
+    if not is_sequence(value):
         return (_int(name, value, least, forms),) * ndim
     if len(value) == 1:
         return (_int(name, value[0], least, forms),) * ndim
@@ -122,8 +118,8 @@ def padding(
     ndim = len(kernel)
     if isinstance(value, str):
         return _named_padding(value, kernel, strides, dilation)
-    entries: Any = value if _is_sequence(value) else (value,) * ndim
-    if len(entries) == 1 and not _is_sequence(entries[0]):
+    entries: Any = value if is_sequence(value) else (value,) * ndim
+    if len(entries) == 1 and not is_sequence(entries[0]):
         entries = (entries[0],) * ndim
     forms = f"an int, {ndim} ints or {ndim} (lo, hi) pairs"
     if len(entries) != ndim:
@@ -132,7 +128,7 @@ def padding(
 
 
 def _pair(entry: Any, forms: str, other: str) -> tuple[int, int]:
-    if not _is_sequence(entry):
+    if not is_sequence(entry):
         entry = (entry, entry)
     if len(entry) != 2:
         raise ValueError(f"`padding` must be {forms}, got the entry {entry!r}")
@@ -176,7 +172,7 @@ def same_dtype(**arrays: jax.Array | jax.ShapeDtypeStruct) -> None:
 
 def shape(name: str, value: Any) -> Ints:
     """A tuple of non-negative ints."""
-    if not _is_sequence(value):
+    if not is_sequence(value):
         raise TypeError(f"`{name}` must be a sequence of ints, got {value!r}")
     if len(value) < 3:
         raise ValueError(
@@ -233,21 +229,27 @@ def bias(b: Any, out_channels: int, dtype: Any) -> jax.Array | None:
     return b
 
 
-def not_empty(spatial: Sequence[int], sizes: Sequence[int], w_shape: Ints) -> None:
+def not_empty(
+    spatial: Sequence[int], sizes: Sequence[int], w_shape: Ints, x: str = "x", w: str = "w"
+) -> None:
     """No side of x is 0 and none of those `sizes` of w that have to be there."""
     if 0 in spatial:
-        raise ValueError(f"`x` has an empty side: {tuple(spatial)}; every side must be at least 1")
+        raise ValueError(f"`{x}` has an empty side: {tuple(spatial)}; every side must be at least 1")
     if 0 in sizes:
-        raise ValueError(f"`w` is empty: {w_shape}; its output channels and kernel sizes must be at least 1")
+        raise ValueError(
+            f"`{w}` is empty: {w_shape}; its output channels and kernel sizes must be at least 1"
+        )
 
 
-def fits(spatial: Sequence[int], pairs: Pairs, kernel: Sequence[int], dilation: Ints) -> None:
+def fits(
+    spatial: Sequence[int], pairs: Pairs, kernel: Sequence[int], dilation: Ints, x: str = "x", w: str = "w"
+) -> None:
     """The dilated kernel fits into the padded input, so that there is an output."""
     windows = tuple(map(extent, kernel, dilation))
     padded = tuple(size + lo + hi for size, (lo, hi) in zip(spatial, pairs, strict=True))
     if any(isinstance(p, int) and w > p for w, p in zip(windows, padded, strict=True)):
         raise ValueError(
-            f"`w` covers {windows} positions with its dilation but the padded `x` has only {padded}: "
+            f"`{w}` covers {windows} positions with its dilation but the padded `{x}` has only {padded}: "
             "the output would be empty; enlarge `padding` or take a smaller kernel or dilation"
         )
 

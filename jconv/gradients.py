@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -56,8 +55,7 @@ def grad_input(
     knobs = hashable(dict(stride=stride, padding=padding, dilation=dilation, groups=groups,
                           layout=layout, algorithm=algorithm, precision=precision) | _PLAIN)  # fmt: skip
     shape = _shape("input_shape", input_shape)
-    with _named(x="input_shape"):
-        problem = understand(w.ndim - 2, "grad_input", shape, w.shape, g.dtype, knobs)
+    problem = understand(w.ndim - 2, "grad_input", shape, w.shape, g.dtype, knobs)
     _check_g(problem, g)
     return _grad_input(problem, w, g)
 
@@ -99,8 +97,7 @@ def grad_kernel(
     knobs = hashable(dict(stride=stride, padding=padding, dilation=dilation, groups=groups,
                           layout=layout, algorithm=algorithm, precision=precision) | _PLAIN)  # fmt: skip
     shape = _shape("kernel_shape", kernel_shape)
-    with _named(w="kernel_shape"):
-        problem = understand(len(shape) - 2, "grad_kernel", x.shape, shape, g.dtype, knobs)
+    problem = understand(len(shape) - 2, "grad_kernel", x.shape, shape, g.dtype, knobs)
     _check_g(problem, g)
     return _grad_kernel(problem, x, g)
 
@@ -111,18 +108,6 @@ _PLAIN = {"padding_mode": "zeros", "preferred_element_type": None}
 def _shape(name: str, value: Any) -> Ints:
     """A tuple of ints, from an array of them too: one whose values are known."""
     return arguments.shape(name, dict(hashable({name: value}))[name])
-
-
-@contextlib.contextmanager
-def _named(**names: str) -> Iterator[None]:
-    """Say errors about an array of which only the shape was given with the name of that argument."""
-    try:
-        yield
-    except ValueError as error:
-        message = str(error)
-        for internal, users in names.items():
-            message = message.replace(f"`{internal}`", f"`{users}`")
-        raise ValueError(message) from None
 
 
 def _check_g(problem: Problem, g: jax.Array) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from jconv.algorithms import windows
 from jconv.arguments import IntOrInts, Padding
 from jconv.problem import hashable
 from jconv.spec import ConvSpec, Ints
+from jconv.spec_checks import is_sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +233,7 @@ def _ndim_of_columns(output_size: Any, kernel_size: Any) -> int:
 
 def _count(name: str, sizes: Any) -> int | None:
     """How many sizes there are; None for a single one, or for what is no size at all."""
-    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+    if not is_sequence(sizes):
         return None
     if not sizes:
         raise ValueError(f"`{name}`={sizes!r} must be an int or one int per spatial dimension")

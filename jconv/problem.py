@@ -119,8 +119,8 @@ def understand(ndim: int, role: Role, x_shape: Ints, w_shape: Ints, dtype: Any, 
     strides = arguments.integers("stride", knob["stride"], ndim)
     dilation = arguments.integers("dilation", knob["dilation"], ndim)
     pairs = arguments.padding(knob["padding"], kernel, strides, dilation)
-    arguments.not_empty(spatial, (out, *kernel), w_shape)
-    arguments.fits(spatial, pairs, kernel, dilation)
+    arguments.not_empty(spatial, (out, *kernel), w_shape, x, w)
+    arguments.fits(spatial, pairs, kernel, dilation, x, w)
     mode = arguments.padding_mode(knob["padding_mode"], pairs, spatial)
     none = ((0, 0),) * ndim
     padded = [h + lo + hi for h, (lo, hi) in zip(spatial, pairs, strict=True)]

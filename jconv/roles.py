@@ -119,7 +119,8 @@ def by_transposing(program: Run, has: Role, role: Role) -> Run:
         arrays = dict(zip(OPERANDS[role], wide, strict=True))
 
         def linear(value: jax.Array) -> jax.Array:
-            first, second = ((arrays | {wanted: value})[name] for name in OPERANDS[has])
+            all_three = arrays | {wanted: value}
+            first, second = (all_three[name] for name in OPERANDS[has])
             return program(first, second, spec)
 
         like = jax.ShapeDtypeStruct(spec.result(role)[0], spec.accumulator)

@@ -104,10 +104,15 @@ def _pairs(value: Any, kernel: Ints) -> Pairs:
     return tuple((_size("padding", lo, None, forms), _size("padding", hi, None, forms)) for lo, hi in pairs)
 
 
+def is_sequence(value: Any) -> bool:
+    """Whether it holds entries to go through; strings and bytes are single values."""
+    return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
+
+
 def _entries(name: str, value: Any, forms: str, count: int | None = None) -> tuple[Any, ...]:
     """What a sequence holds, and so many of it."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not is_sequence(value):
         raise TypeError(f"`{name}` must be {forms}, got {value!r}")
     if count not in (None, len(value)):
         raise ValueError(f"`{name}` must be {forms}, got {value!r}")

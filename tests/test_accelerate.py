@@ -702,7 +702,8 @@ def test_a_failure_while_installed_is_said_once(x, v, monkeypatch):
         raise KeyError("a plain bug")
 
     module = importlib.import_module("jconv.accelerate.install")  # the package has a function of that name
-    monkeypatch.setattr(module, "conv_general_dilated", fails)
+    takeover = importlib.import_module("jconv.accelerate.takeover")
+    monkeypatch.setattr(takeover, "conv_general_dilated", fails)
     module._warn.cache_clear()
     plain = same(x, v)
     with installed(), warnings.catch_warnings(record=True) as caught:
@@ -720,8 +721,8 @@ def test_a_refusal_while_installed_is_not_worth_a_word(x, v, monkeypatch):
     def refuses(*_, **__):
         raise NotImplementedError("no such thing here")
 
-    module = importlib.import_module("jconv.accelerate.install")
-    monkeypatch.setattr(module, "conv_general_dilated", refuses)
+    takeover = importlib.import_module("jconv.accelerate.takeover")
+    monkeypatch.setattr(takeover, "conv_general_dilated", refuses)
     with installed(), warnings.catch_warnings():
         warnings.simplefilter("error")
         assert calls(same, x, v) == (1, 0)

@@ -14,8 +14,7 @@ import jax
 from jax.extend.core import InconclusiveDimensionOperation
 
 from jconv import explicit
-from jconv.accelerate.takeover import LAX
-from jconv.lax import conv_general_dilated
+from jconv.accelerate.takeover import LAX, in_one_line, in_place_of_lax
 
 
 def install() -> None:
@@ -87,12 +86,11 @@ def _bind(lhs: Any, rhs: Any, **params: Any) -> Any:
     if _asked_by_jconv():
         return lax_bind(lhs, rhs, **params)
     try:
-        with jax.default_matmul_precision(None):  # lax has asked for the default already
-            return conv_general_dilated(lhs, rhs, **params)
+        return in_place_of_lax(lhs, rhs, **params)
     except Exception as error:
         result = lax_bind(lhs, rhs, **params)  # where lax refuses, too, its message is the one to see
         if not _is_refusal(error, lhs, rhs):
-            _warn(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            _warn(in_one_line(error))
         return result
 
 

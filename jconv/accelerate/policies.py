@@ -10,9 +10,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jax import lax
-
 from jconv.accelerate.takeover import LAX
+from jconv.algorithms.xla import channels_last
 from jconv.derivatives import PRIMITIVES
 from jconv.spec import ConvSpec
 
@@ -36,11 +35,9 @@ class InLaxTerms:
 
 def _lax_params(spec: ConvSpec) -> dict[str, Any]:
     """The parameters of the forward convolution, channels last, as lax would have them."""
-    n = spec.ndim
-    x, w = (0, n + 1, *range(1, n + 1)), (n + 1, n, *range(n))
     return {
         "window_strides": spec.strides, "padding": spec.padding, "lhs_dilation": spec.lhs_dilation,
-        "rhs_dilation": spec.rhs_dilation, "dimension_numbers": lax.ConvDimensionNumbers(x, w, x),
+        "rhs_dilation": spec.rhs_dilation, "dimension_numbers": channels_last(spec.ndim),
         "feature_group_count": spec.groups, "batch_group_count": 1, "precision": spec.precision,
         "preferred_element_type": spec.y_dtype, "out_sharding": None,
     }  # fmt: skip

@@ -11,7 +11,7 @@ import jax
 
 from jconv.accelerate.found import Found, find
 from jconv.accelerate.stateful import without_state
-from jconv.accelerate.wrap import accelerate, program
+from jconv.accelerate.wrap import check_callable, program
 
 HEADINGS = ("count", "where", "role", "convolution", "algorithm", "lax", "jconv", "why")
 RIGHT = ("count", "lax", "jconv")  # numbers are aligned at their last digit
@@ -99,7 +99,7 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
     >>> table.as_dicts()[0]["count"]
     1
     """
-    accelerate(fn)  # what it refuses is refused here too
+    check_callable(fn)
     fn, args, kwargs = without_state(fn, args, kwargs)
     return Table(tuple(find(program(fn, args, kwargs).jaxpr, jax.default_backend())), jax.default_backend())
 

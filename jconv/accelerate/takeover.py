@@ -28,11 +28,23 @@ def take_over(eqn: JaxprEqn) -> tuple[JaxprEqn, str]:
     try:
         replacement = as_one_equation(_door(tuple(eqn.params.items())), eqn)
     except Exception as error:  # whatever it is, lax can still do it
-        return eqn, f"jconv: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return eqn, f"jconv: {in_one_line(error)}"
     (wanted,), (got,) = ([var.aval for var in e.outvars] for e in (eqn, replacement))
     if wanted != got:
         return eqn, f"jconv's result is {got.str_short(True, True)} instead of {wanted.str_short(True, True)}"
     return replacement.replace(outvars=eqn.outvars), ""
+
+
+def in_place_of_lax(lhs: Any, rhs: Any, **params: Any) -> jax.Array:
+    """What jconv computes for the parameters of lax's primitive.  The precision that lax recorded stands,
+    whatever the default is where this is traced."""
+    with jax.default_matmul_precision(None):
+        return conv_general_dilated(lhs, rhs, **params)
+
+
+def in_one_line(error: Exception) -> str:
+    """An error's type and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -40,8 +52,7 @@ def _door(params: Any) -> Callable[..., jax.Array]:
     """The same function for the same parameters: equal convolutions are traced and compiled once."""
 
     def jconv(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        with jax.default_matmul_precision(None):  # what lax recorded stands, wherever it is rewritten
-            return conv_general_dilated(lhs, rhs, **dict(params))
+        return in_place_of_lax(lhs, rhs, **dict(params))
 
     return jax.jit(jconv)
 

@@ -59,8 +59,7 @@ def accelerate(fn: F) -> F:
     >>> bool(jnp.allclose(fast(w, x), jax.grad(loss)(w, x), rtol=1e-5))
     True
     """
-    if not callable(fn):
-        raise TypeError(f"`fn` must be callable, got {type(fn).__name__}; pass the function, not its result.")
+    check_callable(fn)
     call = _remembering()
 
     @functools.wraps(fn, updated=())
@@ -68,6 +67,12 @@ def accelerate(fn: F) -> F:
         return stateful.run(call, opened(fn), args, kwargs)
 
     return accelerated  # type: ignore[return-value]
+
+
+def check_callable(fn: Any) -> None:
+    """A TypeError for what is no function."""
+    if not callable(fn):
+        raise TypeError(f"`fn` must be callable, got {type(fn).__name__}; pass the function, not its result.")
 
 
 class Program(NamedTuple):

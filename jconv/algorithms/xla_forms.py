@@ -58,6 +58,11 @@ def _for_eigen(spec: ConvSpec) -> ConvSpec:
     return lengthened(spec, spec.spatial[0] + 1)
 
 
+def is_framed(spec: ConvSpec) -> bool:
+    """Whether any side is padded."""
+    return any(side > 0 for sides in spec.padding for side in sides)
+
+
 def _framed(spec: ConvSpec) -> ConvSpec:
     return lengthened(spec, spec.out_spatial[0] + 1)
 
@@ -85,7 +90,7 @@ def _rejects_eigen(spec: ConvSpec) -> str | None:
 def _rejects_framed(spec: ConvSpec) -> str | None:
     if reason := _rejects_rows(spec):
         return reason
-    if any(side > 0 for sides in spec.padding for side in sides):
+    if is_framed(spec):
         return "it is padded already"
     return None
 
