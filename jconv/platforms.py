@@ -1,9 +1,5 @@
 """What the machines can do: measured rates, one record for each kind of device.
 
-Processors differ in more than speed: of XLA's two libraries for dense convolutions Eigen is the faster on
-AMD's (3×3 64→64 on 56²: 0.82 ms, YNNPACK 1.05) and YNNPACK on Intel's (1.0 ms, Eigen 1.3), and a choice made
-for one maker loses a third on the other.  So there is one CPU record per maker.
-
 Every constant stands with the date and the machine it was measured on.  It need only be accurate enough
 to put the algorithms in the right order; `jconv.tune` measures where that is not enough.
 """
@@ -11,9 +7,7 @@ to put the algorithms in the right order; `jconv.tune` measures where that is no
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-import platform as host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +88,13 @@ class Platform:
     measured: bool = True
 
 
-# 2 cores of an AMD EPYC with AVX-512, jax 0.10.2, 2026-11: fitted to 2123 times of 30 algorithms in three
-# roles of 153 convolutions.  The algorithm that "auto" picks takes 1.16 times the best one's time in the
-# geometric mean; about half of the excess is the difference between two measurements of one program.
-EPYC = Platform(
-    gemm=Products(320e9, (33, 36, 22)),
-    transposed=Products(320e9, (33, 36, 22)),
+# 2 cores with AVX-512, jax 0.10.2, 2026-11.  Products, loops and most of XLA's own convolutions were fitted
+# on an Intel Xeon (to 90 and 7000 times), the rest on an AMD EPYC (to 2123 times of 30 algorithms in three
+# roles).  They are properties of XLA's libraries, which run the same code on both makers' processors: over
+# 756 decisions on the EPYC a record of its own was 0.2 % better.
+CPU = Platform(
+    gemm=Products(320e9, (33, 20, 22)),
+    transposed=Products(249e9, (30, 30, 25)),
     loop=36e9,
     half_run=2.4,
     bandwidth=115e9,
@@ -108,37 +103,14 @@ EPYC = Platform(
     large=16e6,
     fft=13e9,
     native={
-        "ynn": Route(220e9, 7, 3, 4.3e9, 45e9, call=4e-6),
-        "ynn_kernel": Route(150e9, bandwidth=6e9, call=9e-6),
-        "eigen": Route(560e9, 13, 6, 2.3e9, 18e9, call=6e-6),
-        "eigen_kernel": Route(160e9, bandwidth=66e9, call=70e-6),
-        "eigen_1d": Route(490e9, 8, 4, 1.7e9, 24e9, call=45e-6),
-        "eigen_1d_kernel": Route(150e9, bandwidth=35e9, call=63e-6),
-        "eigen_grouped": Route(175e9, 82, 20, 1.2e9, 14e9, call=27e-6),
-        "eigen_grouped_kernel": Route(40e9, half_o=30, call=5e-6),
-        "eigen_transposed": Route(250e9, 60, 3, bandwidth=25e9, call=20e-6),
-        "eigen_3d": Route(11e9, call=39e-6),
-        "eigen_3d_kernel": Route(11e9, call=9e-6),
-        "naive": Route(1.2e9, call=9e-6),
-    },
-    call=11e-6,
-    batched=0.3e-6,
-)
-# 2 cores of an Intel Xeon: the same except for matrix products (fitted to 90 times of each kind), loops in
-# blocks and most of the platform's own convolutions (to 7000 times of 400 convolutions in three roles).
-# The algorithm that "auto" picks takes 1.12 to 1.16 times the best one's time in the geometric mean.
-XEON = dataclasses.replace(
-    EPYC,
-    gemm=Products(320e9, (33, 20, 22)),
-    transposed=Products(249e9, (30, 30, 25)),
-    blocked=2.0,
-    native=EPYC.native
-    | {
         "ynn": Route(220e9, 7, 3, 4.3e9, 45e9, kernel=10e9, strided=12e9, call=4e-6),
         "ynn_kernel": Route(170e9, bandwidth=7e9, call=9e-6, cached=3e6, partial=2.1),
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9, call=15e-6, packed=14),
         "eigen_kernel": Route(160e9, half_o=5, packing=3e9, bandwidth=66e9, call=50e-6),
+        "eigen_1d": Route(490e9, 8, 4, 1.7e9, 24e9, call=45e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),
+        "eigen_grouped": Route(175e9, 82, 20, 1.2e9, 14e9, call=27e-6),
+        "eigen_grouped_kernel": Route(40e9, half_o=30, call=5e-6),
         "eigen_transposed": Route(
             300e9, 20, 2, 0.67e9, 25e9, kernel=20e9, unmapped=2e9, call=30e-6, packed=6
         ),
@@ -146,6 +118,9 @@ XEON = dataclasses.replace(
         "eigen_3d_kernel": Route(360e9, 0, 220, packing=0.5e9, call=39e-6, packed=64),
         "naive": Route(5e9, half_o=32, call=40e-6),
     },
+    call=11e-6,
+    batched=0.3e-6,
+    blocked=2.0,
 )
 # These are not measured but taken from the data sheet of an H200, so that "auto" has an order to follow.
 GPU = Platform(
@@ -164,20 +139,8 @@ GPU = Platform(
     turns=False,  # cuDNN reads either order
     measured=False,
 )
-CPUS = {"AuthenticAMD": EPYC, "GenuineIntel": XEON}
-OTHER_CPU = dataclasses.replace(EPYC, measured=False)
 
 
 def of(name: str) -> Platform:
     """The record of the platform that JAX calls `name`; anything but a CPU is taken for a GPU."""
-    return CPUS.get(maker(), OTHER_CPU) if name == "cpu" else GPU
-
-
-@functools.cache
-def maker() -> str:
-    """Who made this machine's processor: "GenuineIntel", "AuthenticAMD" or another's name, "" if unknown."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next((line.split()[-1] for line in lines if line.startswith("vendor_id")), "")
-    except OSError:  # not Linux; on Windows the processor's name ends with its maker's
-        return host.processor().rpartition(" ")[-1]
+    return CPU if name == "cpu" else GPU

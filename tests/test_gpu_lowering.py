@@ -137,9 +137,8 @@ def test_the_choice_is_the_same_every_time_and_says_that_nothing_was_measured(ro
     assert len({(choice.algorithm.name, choice.reason) for choice in choices}) == 1
     assert choices[0].platform == "cuda"
     assert choices[0].reason.endswith("the constants for cuda are not measured")
-    known = platforms.maker() in platforms.CPUS
-    assert ("not measured" not in choose(LARGE, role, "cpu").reason) == known
-    assert platforms.of("cpu").measured == known
+    assert "not measured" not in choose(LARGE, role, "cpu").reason
+    assert platforms.of("cpu").measured
     assert not platforms.of("cuda").measured
 
 

@@ -16,22 +16,15 @@ SPECS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=["GenuineIntel", "AuthenticAMD", "", "another"])
-def maker(request, monkeypatch):
-    monkeypatch.setattr(platforms, "maker", lambda: request.param)
-    return request.param
-
-
-def test_a_cpu_has_its_makers_record(maker):
-    record = platforms.of("cpu")
-    assert record.native == (platforms.XEON if maker == "GenuineIntel" else platforms.EPYC).native
-    assert record.measured == (maker in platforms.CPUS)
+def test_every_platform_has_a_record():
+    """Whose processor it is does not matter: the same program is compiled on every maker's."""
+    assert platforms.of("cpu") is platforms.CPU
     assert platforms.of("cuda") is platforms.of("another accelerator") is platforms.GPU
 
 
-@pytest.mark.parametrize("record", [platforms.EPYC, platforms.XEON, platforms.GPU])
+@pytest.mark.parametrize("record", [platforms.CPU, platforms.GPU])
 def test_every_route_has_a_rate_and_every_constant_is_positive(record):
-    assert set(record.native) in ({"cudnn"}, set(platforms.EPYC.native))
+    assert set(record.native) in ({"cudnn"}, set(platforms.CPU.native))
     numbers = [v for v in dataclasses.astuple(record) if isinstance(v, float)]
     assert min(numbers) >= 0
     for spec in SPECS:
@@ -39,22 +32,19 @@ def test_every_route_has_a_rate_and_every_constant_is_positive(record):
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_a_choice_can_be_made_for_every_maker(spec, maker):
+def test_a_choice_can_be_made_for_every_spec(spec):
     for role in ROLES:
         asked = choice._choose.__wrapped__(spec, role, "cpu", None)
         assert asked.algorithm.name in asked.seconds
         assert "xla" in asked.seconds
 
 
-def test_the_maker_is_read_where_the_system_tells(monkeypatch):
-    def missing(*args, **kwargs):
-        raise FileNotFoundError
-
-    read = platforms.maker.__wrapped__
-    assert isinstance(read(), str)
-    monkeypatch.setattr(platforms, "open", missing, raising=False)
-    monkeypatch.setattr(platforms.host, "processor", lambda: "Intel64 Family 6 Model 85, GenuineIntel")
-    assert read() == "GenuineIntel"
+def test_eigens_3d_route_gathers_slowly_on_every_processor():
+    """A depthwise 3-D kernel gradient takes Eigen 396 ms on an AMD EPYC: it is never estimated at a few."""
+    channels = dict(in_channels=64, out_channels=64, groups=64)
+    spec = ConvSpec.of(batch=2, spatial=(16, 28, 28), kernel=(3, 3, 3), padding=((1, 1),) * 3, **channels)
+    assert cost.seconds(Native(spec.as_grad_kernel()), platforms.CPU) > 0.1
+    assert choice.choose(spec, "grad_kernel", "cpu").algorithm.name != "xla"
 
 
 @pytest.mark.parametrize("role", ROLES)
