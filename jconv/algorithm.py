@@ -57,7 +57,14 @@ class Native:
     spec: ConvSpec
 
 
-Step = Gemm | Loop | Fft | Native
+@dataclasses.dataclass(frozen=True)
+class OneDnn:
+    """One convolution of the given spec, whose input is not dilated, by oneDNN."""
+
+    spec: ConvSpec
+
+
+Step = Gemm | Loop | Fft | Native | OneDnn
 
 
 def nothing(spec: ConvSpec) -> None:
@@ -128,6 +135,7 @@ class Algorithm:
     reads_planes: Callable[[ConvSpec, Role], bool] = never
     reads_kernel: bool = False
     own: Callable[[ConvSpec, Role], bool] = always
+    portable: bool = True
 
 
 def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -156,7 +164,8 @@ def _way(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run:
     accepted = (other for other in ROLES if not refuses(algorithm, other, spec))
     if (other := next(accepted, None)) is None:
         raise ValueError(f"{algorithm.name!r} refuses {spec} in every role; {role}: {reason}")
-    return by_transposing(_way(algorithm, other, spec), other, role)
+    # JAX cannot run a call of oneDNN backwards
+    return by_transposing(_way(algorithm, other, spec.replace(onednn=False)), other, role)
 
 
 def serves(algorithm: Algorithm, spec: ConvSpec) -> bool:
@@ -214,10 +223,11 @@ def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
 MAX_AMPLIFICATION = 10.0
 
 
-def allowed(algorithm: Algorithm, spec: ConvSpec) -> bool:
-    """Whether "auto" may take an algorithm: always an exact one; one that mixes values only below
-    precision HIGHEST and where its error stays under ten times the direct sum's."""
+def allowed(algorithm: Algorithm, spec: ConvSpec, fastest: bool) -> bool:
+    """Whether the choice may take an algorithm: always an exact one.  One that mixes values only where the
+    caller asked for the fastest, below precision HIGHEST and where its error stays under ten times the
+    direct sum's."""
     if algorithm.exact:
         return True
     highest = spec.precision is not None and jax.lax.Precision.HIGHEST in spec.precision
-    return not highest and algorithm.amplification(spec) < MAX_AMPLIFICATION
+    return fastest and not highest and algorithm.amplification(spec) < MAX_AMPLIFICATION

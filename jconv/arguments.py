@@ -15,6 +15,7 @@ import numpy as np
 from jconv import layout as layouts
 from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
+from jconv.choice import POLICIES
 from jconv.spec import ConvSpec, Ints, Role, extent
 from jconv.spec_checks import Pairs, divisors, integer, is_sequence
 
@@ -79,14 +80,14 @@ def layout(value: str | None, ndim: int) -> layouts.Layout:
 
 
 def algorithm(value: Any, role: Role, spec: ConvSpec) -> str | Algorithm:
-    """ "auto", or the record of that name if it can do the job."""
-    if value == "auto":
+    """The word for a choice, or the record of that name if it can do the job."""
+    if isinstance(value, str) and value in POLICIES:
         return value
     if not isinstance(value, (str, Algorithm)):
         raise TypeError(f"`algorithm` must be a name or a jconv.Algorithm, got {value!r}")
     found = value if isinstance(value, Algorithm) else ALGORITHMS.get(value)
     if found is None:
-        known = ", ".join(["auto", *ALGORITHMS])
+        known = ", ".join([*POLICIES, *ALGORITHMS])
         raise ValueError(f"`algorithm`={value!r} is not known; choose one of {known}")
     reason = refuses(found, role, spec)
     if reason and not spec.is_empty:

@@ -44,9 +44,9 @@ from typing import Any
 import jax
 import jax.export
 
-from jconv import cache, cost, platforms
-from jconv.algorithm import Algorithm, Native, allowed, real_valued, refuses
-from jconv.algorithms import ALGORITHMS, POINTWISE, XLA
+from jconv import cache, cost, platforms, verified
+from jconv.algorithm import Algorithm, Native, allowed, real_valued, refuses, run
+from jconv.algorithms import ALGORITHMS, ONEDNN, POINTWISE, XLA
 from jconv.algorithms.parts import in_parts
 from jconv.spec import ConvSpec, Role
 from jconv.work import steps, workspace
@@ -99,40 +99,103 @@ class Choice:
         )
 
 
-def resolve(algorithm: str | Algorithm, role: Role, spec: ConvSpec, platform: str) -> Algorithm:
-    """The record that will run: the one handed in, the one named, or the cheapest."""
-    if isinstance(algorithm, Algorithm):
-        return algorithm
-    if algorithm != "auto":
-        return ALGORITHMS[algorithm]
-    return choose(spec, role, platform).algorithm
+POLICIES = ("auto", "portable", "fastest")
 
 
-def choose(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> Choice:
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """What the choice may take.
+
+    Args:
+      name: "auto", "portable" or "fastest".
+      portable: why the program may not call oneDNN; None where it may.
+    """
+
+    name: str = "auto"
+    portable: str | None = None
+
+    @staticmethod
+    def of(name: str, platform: str, exported: bool = False) -> Policy:
+        """The policy of that name for a program that is lowered here and now."""
+        if platform != "cpu":
+            why: str | None = f"oneDNN is for the CPU, not for {platform}"
+        elif name == "portable":
+            why = "a portable program was asked for, which does not call oneDNN"
+        elif exported:
+            why = "the program is exported, and one that calls oneDNN cannot be"
+        else:
+            why = verified.refusal()
+        return Policy(name, why)
+
+
+def evaluate(
+    algorithm: str | Algorithm,
+    role: Role,
+    a: jax.Array,
+    b: jax.Array,
+    spec: ConvSpec,
+    platform: str,
+    exported: bool = False,
+) -> jax.Array:
+    """`role` of `spec` by the algorithm handed in, the one named, or the cheapest."""
+    record, spec = resolve(algorithm, role, spec, platform, exported)
+    return run(record, role, a, b, spec)
+
+
+def resolve(
+    algorithm: str | Algorithm, role: Role, spec: ConvSpec, platform: str, exported: bool = False
+) -> tuple[Algorithm, ConvSpec]:
+    """The record that will run, and the spec that says whether its products may be oneDNN's.
+
+    Raises:
+      ValueError: the algorithm that was named is not for this platform, or not for a portable program.
+    """
+    name = algorithm if isinstance(algorithm, str) and algorithm in POLICIES else "auto"
+    policy = Policy.of(name, platform, exported)
+    record = algorithm if isinstance(algorithm, Algorithm) else ALGORITHMS.get(algorithm)
+    if record is None:
+        record = _chosen(spec, role, platform, policy).algorithm
+    elif not record.portable and policy.portable:
+        raise ValueError(f"`algorithm`={record.name!r} refuses: {policy.portable}; choose 'auto'")
+    return record, spec.replace(onednn=not policy.portable)
+
+
+def choose(
+    spec: ConvSpec, role: Role = "forward", platform: str | None = None, algorithm: str = "auto"
+) -> Choice:
     """The algorithm that "auto" runs for `role` of `spec`, the reason, and why not each other one.
 
     Args:
       spec: the problem.
       role: "forward", "grad_input" or "grad_kernel".
       platform: "cpu", "cuda", …; None is the default backend.
+      algorithm: "auto", "portable" or "fastest".
 
     >>> from jconv.spec import ConvSpec
     >>> spec = ConvSpec.of(spatial=(56, 56), kernel=(3, 3), in_channels=64, out_channels=64, groups=64)
     >>> choose(spec, platform="cpu").algorithm.name
     'depthwise'
     """
-    spec, platform = _with_known_sizes(spec), platform or jax.default_backend()
-    return _choose(spec, role, platform, cache.winner(spec, role, platform))
+    platform = platform or jax.default_backend()
+    return _chosen(spec, role, platform, Policy.of(algorithm, platform))
+
+
+def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice:
+    spec = _with_known_sizes(spec).replace(onednn=not policy.portable)
+    return _choose(spec, role, platform, policy, cache.winner(spec, role, platform))
 
 
 @functools.lru_cache(maxsize=4096)
-def _choose(spec: ConvSpec, role: Role, platform: str, tuned: str | None) -> Choice:
+def _choose(spec: ConvSpec, role: Role, platform: str, policy: Policy, tuned: str | None) -> Choice:
     if spec.is_empty:  # costs may divide by its sizes
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
     rates, asked = platforms.of(platform), spec
     spec = real_valued(spec if rates.turns else spec.replace(channels_first=False))
     records = {name: fitting(algorithm, role, spec) for name, algorithm in ALGORITHMS.items()}
-    reasons = {name: refuses(a, role, spec) or not_allowed(a, role, spec) for name, a in records.items()}
+    reasons = {
+        name: not_portable(a, policy) or refuses(a, role, spec) or not_allowed(a, role, spec, policy)
+        for name, a in records.items()
+    }
     able = [a for name, a in records.items() if reasons[name] is None]
     seconds = {a.name: cost.total(steps(a, role, spec), workspace(a, role, spec), rates) for a in able}
     seconds = dict(sorted(seconds.items(), key=lambda item: item[1]))
@@ -165,9 +228,17 @@ def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> bool:
     return algorithm != XLA and isinstance(needed, int) and needed > _most_bytes(role, spec)
 
 
-def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
-    """Why "auto" may not choose an algorithm that could run, or None."""
-    if not allowed(algorithm, spec):
+def not_portable(algorithm: Algorithm, policy: Policy) -> str | None:
+    """Why the program may not hold this algorithm, or None."""
+    return None if algorithm.portable else policy.portable
+
+
+def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy) -> str | None:
+    """Why the choice may not take an algorithm that could run, or None."""
+    fastest = policy.name == "fastest"
+    if not algorithm.exact and not fastest:
+        return "it mixes values: only by name, or with algorithm='fastest'"
+    if not allowed(algorithm, spec, fastest):
         return "its rounding error is too large for this dtype and precision"
     if _too_large(algorithm, role, spec):
         most, needed = _most_bytes(role, spec), workspace(algorithm, role, spec)
@@ -187,6 +258,8 @@ def _most_bytes(role: Role, spec: ConvSpec) -> int:
 def _preferred(seconds: Mapping[str, float]) -> str:
     """The name of the algorithm that rules 5 and 6 of the module's docstring pick."""
     best = next(iter(seconds))
+    if best == ONEDNN.name:  # whose times are estimated better than those of XLA's many ways
+        return best
     native = seconds.get(XLA.name, math.inf)
     if native < cost.MARGIN * seconds[best] + cost.SLACK:
         product = seconds.get(POINTWISE.name, math.inf) + cost.THREADS

@@ -6,6 +6,7 @@ A step is limited by arithmetic or by memory, whichever takes longer, plus what 
     Loop     max(flops / rate, bytes / bandwidth)
     Fft      2.5·N·log2 N per real transform
     Native   the platform's own convolution, by the route its compiler takes
+    OneDnn   2·macs / (peak · utilisation) + bytes / bandwidth
 
 The constants are those of `platforms.py`.
 """
@@ -14,9 +15,9 @@ from __future__ import annotations
 
 import math
 
-from jconv.algorithm import Fft, Gemm, Loop, Native, Step
+from jconv.algorithm import Fft, Gemm, Loop, Native, OneDnn, Step
 from jconv.algorithms.xla_forms import is_framed
-from jconv.platforms import Platform, Route
+from jconv.platforms import Direct, Platform, Route
 from jconv.spec import ConvSpec, itemsize
 
 # An algorithm replaces XLA's own convolution only if that is estimated to take at least MARGIN times as long
@@ -28,12 +29,14 @@ TIE = 1.15  # estimates closer than this factor count as equal
 # Seconds that a matrix product takes longer to start its threads than XLA's 1×1 convolution, which computes
 # the same: 144→32 on 28² takes 0.17 ms as a product, 0.12 as a convolution (2026-11, jax 0.10, Intel Xeon).
 THREADS = 50e-6
+THREADED = 4e6  # FLOPs from which oneDNN starts its threads
 
 WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing patches, and of mapping a large buffer of them anew
 LARGE_KERNEL = 1e6  # bytes; YNNPACK packs a larger kernel in memory (3×3 512→512 on 7²: 3.2 ms, im2col 2.0)
 KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
 LARGE_X = 4e6  # bytes; no core's cache holds a larger x, and a stride uses only part of each line read
 BOTH_DILATED = 2.3  # factor by which Eigen is slower where input and kernel are both dilated
+SERIAL = 25  # factor by which oneDNN is slower in one dimension, depthwise: it has no kernel for it
 PANEL = 64  # columns of a kernel that are multiplied at a time
 ODD_CHANNELS = 9  # YNNPACK takes 1 + this / (c + 1) times as long for an odd c with 32 or fewer channels out
 
@@ -58,7 +61,19 @@ def seconds(step: Step, rates: Platform) -> float:
             return 2.5 * count * length * math.log2(max(length, 2)) / rates.fft + rates.call
         case Native(spec):
             return native(spec, rates)
+        case OneDnn(spec) if rates.onednn:
+            return onednn(spec, rates.onednn)
     raise TypeError(f"not a step: {step!r}")
+
+
+def onednn(spec: ConvSpec, way: Direct) -> float:
+    """Estimated seconds of a convolution by oneDNN."""
+    if spec.is_depthwise:
+        rate = way.depthwise / (SERIAL if spec.ndim == 1 else 1)
+    else:
+        rate = way.rate * spec.c / (spec.c + way.half_c) * min(1.0, spec.o / way.lanes)
+    moving = spec.image_bytes / way.bandwidth + spec.kernel_bytes / way.kernel
+    return spec.flops / rate + moving + way.call + THREADS * min(1.0, spec.flops / THREADED)
 
 
 def native(spec: ConvSpec, rates: Platform) -> float:

@@ -35,7 +35,7 @@ from jax.interpreters import ad, batching, mlir
 from jconv import explicit, partition
 from jconv.algorithm import Algorithm, run, serves
 from jconv.algorithms import ALGORITHMS, XLA
-from jconv.choice import resolve
+from jconv.choice import POLICIES, evaluate, resolve
 from jconv.roles import OPERANDS, RESULT
 from jconv.spec import ROLES, ConvSpec, Role
 
@@ -54,8 +54,10 @@ def convolve(
 
 
 def by_autodiff(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
-    """`role` of `spec` as plain JAX code, differentiated by JAX."""
-    return run(resolve(algorithm, role, spec, jax.default_backend()), role, a, b, spec)
+    """`role` of `spec` as plain JAX code, differentiated by JAX, which oneDNN's calls are not."""
+    portable = "portable" if algorithm == "auto" else algorithm
+    record, _ = resolve(portable, role, spec, jax.default_backend())
+    return run(record, role, a, b, spec)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
@@ -122,7 +124,8 @@ def _evaluate(role: Role, a: jax.Array, b: jax.Array, **params: Any) -> jax.Arra
 
 def _lower(role: Role, platform: str, ctx: Any, a: Any, b: Any, *, out_sharding: Any, **params: Any) -> Any:
     """Choose for this platform and lower; on a mesh, hand XLA's partitioner the map in one piece."""
-    fun: Callable[..., Any] = functools.partial(_chosen, role, platform, **params)
+    exported = ctx.module_context.lowering_parameters.for_export
+    fun: Callable[..., Any] = functools.partial(_chosen, role, platform, exported=exported, **params)
     if partition.can_partition(ctx.module_context):
         fun = functools.partial(partition.partitioned, role, platform, **params)
     if explicit.is_explicit(*ctx.avals_in):
@@ -132,12 +135,14 @@ def _lower(role: Role, platform: str, ctx: Any, a: Any, b: Any, *, out_sharding:
     return mlir.lower_fun(fun, multiple_results=False)(ctx, a, b)
 
 
-def _chosen(role: Role, platform: str, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named) -> Any:
+def _chosen(
+    role: Role, platform: str, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named, exported: bool = False
+) -> Any:
     """The result.  What "auto" chose may have to compare sizes that only a run will tell; XLA's need not."""
     try:
-        return run(resolve(algorithm, role, spec, platform), role, a, b, spec)
+        return evaluate(algorithm, role, a, b, spec, platform, exported)
     except InconclusiveDimensionOperation:
-        if algorithm != "auto":
+        if algorithm not in POLICIES:
             raise
         return run(XLA, role, a, b, spec)
 

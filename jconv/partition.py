@@ -28,8 +28,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jconv import halo
-from jconv.algorithm import Algorithm, refuses, run
-from jconv.choice import resolve
+from jconv.algorithm import Algorithm, refuses
+from jconv.choice import evaluate, resolve
 from jconv.spec import ConvSpec, Role
 
 ARRAYS: dict[Role, str] = {"forward": "xwy", "grad_input": "ywx", "grad_kernel": "xyw"}  # two in, one out
@@ -157,7 +157,7 @@ def partitioned(
     """`role` of `spec`, to be cut by XLA's partitioner by the rule of this module."""
 
     def how(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-        return run(resolve(algorithm, role, spec, platform), role, a, b, spec)
+        return evaluate(algorithm, role, a, b, spec, platform)
 
     def partition(mesh: Any, operands: Any, result: Any) -> Any:
         specs, sizes = [array.sharding.spec for array in (*operands, result)], dict(mesh.shape)
@@ -177,7 +177,8 @@ def partitioned(
         for fewer in (cuts, {k: v for k, v in cuts.items() if k[0] != "h"}):
             parts = {letter: math.prod(mesh.shape[a] for a in axes) for letter, axes in fewer.items()}
             local = local_spec(spec, role, parts)
-            if not refuses(resolve(algorithm, role, local, platform), role, local):
+            record, _ = resolve(algorithm, role, local, platform)
+            if not refuses(record, role, local):
                 return fewer
         return {}
 

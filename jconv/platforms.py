@@ -55,6 +55,29 @@ class Products:
 
 
 @dataclasses.dataclass(frozen=True)
+class Direct:
+    """oneDNN's convolution.
+
+    Args:
+      rate: FLOP/s; reached are rate · c / (c + half_c) · min(1, o / lanes), c and o being a group's channels.
+      half_c: input channels that reach half of the rate.
+      lanes: output channels of a group that fill a vector register.
+      depthwise: FLOP/s where a group has one channel.
+      bandwidth: bytes/s of reading x and writing y.
+      kernel: bytes/s of copying the kernel into the order in which it is multiplied.
+      call: seconds.
+    """
+
+    rate: float
+    half_c: float
+    lanes: int
+    depthwise: float
+    bandwidth: float
+    kernel: float
+    call: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Platform:
     """Rates of one kind of device, in FLOP/s, bytes/s and seconds.
 
@@ -66,6 +89,7 @@ class Platform:
       fresh: extra seconds per byte of temporaries of more than `large` bytes.
       fft: real transforms.
       native: the platform's own convolution, by route.
+      onednn: oneDNN's, where there is one.
       turns: whether its own convolution wants the channels last, so that other arrays are transposed.
       call: starting one step; `batched`: starting each further product of a batched GEMM.
       measured: whether these are measured times, or only what a data sheet promises.
@@ -83,6 +107,7 @@ class Platform:
     native: dict[str, Route]
     call: float
     batched: float
+    onednn: Direct | None = None
     blocked: float = 1.0
     turns: bool = True
     measured: bool = True
@@ -120,6 +145,7 @@ CPU = Platform(
     },
     call=11e-6,
     batched=0.3e-6,
+    onednn=Direct(430e9, half_c=1.5, lanes=16, depthwise=130e9, bandwidth=40e9, kernel=25e9, call=12e-6),
     blocked=2.0,
 )
 # These are not measured but taken from the data sheet of an H200, so that "auto" has an order to follow.

@@ -69,6 +69,8 @@ class ConvSpec:
       precision: a pair of `jax.lax.Precision`, or None for the platform's default.
       channels_first: whether the pixels of a row lie side by side in the user's x and y, as in NCHW.  A
         hint for the choice, which no result depends on: the arrays here are channels last all the same.
+      onednn: whether matrix products may be oneDNN's.  Set where a program is lowered that need not be
+        portable; no result depends on it.
 
     >>> spec = ConvSpec.of(kernel=(3, 3), in_channels=256, out_channels=256, spatial=(28, 28))
     >>> spec.parameters
@@ -92,6 +94,7 @@ class ConvSpec:
     y_dtype: str = "float32"
     precision: Any = None
     channels_first: bool = False
+    onednn: bool = False
 
     @staticmethod
     def of(

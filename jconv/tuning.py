@@ -253,7 +253,7 @@ def _measured(spec: ConvSpec, role: Role, count: int, rounds: int, within: float
     fastest = next(iter(seconds))
     if seconds.get(before, float("inf")) <= NEAR_TIE * seconds[fastest]:
         fastest = before
-    cache.store(spec, role, None, seconds, fastest)
+    cache.keep(spec, role, None, seconds, fastest)
     return Row(spec, role, count, before, fastest, seconds, failed)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jconv
-from jconv import cases, derivatives, platforms
+from jconv import cases, choice, platforms
 from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.im2col import IM2COL
@@ -54,8 +54,16 @@ def test_auto_lowers_every_family(family):
     assert [aval.shape for aval in exported.out_avals] == [spec.result(role)[0] for role in ROLES]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=lambda algorithm: algorithm.name)
-def test_every_algorithm_lowers_by_name(algorithm):
+PORTABLE = [algorithm for algorithm in ALGORITHMS.values() if algorithm.portable]
+
+
+def test_what_is_for_the_cpu_says_so():
+    with pytest.raises(ValueError, match="`algorithm`='onednn' refuses: oneDNN is for the CPU, not for cuda"):
+        choice.resolve("onednn", "forward", LARGE, "cuda")
+
+
+@pytest.mark.parametrize("algorithm", PORTABLE, ids=lambda algorithm: algorithm.name)
+def test_every_portable_algorithm_lowers_by_name(algorithm):
     chosen = takers(algorithm)
     assert chosen, "no case of the table is for it"
     for case in chosen:
@@ -95,13 +103,13 @@ def test_the_doors_lower():
 def asked(monkeypatch):
     """(platform, role) of every question put to `choose` while a program is lowered."""
     questions = []
-    resolve = derivatives.resolve
+    resolve = choice.resolve
 
-    def spy(algorithm, role, spec, platform):
+    def spy(algorithm, role, spec, platform, exported=False):
         questions.append((platform, role))
-        return resolve(algorithm, role, spec, platform)
+        return resolve(algorithm, role, spec, platform, exported)
 
-    monkeypatch.setattr(derivatives, "resolve", spy)
+    monkeypatch.setattr(choice, "resolve", spy)
     return questions
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import jconv
 from jconv import __main__ as command_line
-from jconv import cache
+from jconv import cache, store
 from jconv.algorithm import Algorithm
 from jconv.algorithms import ALGORITHMS
 from jconv.choice import choose
@@ -28,7 +28,7 @@ tuning = importlib.import_module("jconv.tuning")
 SPEC = ConvSpec.of(batch=1, spatial=(6, 5), kernel=(3, 3), in_channels=2, out_channels=3)
 OTHER = SPEC.replace(batch=2)
 TOO_SMALL = ConvSpec.of(spatial=(4,), kernel=(9,))
-EMPTY = {"format": cache.FORMAT, "version": cache.VERSION, "entries": {}}
+EMPTY = {"format": store.FORMAT, "version": store.VERSION, "entries": {}}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def file(tmp_path):
 
 
 def put(spec=SPEC, role="forward", winner="im2col"):
-    return cache.store(spec, role, "cpu", {winner: 1e-3}, winner)
+    return cache.keep(spec, role, "cpu", {winner: 1e-3}, winner)
 
 
 # -- the cache -------------------------------------------------------------------------------------
@@ -84,8 +84,8 @@ def test_it_holds_for_this_device_and_jax_only(file, monkeypatch):
 def test_the_file_is_read_once_and_not_before_it_is_needed(file, monkeypatch):
     put()
     reads = []
-    read = cache.read
-    monkeypatch.setattr(cache, "read", lambda path: reads.append(path) or read(path))
+    read = store.read
+    monkeypatch.setattr(store, "read", lambda path: reads.append(path) or read(path))
     cache.use(file)
     assert not reads
     for _ in range(3):
@@ -110,7 +110,7 @@ def test_no_file_keeps_it_in_memory():
 
 
 def test_the_default_is_in_the_users_cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache.sys, "platform", "linux")
+    monkeypatch.setattr(store.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache.default_path() == tmp_path / "jconv" / "tuned.json"
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -124,9 +124,9 @@ def test_a_wrong_path_is_refused():
 
 
 def write_many(path, writer, count):
-    store = cache.Store(path)
+    kept = store.Store(path)
     for i in range(count):
-        assert store.put({f"writer {writer} entry {i}": {"algorithm": "im2col", "seconds": {}}})
+        assert kept.put({f"writer {writer} entry {i}": {"algorithm": "im2col", "seconds": {}}})
 
 
 def test_writers_at_the_same_time_lose_nothing(tmp_path):

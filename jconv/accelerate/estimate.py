@@ -22,6 +22,6 @@ class Estimate(NamedTuple):
 def estimate(role: Role, spec: ConvSpec, platform: str, algorithm: str | Algorithm = "auto") -> Estimate:
     """What will run, as far as the cost model has a time for it."""
     choice = choose(spec, role, platform)
-    name = resolve(algorithm, role, spec, platform).name
+    name = resolve(algorithm, role, spec, platform)[0].name
     reason = choice.reason if algorithm == "auto" else "asked for by name"
     return Estimate(name, reason, choice.seconds.get(name), choice.seconds.get(XLA.name))

@@ -7,6 +7,7 @@ from jconv.algorithms.grouped import merged, per_group
 from jconv.algorithms.im2col import IM2COL
 from jconv.algorithms.im2col_planes import IM2COL_PLANES
 from jconv.algorithms.multiply_add import BROADCAST, DEPTHWISE, written_out
+from jconv.algorithms.onednn import ONEDNN
 from jconv.algorithms.overlap_add import OVERLAP_ADD
 from jconv.algorithms.patchify import PATCHIFY
 from jconv.algorithms.planes import PLANES
@@ -20,7 +21,7 @@ from jconv.algorithms.xla import XLA
 from jconv.algorithms.xla_forms import XLA_EIGEN, XLA_EVEN, XLA_FRAMED
 
 DIRECT = (
-    *(XLA, XLA_EIGEN, XLA_FRAMED, XLA_EVEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST),
+    *(ONEDNN, XLA, XLA_EIGEN, XLA_FRAMED, XLA_EVEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST),
     *(PLANES, IM2COL, IM2COL_PLANES, SHIFT, OVERLAP_ADD),
 )
 UNROLLED = tuple(map(by_plane, (XLA, XLA_EIGEN, WINOGRAD)))
@@ -38,4 +39,4 @@ ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm for algorithm in (*DIRECT, *UNROLLED, *GROUPED, *TRANSPOSED, *TRANSFORMS)
 }
 
-__all__ = ["ALGORITHMS", "DEPTHWISE", "IM2COL", "POINTWISE", "SHIFT", "XLA"]
+__all__ = ["ALGORITHMS", "DEPTHWISE", "IM2COL", "ONEDNN", "POINTWISE", "SHIFT", "XLA"]

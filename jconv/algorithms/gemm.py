@@ -17,13 +17,18 @@ side, and then no transpose is needed first.  In ms (2026-11, jax 0.10, Intel Xe
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jconv import verified
+from jconv.algorithms import onednn_calls
 from jconv.spec import ConvSpec, Role
 
+MOST_AXES = 3  # of a product that oneDNN was verified with
+MANY = 12e6  # multiply-adds from which oneDNN's product repays what starting its threads takes
 NARROW = 32  # columns up to which the product itself transposes a matrix
 LONG = 2048  # rows from which a product is cut into parts
 PARTS = 4  # how many, at most
@@ -31,11 +36,26 @@ PARTS = 4  # how many, at most
 
 def product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, m, k) times (…, k, n), accumulated as the spec says."""
+    if a.ndim > 2 and _is_onednns(a, b, spec):
+        return onednn_calls.matmul(a, b, spec.accumulator)
     return jnp.matmul(a, b, precision=spec.precision, preferred_element_type=spec.accumulator)
+
+
+def _is_onednns(a: jax.Array, b: jax.Array, spec: ConvSpec) -> bool:
+    """Whether oneDNN multiplies: batched and transposed products, for which XLA's library is slow (GFLOP/s of
+    36 products of 784×64×64 88, by oneDNN 169; 64×25088 transposed by ×64 85 and 149; 2026-11, AMD EPYC)."""
+    if not spec.onednn or a.dtype != b.dtype or a.shape[:-2] != b.shape[:-2]:
+        return False
+    known = all(isinstance(size, int) for size in (*a.shape, *b.shape))
+    if not known or a.ndim > MOST_AXES or math.prod(a.shape) * math.prod(b.shape[-2:]) < MANY * a.shape[-1]:
+        return False
+    return verified.refusal_of(a.dtype.name, spec.accumulator) is None
 
 
 def transposed_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, k, m) transposed times (…, k, n): a is transposed in memory, or b and the result if smaller."""
+    if _is_onednns(a, b, spec):
+        return onednn_calls.matmul(a, b, spec.accumulator, transpose_a=True)
     *_, k, m, n = *a.shape, b.shape[-1]
     if is_long(k, m, n):
         return _by_parts(a, b, spec)
@@ -53,14 +73,23 @@ def is_long(k: int, m: int, n: int) -> bool:
 
 def by_rows(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, m, k) times (…, n, k) transposed, both read as they lie in memory."""
+    if _is_onednns(a, b, spec):
+        return onednn_calls.matmul(a, b, spec.accumulator, transpose_b=True)
     last, batch = a.ndim - 1, tuple(range(a.ndim - 2))
     numbers = ((last,), (last,)), (batch, batch)
     return lax.dot_general(a, b, numbers, spec.precision, preferred_element_type=spec.accumulator)
 
 
+def product_by_rows(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+    """The same of a b that is small beside a: XLA multiplies by a transposed copy faster."""
+    return by_rows(a, b, spec) if _is_onednns(a, b, spec) else product(a, _turned(b), spec)
+
+
 def unturned_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, k, m) transposed times (…, k, n), both read as they lie in memory.  The narrower one comes first,
     as the other order takes up to twice as long."""
+    if _is_onednns(a, b, spec):
+        return onednn_calls.matmul(a, b, spec.accumulator, transpose_a=True)
     if a.shape[-1] > b.shape[-1]:
         return _swapped(unturned_product(b, a, spec))
     return product(jnp.swapaxes(a, -1, -2), b, spec)

@@ -17,10 +17,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
-from jconv.algorithms.gemm import as_they_lie, by_image, product, transposed_product
+from jconv.algorithms.gemm import as_they_lie, by_image, by_rows, product, product_by_rows, transposed_product
 from jconv.algorithms.windows import from_planes, pad, planes, put_back, tap
 from jconv.spec import ConvSpec, Role, itemsize
 
@@ -43,7 +42,7 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     if spec.channels_first:
         rows = from_planes(as_they_lie(_rows(w, spec), planes(g), spec, "grad_input"), spec.out_spatial)
     else:
-        rows = product(g.reshape(-1, spec.o), lax.optimization_barrier(_rows(w, spec)), spec)
+        rows = product_by_rows(g.reshape(-1, spec.o), w.reshape(spec.c, spec.o), spec)
     rows = rows.reshape(spec.batch, *spec.out_spatial, spec.c).astype(spec.x_dtype)
     return put_back(rows, (0,) * spec.ndim, spec)
 
@@ -55,7 +54,7 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
         return transposed_product(x.reshape(-1, spec.c), g.reshape(-1, spec.o), spec)
     x, g = planes(x), planes(g)
     if summed_by_image(spec):
-        w = product(g, jnp.swapaxes(x, 1, 2), spec).sum(0)
+        w = by_rows(g, x, spec).sum(0)
     else:
         w = jnp.einsum("nop,ncp->oc", g, x, precision=spec.precision, preferred_element_type=spec.accumulator)
     return jnp.swapaxes(w.reshape(*spec.kernel, spec.o, spec.c), -1, -2)

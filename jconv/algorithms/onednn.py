@@ -1,0 +1,287 @@
+"""oneDNN's convolution, which lies in jaxlib's own wheel and which XLA:CPU runs without a flag.
+
+    forward      one call; of a dilated input one for each output phase (`transposed`)
+    grad_input   the same, of g; the kernel's channels are swapped by dimension numbers and not in memory
+    grad_kernel  one call as well, of another convolution (below)
+
+Cost: the direct sum, and copying the kernel into the order in which oneDNN multiplies.  It wins for dense and
+grouped layers of nearly every size; it loses to `depthwise` where a group has one channel, and to XLA's own
+for tiny problems.
+
+**A kernel's gradient is a convolution whose channels are the pixels of a row.**  With s for the taps of the
+last dimension and q for its outputs,
+
+    x'[n, h, s·c, q] = x̃[n, h, q·stride + s·dilation, c]
+    ∂w[r, s·c, o]    = Σ_{n, p, q}  x'[n, p·stride + r·dilation, s·c, q] · g[n, p, q, o]
+
+is a convolution along the axes n, h and s·c: the channels are q → o, and the kernel is g, with n × p × 1 taps.
+So x is written once for each tap of the *last* dimension, where im2col writes it once for each tap of all, and
+the products run over s·c × o, which are many.  In three dimensions the images lie side by side in the row, and
+the axes are d, h and s·c.  Depthwise nothing is written at all: ∂w is the depthwise convolution of x with g.
+
+**What it takes** was verified by running it (`jconv.verified`): 1 to 3 dimensions, any strides, dilation and
+groups, where no padding is larger than dilation·(taps − 1) and no axis is shorter than the kernel's extent.
+Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of channels would be
+paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.  Depthwise bfloat16 goes
+through float32, in which it is summed anyway.
+
+Source: oneDNN, https://github.com/uxlfoundation/oneDNN.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jconv import verified
+from jconv.algorithm import Algorithm, Loop, OneDnn, Step
+from jconv.algorithms import onednn_calls
+from jconv.algorithms.transposed import by_phase
+from jconv.algorithms.windows import spaced
+from jconv.roles import channels_swapped, flipped, flips_image
+from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
+
+# -- one call --------------------------------------------------------------------------------------
+
+
+def direct(
+    x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False, bias: jax.Array | None = None
+) -> jax.Array:
+    """y of an undilated x by one call; `swapped`: the kernel of one group lies as (*r, o, c)."""
+    spec = _typed_as(x, w, spec)
+    x, spec = inside(x, spec)
+    how = _halves if spec.x_dtype == "bfloat16" else onednn_calls.convolution
+    return how(x, w, spec, swapped=swapped, bias=bias)
+
+
+def _typed_as(x: jax.Array, w: jax.Array, spec: ConvSpec) -> ConvSpec:
+    """The spec with the dtypes of the arrays, which are wider where those of the spec differ."""
+    result = {"float32": "float32", "int8": "int32"}.get(x.dtype.name, spec.y_dtype)
+    return spec.replace(x_dtype=x.dtype.name, w_dtype=w.dtype.name, y_dtype=result)
+
+
+def inside(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
+    """x and its spec, padded or cut where its padding or its length lies outside of what was verified."""
+    moved = moved_padding(spec)
+    if not any(map(any, moved)):
+        return x, spec
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in moved), (0, 0, 0)])
+    left = tuple((lo - a, hi - b) for (lo, hi), (a, b) in zip(spec.padding, moved, strict=True))
+    return x, spec.replace(spatial=x.shape[1:-1], padding=left)
+
+
+def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
+    """How much of every axis' padding is made beforehand: all of it where the axis is shorter than the window,
+    else what is negative and what the window does not reach."""
+    moved = []
+    for sides, window, size in zip(spec.padding, spec.window, spec.spatial, strict=True):
+        short = size + sum(min(side, 0) for side in sides) < window
+        lo, hi = sides if short else (min(side, 0) + max(0, side - window + 1) for side in sides)
+        moved.append((lo, hi))
+    return moved
+
+
+def _halves(
+    x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool, bias: jax.Array | None
+) -> jax.Array:
+    """bfloat16: channels last and an even number of them in a group, or through float32 if there is one."""
+    if spec.is_depthwise:
+        wide = spec.replace(x_dtype="float32", w_dtype="float32", y_dtype="float32")
+        x, w = x.astype("float32"), w.astype("float32")
+        return onednn_calls.convolution(x, w, wide, bias=bias).astype(spec.y_dtype)
+    spec = spec.replace(channels_first=False)
+    if spec.c % 2:
+        x, w, spec = _even(x, w, spec, swapped)
+    return onednn_calls.convolution(x, w, spec, swapped=swapped, bias=bias)
+
+
+def _even(x: jax.Array, w: jax.Array, spec: ConvSpec, swapped: bool) -> tuple[jax.Array, jax.Array, ConvSpec]:
+    """All three with a channel of zeros more in every group."""
+    into = spec.ndim + 1 if swapped else spec.ndim
+    w = jnp.pad(w, [(0, int(axis == into)) for axis in range(w.ndim)])
+    apart = x.reshape(*x.shape[:-1], spec.groups, spec.c)
+    x = jnp.pad(apart, [*[(0, 0)] * x.ndim, (0, 1)]).reshape(*x.shape[:-1], -1)
+    return x, w, spec.replace(in_channels=x.shape[-1])
+
+
+# -- the three roles -------------------------------------------------------------------------------
+
+
+def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """y: one call, or one for each phase of a dilated input."""
+    return (direct if _is_plain(spec) else PHASES.forward)(x, w, spec)
+
+
+def _is_plain(spec: ConvSpec) -> bool:
+    return all(d == 1 for d in spec.lhs_dilation)
+
+
+def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂x: a convolution of g.  Whatever is smaller is flipped, the kernel or g and ∂x."""
+    back = spec.as_grad_input()
+    if spec.groups == 1 and _is_plain(back) and flips_image(spec):
+        return flipped(direct(flipped(g), w, back.mirrored(), swapped=True))
+    w = lax.rev(w, tuple(range(spec.ndim))) if spec.taps > 1 else w
+    if spec.groups > 1:
+        return forward(g, channels_swapped(w, spec), back)
+    return direct(g, w, back, swapped=True) if _is_plain(back) else SWAPPED_PHASES.forward(g, w, back)
+
+
+def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂w: the convolution along rows of the module's docstring, or with one channel per group that of images."""
+    if _by_image(spec):
+        whole = as_image(spec)
+        return direct(x.reshape(whole.x_shape), g.reshape(whole.w_shape), whole).reshape(spec.w_shape)
+    return direct(_shifted(x, spec), _as_kernel(g, spec), as_rows(spec)).reshape(spec.w_shape)
+
+
+def _image_axis(spec: ConvSpec) -> Ints:
+    """The images as an axis of space, where there is room for one."""
+    return (spec.batch,) if spec.ndim < 3 else ()
+
+
+def _by_image(spec: ConvSpec) -> bool:
+    return spec.is_depthwise and (spec.ndim < 3 or spec.batch == 1)
+
+
+def as_image(spec: ConvSpec) -> ConvSpec:
+    """Depthwise, the kernel's gradient is a depthwise convolution of x with g, along n as well."""
+    image = _image_axis(spec)
+    one, none = (1,) * len(image), ((0, 0),) * len(image)
+    back = spec.as_grad_kernel()
+    return back.replace(
+        batch=1, in_channels=spec.groups, spatial=(*image, *back.spatial), kernel=(*image, *back.kernel),
+        strides=(*one, *back.strides), padding=(*none, *back.padding), y_dtype=spec.accumulator,
+        lhs_dilation=(*one, *back.lhs_dilation), rhs_dilation=(*one, *back.rhs_dilation),
+    )  # fmt: skip
+
+
+def as_rows(spec: ConvSpec) -> ConvSpec:
+    """The convolution along n, h and (s, c), or d, h and (s, c), that is the kernel's gradient."""
+    image = _image_axis(spec)
+    row = spec.out_spatial[-1] * (1 if image else spec.batch)
+    one, none = (1,) * len(image), ((0, 0),) * len(image)
+    return spec.replace(
+        batch=1,
+        in_channels=spec.groups * row,
+        spatial=(*image, *spec.spatial[:-1], spec.kernel[-1] * spec.c),
+        kernel=(*image, *spec.out_spatial[:-1], 1),
+        strides=(*one, *spec.rhs_dilation[:-1], 1),
+        padding=(*none, *spec.as_grad_kernel().padding[:-1], (0, 0)),
+        lhs_dilation=(1,) * (len(image) + spec.ndim),
+        rhs_dilation=(*one, *spec.strides[:-1], 1),
+        w_dtype=spec.y_dtype,
+        y_dtype=spec.accumulator,
+        channels_first=False,
+    )
+
+
+def _shifted(x: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(1, n, *h, s·c, g·q) or, in three dimensions, (1, d, h, s·c, g·n·q): x as every tap of a row sees it."""
+    (lo, _), stride, dilation = spec.padding[-1], spec.strides[-1], spec.rhs_dilation[-1]
+    q, axis = spec.out_spatial[-1], spec.ndim
+    needed = extent(q, stride) + extent(spec.kernel[-1], dilation) - 1
+    around = [(lo, needed - lo - x.shape[axis], 0) if at == axis else (0, 0, 0) for at in range(x.ndim)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), around)
+    taps = jnp.stack([spaced(x, s * dilation, q, stride, axis) for s in range(spec.kernel[-1])])
+    taps = taps.reshape(*taps.shape[:-1], spec.groups, spec.c)  # s n *h q g c
+    *_, pixels, group, channel = range(taps.ndim)
+    first, beside = ((1,), ()) if _image_axis(spec) else ((), (1,))
+    order = (*first, *range(2, pixels), 0, channel, group, *beside, pixels)
+    return taps.transpose(order).reshape(as_rows(spec).x_shape)
+
+
+def _as_kernel(g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(n, *p, 1, q, g·o) or, in three dimensions, (*p, 1, n·q, g·o)."""
+    return (g if _image_axis(spec) else jnp.moveaxis(g, 0, -3)).reshape(as_rows(spec).w_shape)
+
+
+# -- the record ------------------------------------------------------------------------------------
+
+
+def rejects(spec: ConvSpec) -> str | None:
+    if reason := verified.refusal() or _rejects_dtypes(spec):
+        return reason
+    sizes = (*spec.x_shape, *spec.w_shape, *sum(spec.padding, ()))
+    if not all(isinstance(size, int) for size in sizes):
+        return "a size that only a run will tell; oneDNN's calls state every size"
+    if not 1 <= spec.ndim <= 3:
+        return f"{spec.ndim} spatial dimensions; oneDNN was verified with 1 to 3"
+    return None if _is_plain(spec) else PHASES.rejects(spec)
+
+
+def _rejects_dtypes(spec: ConvSpec) -> str | None:
+    """Arrays of different floats are widened to float32 before they come here."""
+    dtypes = {spec.x_dtype, spec.w_dtype, spec.y_dtype}
+    if spec.x_dtype != spec.w_dtype and dtypes <= {"float32", "bfloat16"}:
+        return verified.refusal_of("float32", "float32")
+    return verified.refusal_of(spec.x_dtype, spec.y_dtype)
+
+
+def own(spec: ConvSpec, role: Role) -> bool:
+    """Whether the gradient given here is used: for floats, and not where the input is dilated."""
+    floats = {spec.x_dtype, spec.w_dtype, spec.y_dtype} <= {"float32", "bfloat16"}
+    return floats and _is_plain(spec)
+
+
+def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    if role == "grad_kernel":
+        return (OneDnn(as_image(spec)),) if _by_image(spec) else (_copied(spec), OneDnn(as_rows(spec)))
+    if role == "grad_input":
+        return _steps_of_grad_input(spec)
+    return _direct_steps(spec, role) if _is_plain(spec) else PHASES.steps(spec, role)
+
+
+def _steps_of_grad_input(spec: ConvSpec) -> tuple[Step, ...]:
+    back = spec.as_grad_input()
+    smaller = 2 * spec.image_bytes if flips_image(spec) else 2 * spec.kernel_bytes
+    flip = (Loop(0, smaller, 4),) if spec.taps > 1 or spec.groups > 1 else ()
+    return *flip, *(_direct_steps(back, "forward") if _is_plain(back) else PHASES.steps(back, "forward"))
+
+
+def _direct_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    copied = 2 * math.prod(spec.x_shape) * itemsize(spec.x_dtype) * any(map(any, moved_padding(spec)))
+    return OneDnn(spec), *((Loop(0, copied),) if copied else ())
+
+
+def _copied(spec: ConvSpec) -> Step:
+    """Writing x once for every tap of a row, transposed value by value."""
+    return Loop(0, 2 * math.prod(as_rows(spec).x_shape) * itemsize(spec.x_dtype), 2)
+
+
+def workspace(spec: ConvSpec, role: Role) -> int:
+    """Bytes of the kernel as oneDNN multiplies it, and of the copies of x."""
+    if role == "grad_kernel":
+        rows = as_rows(spec)
+        copied = 0 if _by_image(spec) else math.prod(rows.x_shape) * itemsize(spec.x_dtype)
+        return copied + math.prod(spec.y_shape) * itemsize(spec.y_dtype) + 4 * spec.parameters
+    if role == "grad_input":
+        back = spec.as_grad_input()
+        return spec.kernel_bytes + workspace(back, "forward") + spec.image_bytes * flips_image(spec)
+    if not _is_plain(spec):
+        return PHASES.workspace(spec, role)
+    moved = any(map(any, moved_padding(spec)))
+    return spec.kernel_bytes + math.prod(spec.padded) * spec.batch * spec.in_channels * 4 * moved
+
+
+def reads_planes(spec: ConvSpec, role: Role) -> bool:
+    """In bfloat16 images are transposed; a kernel gradient transposes x anyway."""
+    return role == "grad_kernel" or spec.x_dtype != "bfloat16"
+
+
+def _one(swapped: bool) -> Algorithm:
+    """The undilated convolution that every phase is."""
+    return Algorithm("onednn", functools.partial(direct, swapped=swapped), steps=_direct_steps,
+                     workspace=lambda spec, role: spec.kernel_bytes, reads_planes=reads_planes)  # fmt: skip
+
+
+PHASES, SWAPPED_PHASES = by_phase(_one(swapped=False)), by_phase(_one(swapped=True))
+
+ONEDNN = Algorithm(
+    "onednn", forward, rejects, steps, workspace, grad_input, grad_kernel, reads_planes=reads_planes,
+    reads_kernel=True, own=own, portable=False,
+)  # fmt: skip
