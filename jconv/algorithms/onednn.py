@@ -17,7 +17,7 @@ last dimension and q for its outputs,
 is a convolution along the axes n, h and s·c: the channels are q → o, and the kernel is g, with n × p × 1 taps.
 So x is written once for each tap of the *last* dimension, where im2col writes it once for each tap of all, and
 the products run over s·c × o, which are many.  In three dimensions the images lie side by side in the row, and
-the axes are d, h and s·c.  Depthwise nothing is written at all: ∂w is the depthwise convolution of x with g.
+the axes are d, h and s·c.  Depthwise, ∂w is simply the depthwise convolution of x with g.
 
 **What it takes** was verified by running it (`jconv.verified`): 1 to 3 dimensions, any strides, dilation and
 groups, where no padding is larger than dilation·(taps − 1) and no axis is shorter than the kernel's extent.
@@ -31,6 +31,7 @@ Source: oneDNN, https://github.com/uxlfoundation/oneDNN.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 
 import jax
@@ -41,7 +42,7 @@ from jconv import verified
 from jconv.algorithm import Algorithm, Loop, OneDnn, Step
 from jconv.algorithms import onednn_calls
 from jconv.algorithms.transposed import by_phase
-from jconv.algorithms.windows import spaced
+from jconv.algorithms.windows import pad, spaced
 from jconv.roles import channels_swapped, flipped, flips_image
 from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
 
@@ -132,32 +133,77 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """∂w: the convolution along rows of the module's docstring, or with one channel per group that of images."""
+    """∂w: by the convolution along rows of the module's docstring, or depthwise along images."""
     if _by_image(spec):
-        whole = as_image(spec)
-        return direct(x.reshape(whole.x_shape), g.reshape(whole.w_shape), whole).reshape(spec.w_shape)
+        return _of_images(x, g, spec)
     return direct(_shifted(x, spec), _as_kernel(g, spec), as_rows(spec)).reshape(spec.w_shape)
 
 
 def _image_axis(spec: ConvSpec) -> Ints:
     """The images as an axis of space, where there is room for one."""
-    return (spec.batch,) if spec.ndim < 3 else ()
+    return (spec.batch,) if spec.ndim < 3 and spec.batch > 1 else ()
 
 
 def _by_image(spec: ConvSpec) -> bool:
-    return spec.is_depthwise and (spec.ndim < 3 or spec.batch == 1)
+    """Whether the kernel's gradient is computed depthwise, along images."""
+    apart = all(s == 1 or d == 1 for s, d in zip(spec.strides, spec.rhs_dilation, strict=True))
+    few = math.prod(spec.strides) <= MOST_CALLS
+    return spec.is_depthwise and apart and few and (spec.ndim < 3 or spec.batch == 1)
 
 
-def as_image(spec: ConvSpec) -> ConvSpec:
-    """Depthwise, the kernel's gradient is a depthwise convolution of x with g, along n as well."""
+MOST_CALLS = 16
+
+
+def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂w of a depthwise convolution: that of x with g, n being an axis of space.
+
+    A stride dilates g.  oneDNN is slow at that in three dimensions, and where x is padded on one side alone: so
+    that of several images is taken apart, the taps r ≡ a (mod stride) seeing every stride-th row from the a-th
+    on, and that of one is padded beforehand.
+    """
+    kernel = g.reshape(*_image_axis(spec), *spec.out_spatial, 1, spec.out_channels)
+    if spec.batch == 1:
+        back = spec.as_grad_kernel().replace(y_dtype=spec.accumulator)
+        if _is_lopsided(back):
+            x, back = pad(x, back), back.replace(spatial=back.padded, padding=((0, 0),) * spec.ndim)
+        return direct(x, kernel, back).reshape(spec.w_shape)
+    padded, parts = pad(x, spec), []
+    for start in itertools.product(
+        *(range(min(s, k)) for s, k in zip(spec.strides, spec.kernel, strict=True))
+    ):
+        part = of_images(spec, start)
+        stop = [a + (h - 1) * s + 1 for a, h, s in zip(start, part.spatial[1:], spec.strides, strict=True)]
+        seen = lax.slice(padded, (0, *start, 0), (spec.batch, *stop, spec.in_channels), (1, *spec.strides, 1))
+        parts.append(_put_between(direct(seen[None], kernel, part), start, spec))
+    return functools.reduce(jnp.add, parts)
+
+
+def _is_lopsided(spec: ConvSpec) -> bool:
+    return any(lo <= 0 < hi for lo, hi in spec.padding) and any(d > 1 for d in spec.rhs_dilation)
+
+
+def of_images(spec: ConvSpec, start: Ints) -> ConvSpec:
+    """The convolution of one phase of x with g, whose result are the taps from `start` on."""
     image = _image_axis(spec)
-    one, none = (1,) * len(image), ((0, 0),) * len(image)
-    back = spec.as_grad_kernel()
-    return back.replace(
-        batch=1, in_channels=spec.groups, spatial=(*image, *back.spatial), kernel=(*image, *back.kernel),
-        strides=(*one, *back.strides), padding=(*none, *back.padding), y_dtype=spec.accumulator,
-        lhs_dilation=(*one, *back.lhs_dilation), rhs_dilation=(*one, *back.rhs_dilation),
+    one = (1,) * (len(image) + spec.ndim)
+    taps = [-(-(k - a) // s) for k, a, s in zip(spec.kernel, start, spec.strides, strict=True)]
+    size = [p + (t - 1) * d for p, t, d in zip(spec.out_spatial, taps, spec.rhs_dilation, strict=True)]
+    return spec.replace(
+        batch=1, spatial=(*image, *size), kernel=(*image, *spec.out_spatial), padding=((0, 0),) * len(one),
+        strides=(*one[: len(image)], *spec.rhs_dilation), lhs_dilation=one, rhs_dilation=one,
+        w_dtype=spec.y_dtype, y_dtype=spec.accumulator,
     )  # fmt: skip
+
+
+def _put_between(taps: jax.Array, start: Ints, spec: ConvSpec) -> jax.Array:
+    """Every stride-th tap from `start` on, with zeros for the others: shaped as w."""
+    found = taps.shape[-1 - spec.ndim : -1]
+    sides = [
+        (a, k - a - (t - 1) * s - 1, s - 1)
+        for a, k, t, s in zip(start, spec.kernel, found, spec.strides, strict=True)
+    ]
+    taps = taps.reshape(*found, 1, spec.out_channels)
+    return lax.pad(taps, jnp.zeros((), taps.dtype), [*sides, (0, 0, 0), (0, 0, 0)])
 
 
 def as_rows(spec: ConvSpec) -> ConvSpec:
@@ -230,10 +276,19 @@ def own(spec: ConvSpec, role: Role) -> bool:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_kernel":
-        return (OneDnn(as_image(spec)),) if _by_image(spec) else (_copied(spec), OneDnn(as_rows(spec)))
+        return _steps_of_images(spec) if _by_image(spec) else (_copied(spec), OneDnn(as_rows(spec)))
     if role == "grad_input":
         return _steps_of_grad_input(spec)
     return _direct_steps(spec, role) if _is_plain(spec) else PHASES.steps(spec, role)
+
+
+def _steps_of_images(spec: ConvSpec) -> tuple[Step, ...]:
+    """As many calls as phases, each of a part of the taps; and padding x."""
+    whole = OneDnn(of_images(spec.replace(strides=(1,) * spec.ndim), (0,) * spec.ndim))
+    if spec.batch == 1:
+        return (whole,)
+    begun = (Loop(0, 0),) * (math.prod(spec.strides) - 1)
+    return whole, *begun, Loop(0, 2 * math.prod(spec.x_shape) * itemsize(spec.x_dtype))
 
 
 def _steps_of_grad_input(spec: ConvSpec) -> tuple[Step, ...]:
@@ -257,7 +312,8 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     """Bytes of the kernel as oneDNN multiplies it, and of the copies of x."""
     if role == "grad_kernel":
         rows = as_rows(spec)
-        copied = 0 if _by_image(spec) else math.prod(rows.x_shape) * itemsize(spec.x_dtype)
+        twice = 2 * math.prod(spec.x_shape) * (spec.batch > 1 and math.prod(spec.strides) > 1)
+        copied = (twice if _by_image(spec) else math.prod(rows.x_shape)) * itemsize(spec.x_dtype)
         return copied + math.prod(spec.y_shape) * itemsize(spec.y_dtype) + 4 * spec.parameters
     if role == "grad_input":
         back = spec.as_grad_input()
