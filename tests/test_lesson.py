@@ -1,6 +1,7 @@
 """The interactive page, driven as a reader drives it, in a real browser; every cell against Python."""
 
 import json
+import pathlib
 import re
 import shutil
 
@@ -15,6 +16,7 @@ from jconv.__main__ import main as command_line
 from jconv.algorithms import ALGORITHMS
 from jconv.choice import choose
 from jconv.lesson import compare
+from jconv.lesson.command import write
 from jconv.lesson.kernels import NAMED
 from jconv.lesson.page import build, embedded
 from jconv.textbook.example import INPUT, SOBEL_X
@@ -479,6 +481,41 @@ def test_a_failed_write_leaves_what_was_there(capsys, tmp_path, monkeypatch):
     assert command_line(["explain", "--out", str(out)]) == 2
     assert "No space left" in capsys.readouterr().err
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "before")]
+
+
+def test_a_link_stays_a_link_and_what_it_points_to_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    page, link = tmp_path / "there" / "page.html", tmp_path / "link.html"
+    link.symlink_to("there/page.html")
+    write(link, "first")  # nothing is there yet
+    page.chmod(0o600)
+    write(link, "second")
+    assert link.is_symlink()
+    assert not page.is_symlink()
+    assert page.read_text() == "second"
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link.html", "page.html", "there"]
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/null").exists(), reason="there is no /dev/null")
+def test_a_device_is_written_to_and_not_replaced():
+    write(pathlib.Path("/dev/null"), "gone")
+    assert pathlib.Path("/dev/null").is_char_device()
+
+
+def test_a_link_to_nowhere_is_refused_before_the_page_is_built(capsys, tmp_path):
+    (tmp_path / "link.html").symlink_to("none/page.html")
+    with pytest.raises(SystemExit):
+        command_line(["explain", "--out", str(tmp_path / "link.html")])
+    assert "must be a file in a folder that is there, and" in capsys.readouterr().err
+
+
+def test_explain_says_what_it_is_doing(capsys, tmp_path):
+    assert command_line(["explain", "--out", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().err == "asking jconv about layers …\n"
+    asked = []
+    layers = compare.layers(asked.append)
+    assert len(asked) == len(layers["answers"]) == len(compare.questions())
 
 
 def test_a_place_that_is_no_file_is_refused_before_the_page_is_built(capsys, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import stat
 import sys
 import tempfile
 from argparse import ArgumentTypeError as wrong  # noqa: N813
@@ -12,6 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jconv.bench import options, progress
+from jconv.lesson.compare import questions
 from jconv.lesson.kernels import NAMED
 from jconv.lesson.page import build
 
@@ -34,7 +37,8 @@ def main(args: argparse.Namespace) -> int:
     """Build the page and put it in place; 0, or 2 with the reason on stderr."""
     try:
         knobs = dict(stride=args.stride, padding=args.padding, dilation=args.dilation)
-        page = build(args.input, args.kernel, **knobs)
+        with progress.bar("asking jconv about layers", len(questions())) as advance:
+            page = build(args.input, args.kernel, advance=advance, **knobs)
         write(args.out, page)
     except (ValueError, OSError) as error:
         reason = f"cannot write {args.out}: {error.strerror}" if isinstance(error, OSError) else error
@@ -45,13 +49,22 @@ def main(args: argparse.Namespace) -> int:
 
 
 def write(path: pathlib.Path, page: str) -> None:
-    """All of the page or nothing: written beside its place, then renamed."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """All of the page or nothing: written beside its place, then renamed.
+
+    A link stays a link and what it points to is written; what is there keeps its permissions; what cannot
+    be replaced, a terminal or a pipe, is written to.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(page, encoding="utf-8")
+        return
+    place = path.resolve()
+    mode = place.stat().st_mode if place.exists() else 0o666 & ~_umask()
+    handle, beside = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(page)
-        os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, path)
+        os.chmod(beside, stat.S_IMODE(mode))
+        os.replace(beside, place)
     except BaseException:
         os.unlink(beside)
         raise
@@ -64,12 +77,14 @@ def _umask() -> int:
 
 
 def page_file(written: str) -> pathlib.Path:
-    """A file, not a folder, and in a folder that is there."""
+    """A file, not a folder, in a folder that is there, both of which may be written; through links."""
     path = pathlib.Path(written)
     if path.is_dir():  # the current one where nothing is written
         raise wrong(f"{written!r} must be a file; write {str(path / 'page.html')!r}")
-    if not path.parent.is_dir():
-        raise wrong(f"{written!r} must be a file in a folder that is there, and {str(path.parent)!r} is not")
+    folder = path.resolve().parent if path.is_symlink() else path.parent
+    if not folder.is_dir():
+        raise wrong(f"{written!r} must be a file in a folder that is there, and {str(folder)!r} is not")
+    options.writable(written)
     return path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import jconv
-from jconv.lesson.compare import layers
+from jconv.lesson.compare import Advance, layers
 from jconv.lesson.example import EXAMPLE, lesson
 from jconv.lesson.kernels import NAMED
 from jconv.lesson.transforms import winograd
@@ -26,6 +26,7 @@ def build(
     stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
+    advance: Advance = lambda what: None,
 ) -> str:
     """The interactive lesson as one self-contained HTML document.
 
@@ -33,6 +34,7 @@ def build(
       x: the input `(h, w)` it starts from; None for the 5×5 example.
       w: the kernel `(kh, kw)`; None for Sobel X.
       stride, padding, dilation: ints, for both dimensions.
+      advance: called after each of `jconv.lesson.compare.questions`, for a progress bar.
 
     Returns:
       The document.  It loads nothing, so it can be opened from a file.
@@ -47,7 +49,11 @@ def build(
     x = np.asarray(EXAMPLE if x is None else x, np.float32)
     w = np.asarray(NAMED["sobel-x"] if w is None else w, np.float32)
     knobs = dict(stride=stride, padding=padding, dilation=dilation)
-    data = lesson(x, w, knobs) | {"layers": layers(), "winograd": winograd(), "version": jconv.__version__}
+    data = lesson(x, w, knobs) | {
+        "layers": layers(advance),
+        "winograd": winograd(),
+        "version": jconv.__version__,
+    }
     return assemble(data)
 
 
