@@ -10,6 +10,7 @@ import sys
 import tempfile
 from argparse import ArgumentTypeError as wrong  # noqa: N813
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `main` reads."""
     add = parser.add_argument
     names = ", ".join(NAMED)
-    add("--input", type=input_matrix, metavar="ROWS", help="rows of numbers, as in '1 2 0; 0 1 2; 2 0 1'")
+    add("--input", type=input_matrix, metavar="ROWS", help="rows of numbers, as in '1 2 0; 0 1/2 2; 2 0 1'")
     add("--kernel", type=kernel_matrix, metavar="ROWS|NAME", help=f"rows of numbers, or one of {names}")
     add("--stride", type=between(1), default=1, help=f"step between windows, 1 to {MOST_KNOB} (1)")
     add("--padding", type=between(0), default=0, help=f"zeros on every side, 0 to {MOST_KNOB} (0)")
@@ -104,15 +105,15 @@ def kernel_matrix(written: str) -> np.ndarray:
 
 
 def matrix(written: str, most: int) -> np.ndarray:
-    """Rows by `;`, numbers by spaces or commas.
+    """Rows by `;`, numbers by spaces or commas, fractions as they are.
 
-    >>> matrix("1 2; 3, 4.5", 12)
+    >>> matrix("1 2; 3, 9/2", 12)
     array([[1. , 2. ],
            [3. , 4.5]], dtype=float32)
     """
     try:
-        rows = [[float(n) for n in row.replace(",", " ").split()] for row in written.strip(" ;").split(";")]
-    except ValueError as error:
+        rows = [[number(n) for n in row.replace(",", " ").split()] for row in written.strip(" ;").split(";")]
+    except (ValueError, ZeroDivisionError) as error:
         raise wrong(f"{error}; write rows like '1 2 0; 0 1 2; 2 0 1'") from None
     lengths = sorted({len(row) for row in rows})
     if lengths == [0]:
@@ -125,6 +126,11 @@ def matrix(written: str, most: int) -> np.ndarray:
     if not (np.isfinite(values) & (abs(values) <= 1e6)).all():
         raise wrong("every number must be between -1e6 and 1e6")
     return values.astype(np.float32)
+
+
+def number(written: str) -> float:
+    """A decimal or a fraction, as in 1/9."""
+    return float(Fraction(written)) if "/" in written else float(written)
 
 
 def between(least: int) -> Callable[[str], int]:
