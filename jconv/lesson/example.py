@@ -61,10 +61,10 @@ def lesson(x: np.ndarray, w: np.ndarray, b: np.ndarray, knobs: Knobs) -> dict[st
     Raises:
       ValueError: the kernel does not fit, as `conv2d` says it.
     """
-    given = tuple(jnp.asarray(array, jnp.float32) for array in (x, w, b))
+    image, kernels, bias = (jnp.asarray(array, jnp.float32) for array in (x, w, b))
+    given = image, kernels, bias
     y = layer(*given, knobs)
     g = jnp.asarray(upstream(y.shape), jnp.float32)
-    image, kernels, _ = given
     return {
         "start": {**dict(zip("xwb", map(listed, given), strict=True)), "g": listed(g), **knobs},
         "simple": simple(),
@@ -113,7 +113,7 @@ def jax_grads(given: Arrays, knobs: Knobs) -> dict[str, Any]:
 
     return {
         ",".join(map(str, setting.values())): {
-            "g": listed(upstream(jax.eval_shape(lambda *a, s=setting: layer(*a, s), *given).shape)),
+            "g": listed(upstream(layer(*given, setting).shape)),
             **dict(zip("xwb", map(listed, found), strict=True)),
         }
         for setting, found in zip(settings, grads(*given), strict=True)
