@@ -29,6 +29,7 @@ MOST_REPEATS = 200
 REST = 0.02  # seconds between two contestants; OpenMP's and oneDNN's threads spin for a few milliseconds
 SLOW = 0.5  # a call longer than this takes part in only SLOW_ROUNDS rounds
 SLOW_ROUNDS = 3
+UNSTEADY = 2.0  # slowest over fastest round; on an idle machine 1.1 to 1.5
 
 Call = Callable[[], Any]
 
@@ -57,6 +58,20 @@ class Times:
         2.0
         """
         return self.median(slow) / self.median(fast)
+
+    def unsteady(self) -> str | None:
+        """A warning where rounds differ so much that they say more about the machine than about the calls.
+
+        >>> Times({"a": (1.0, 1.1, 1.2)}).unsteady() is None
+        True
+        >>> Times({"a": (1.0, 1.1, 3.0)}).unsteady()
+        'The same call took up to 3.0 times as long in one round as in another: the machine is busy.'
+        """
+        spread = max(max(present(times)) / min(present(times)) for times in self.rounds.values())
+        if spread < UNSTEADY:
+            return None
+        times = f"up to {spread:.1f} times as long in one round as in another"
+        return f"The same call took {times}: the machine is busy."
 
     @functools.cached_property
     def pace(self) -> tuple[float, ...]:
