@@ -185,8 +185,8 @@ def times(ratio: float) -> str:
 
 
 def closing(wrong: int) -> str:
-    """The last line."""
-    torch = "" if importlib.util.find_spec("torch") else "  (PyTorch is not installed and took no part.)"
+    """The last lines."""
+    torch = "" if importlib.util.find_spec("torch") else "\nPyTorch is not installed and took no part."
     if wrong:
         return f"\n[red]{wrong} results do not agree.[/red]{torch}"
     return f"\nEverything agreed.  Speed-ups are the loop's time over the way's.  More with -v.{torch}"
