@@ -75,13 +75,14 @@ print(f"""
 At the worst, {max(slower):.1f} times less of the saving arrives as time than was saved.  The depthwise half
 is the reason: for every byte it moves it has {per_byte["depthwise"]:.0f} FLOP to do,
 the full layer {per_byte["full"]:.0f}; it waits for memory while the multipliers idle.
-Fewer FLOPs are slower as soon as the rate falls faster than they do:
+Fewer FLOPs are slower as soon as the rate falls faster than they do; here each against the dense one:
 """)
 
 # A grouped kernel of a few channels a group: fewer FLOPs than the full one, and less work per byte.
 channels, side = 64, 14
 x = jnp.ones((1, side, side, channels), jnp.float32)
 full = layers(channels, side)[0]
+seconds = {}
 for groups in (1, 4, 16):
     spec = full.replace(groups=groups)
     w = jnp.ones(spec.w_shape, jnp.float32)
@@ -92,5 +93,11 @@ for groups in (1, 4, 16):
         for name, a in {"jconv": "auto", "lax": "xla"}.items()
     }
     t = race({name: lambda run=run: run(x) for name, run in choice.items()}, rounds=5)
+    for name in choice:
+        seconds.setdefault(name, []).append(t.median(name))
     print(f"  3×3, {channels} channels in {groups:2d} groups: {spec.flops / 1e6:5.1f} MFLOP,"
           f" {t.median('lax') * 1e3:7.3f} ms by lax, {t.median('jconv') * 1e3:7.3f} ms by jconv")  # fmt: skip
+slower = [name for name, (dense, *grouped) in seconds.items() if max(grouped) > 1.1 * dense]
+print(
+    f"\nfewer FLOPs and yet slower than the dense layer: {' and '.join(slower) or 'neither of the two here'}"
+)

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {  # what a user types: the module that does it
     "tune": "jconv.bench.tuning",
 }
 EXTRAS = {"rich": "cli", "matplotlib": "bench"}  # what is not there for `import jconv`: the extra it is in
+EXTRAS |= dict.fromkeys(("equinox", "flax", "haiku", "keras", "optax"), "models")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,8 +1,12 @@
 """`python -m jconv bench`: what it races, what it prints and keeps, and how it stops."""
 
+import contextlib
 import csv
+import importlib.util
 import json
 import math
+import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +14,7 @@ import pytest
 
 import jconv
 from jconv import __main__ as command_line
-from jconv.bench import contest, contest_torch, layers, race, report, timing
+from jconv.bench import contest, contest_torch, layers, models_race, progress, race, report, timing
 from jconv.bench.contest import Entry
 from jconv.bench.layers import Layer
 from jconv.spec import ROLES, ConvSpec
@@ -163,6 +167,75 @@ def test_without_matplotlib_a_chart_is_refused_before_anything_is_raced(monkeypa
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert bench("--chart", str(tmp_path / "x.png")) == 2
     assert "pip install 'jconv[bench]'" in capsys.readouterr().err
+
+
+def test_a_chart_of_no_known_kind_is_refused_before_anything_is_raced(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    for name in ("x.nope", "x"):
+        assert bench("--chart", str(tmp_path / name)) == 2
+        out, err = capsys.readouterr()
+        assert f"`--chart` cannot draw '{tmp_path / name}'; end its name with" in err
+        assert ".png" in err
+        assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_what_was_measured_is_printed_even_if_it_cannot_be_kept(kind, capsys):
+    assert bench("--only", "tiny dense", f"--{kind}", "/dev/full") == 1
+    out, err = capsys.readouterr()
+    assert out.strip().endswith("3 races, 0 wrong results")
+    assert err.endswith("error: cannot write '/dev/full': No space left on device\n")
+
+
+def test_one_file_that_cannot_be_written_does_not_keep_the_others_from_it(tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "write_csv", full)
+    kept = tmp_path / "x.json"
+    assert bench("--only", "tiny up", "--csv", str(tmp_path / "x.csv"), "--json", str(kept)) == 1
+    assert len(json.loads(kept.read_text(encoding="utf-8"))["times"]) >= 6
+
+
+def test_models_without_their_library_are_refused_before_anything_is_raced(capsys, monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "flax" else there(name))
+    monkeypatch.setattr(models_race, "results", lambda *_: pytest.fail("it raced"))
+    assert bench("--models", "ResNeXt-50", "--batch", "1") == 2
+    assert "flax.nnx is not installed; pip install 'jconv[models]'" in capsys.readouterr().err
+
+
+def test_models_race_row_by_row_with_progress(capsys, monkeypatch):
+    done = models_race.Result("U-Net", "flax.linen", "forward", 1, 2e-3, 1e-3, 2.0)
+    monkeypatch.setattr(models_race, "one", lambda *_, **__: done)
+    monkeypatch.setattr(models_race.Model, "is_here", lambda self: True)
+    built = types.SimpleNamespace()
+    monkeypatch.setattr(
+        models_race, "MODELS", (models_race.Model("U-Net", "flax", "dense", lambda full: built),)
+    )
+    steps = []
+
+    @contextlib.contextmanager
+    def watched(title, total, silent=False):
+        yield lambda what: steps.append((total, what))
+
+    monkeypatch.setattr(progress, "bar", watched)
+    assert bench("--models", "--only", "forward", "--batch", "1", "2", "--no-torch") == 0
+    assert [total for total, _ in steps] == [2, 2]
+    assert capsys.readouterr().out.count("2.00×") == 2
+
+
+def test_help_of_another_command_keeps_its_lines(capsys):
+    for name, line in {
+        "scaling": "\n    compute   three roles of every layer's FLOPs",
+        "models": "Needs the extra",
+    }.items():
+        with pytest.raises(SystemExit) as stop:
+            bench(f"--{name}", "--help")
+        assert stop.value.code == 0
+        assert line in capsys.readouterr().out
 
 
 def test_scaling_and_models_are_reached(capsys, monkeypatch):

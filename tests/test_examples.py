@@ -4,11 +4,15 @@ import ast
 import functools
 import importlib.util
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from jconv.bench.timing import Times
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "examples" / "tour").glob("*.py")])
@@ -53,6 +57,57 @@ def test_example(script, folders):
     done = run(script, folders / script.stem)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
+
+
+def index():
+    """(file, line) of every row of the tour's table."""
+    text = (ROOT / "examples" / "tour" / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| .+? \| \[\d\d\]\((.+?)\) \| `(.+)` \|$", text, re.MULTILINE)
+
+
+def test_the_index_names_every_script_of_the_tour():
+    tour = {script.name for script in EXAMPLES if script.parent.name == "tour"}
+    assert {name for name, _ in index()} == tour
+    assert len(index()) > 20
+
+
+@pytest.mark.parametrize(("name", "line"), index())
+def test_the_line_that_the_index_promises_is_printed(name, line, folders):
+    script = ROOT / "examples" / "tour" / name
+    out = run(script, folders / script.stem).stdout
+    assert re.search(re.escape(line).replace("…", ".+"), out), out
+
+
+def test_without_pytorch_the_tour_says_so(folders, monkeypatch, capsys):
+    there = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else there(name))
+    monkeypatch.setattr("jconv.bench.timing.race", lambda calls, **_: Times(dict.fromkeys(calls, (1.0,))))
+    for name in ("03_einsum_or_matmul", "04_backward_is_two_convolutions", "08_winograd_by_hand"):
+        runpy.run_path(str(ROOT / "examples" / "tour" / f"{name}.py"))
+        assert "PyTorch is not installed: not compared with " in capsys.readouterr().out, name
+
+
+@pytest.mark.parametrize(
+    ("many", "few", "says"),
+    [
+        (1.1, 1.0, "neither layer pays noticeably"),
+        (1.1, 2.0, "the layer with few channels"),
+        (2.0, 1.1, "the layer with many channels"),
+        (2.0, 2.0, "both pay about alike"),
+    ],
+)
+def test_the_tour_concludes_from_what_it_measured(many, few, says, monkeypatch, capsys):
+    # of four layers, lax and jconv take turns: jconv's are the second and the fourth race
+    ratios = iter([1.0, many, 1.0, few, 1.0, 1.0, 1.0, 1.0])
+
+    def measured(calls, **_):
+        return Times({"NCHW": (next(ratios),), "NHWC": (1.0,)})
+
+    monkeypatch.setattr("jconv.bench.timing.race", measured)
+    runpy.run_path(str(ROOT / "examples" / "tour" / "05_nchw_or_nhwc.py"))
+    out = capsys.readouterr().out
+    assert f"{many:.2f} times NHWC's time at 64 channels, {few:.2f} at 4" in out
+    assert says in out
 
 
 def test_edges_writes_pictures(folders):

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import random
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.im2col import IM2COL
 from jconv.bench import accuracy, check, interrupts, job, ladder, timing
 from jconv.cases import named, tagged
+from jconv.choice import choose
 from jconv.spec import ROLES, ConvSpec
 
 pytest.importorskip("rich")
@@ -50,15 +52,30 @@ def wrong_forward(x, w, spec):
     return IM2COL.forward(x, w, spec) * 1.0001
 
 
-def test_prints_one_table_and_exits_0(small, capsys):
-    assert command_line.main(["--rounds", "2"]) == 0
+STEPS = ("quadruple loop", "im2col by hand", "strided view", "jconv im2col", "jconv auto", "lax.conv_general")
+
+
+def rows_of(out):
+    """The ways of the printed table that agree, in its order."""
+    return re.findall(r"^(\w.*?)  .*\d (?:s|ms|µs) .*\d×.*yes", out, re.MULTILINE)
+
+
+def test_prints_one_table_that_a_beginner_can_read_and_exits_0(small, capsys):
+    assert command_line.main(["--rounds", "2", "--no-torch"]) == 0
     out = capsys.readouterr().out
-    assert out.count("speed-up") == 2  # the heading and the note under the table
-    for way in ("quadruple loop", "im2col by hand", "strided view", "lax.conv_general_dilated", "jconv auto"):
-        assert len(re.findall(rf"{re.escape(way)}.*(s|ms|µs) .*\d×.*yes", out)) == 1, way
+    rows = rows_of(out)
+    assert [way for way, step in zip(rows, STEPS, strict=True) if way.startswith(step)] == rows
+    assert re.search(rf"jconv auto .*: {choose(SMALL).algorithm.name[:8]}", out)
+    assert re.search(r"quadruple loop .* 1\.0× ", out)
+    assert max(map(len, out.partition("\nway ")[2].split("\n"))) <= 80
+
+
+def test_verbose_has_a_row_for_every_algorithm_and_names_those_checked(small, capsys):
+    assert command_line.main(["--rounds", "2", "-v"]) == 0
+    out = capsys.readouterr().out
     for name, algorithm in ALGORITHMS.items():
         assert (f"jconv {name} " in out) == (refuses(algorithm, "forward", SMALL) is None), name
-    assert re.search(r"quadruple loop .* 1\.0× ", out)
+        assert re.search(rf"(computed by|refused every problem:).*\b{name}\b", out), name
     able = sum(refuses(algorithm, "forward", named("same").spec) is None for algorithm in ALGORITHMS.values())
     assert f"{6 * able} of {6 * able} results agree: {able} algorithms" in out
     assert "Everything agreed" in out
@@ -85,7 +102,7 @@ def test_the_real_job_on_no_terminal():
 
 def test_a_wrong_algorithm_gives_1_and_is_named(small, few_algorithms, capsys, monkeypatch):
     monkeypatch.setitem(ALGORITHMS, "crooked", Algorithm("crooked", wrong_forward))
-    assert command_line.main(["--rounds", "1", "--no-torch"]) == 1
+    assert command_line.main(["--rounds", "1", "--no-torch", "-v"]) == 1
     out = capsys.readouterr().out
     for role in ROLES:
         assert f"crooked {role} of same" in out
@@ -296,6 +313,23 @@ def test_race_interleaves_and_lets_slow_ones_sit_out(monkeypatch):
 def test_the_ratio_is_paired_by_round():
     drifting = timing.Times({"slow": (2.0, 20.0, 200.0), "fast": (1.0, 10.0, 100.0)})
     assert drifting.ratio("slow", "fast") == 2.0
+
+
+def test_a_round_that_was_slow_for_all_does_not_count_against_who_sat_it_out():
+    times = timing.Times({"slow": (2.0, 20.0, 200.0), "fast": (1.0, 10.0, None), "other": (3.0, 30.0, 300.0)})
+    assert times.ratio("slow", "fast") == pytest.approx(2.0)
+    assert times.ratio("other", "fast") == pytest.approx(3.0)
+
+
+def test_times_and_ratios_never_contradict_each_other_in_order():
+    rng = random.Random(0)
+    names = "abcde"
+    for _ in range(20):
+        rounds = {name: tuple(rng.lognormvariate(0, 0.3) for _ in range(5)) for name in names}
+        times = timing.Times(rounds)
+        by_time = sorted(names, key=times.median)
+        assert by_time == sorted(names, key=lambda name: times.ratio(name, "a"))
+        assert by_time == sorted(names, key=lambda name: -times.ratio("a", name))
 
 
 def test_race_refuses_no_rounds():

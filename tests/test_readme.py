@@ -1,6 +1,7 @@
 """The README is true: its commands are the ones that are run, its lines of use run, its names exist."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -51,6 +52,25 @@ def test_every_name_in_the_table_exists_and_no_public_name_is_missing():
     cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
     assert named == set(jconv.__all__)
+
+
+def test_the_ranges_of_speed_are_those_of_the_table():
+    """What is promised for a family is the least and the most of its three passes as measured."""
+    promise = README.partition("**Speed where XLA is slow.**")[2].partition("(the second table")[0]
+    ranges = re.findall(r"([\w-]+)\s+([\d.]+) to ([\d.]+)", promise)
+    assert len(ranges) >= 4
+    for family, least, most in ranges:
+        (row,) = re.findall(rf"^\| {re.escape(family)} \|(.+)$", README, re.MULTILINE)
+        passes = [float(cell.strip(" ×")) for cell in row.split("|")[:3]]
+        assert (float(least), float(most)) == (min(passes), max(passes)), family
+
+
+def test_the_extras_that_are_named_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    named = {name for names in re.findall(r"'\.\[([\w,]+)\]'", README) for name in names.split(",")}
+    assert {"examples", "models"} <= named <= set(extras)
 
 
 def test_every_algorithm_is_named():

@@ -6,6 +6,9 @@ tile and kernel by additions and halvings, multiplies cell by cell, and transfor
     y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ x B) ] A                                      Lavin & Gray, 2016
 """
 
+import importlib
+import importlib.util
+
 import numpy as np
 
 import jconv
@@ -65,7 +68,14 @@ y, plain = count(direct, tile, SOBEL_X)
 z, fast = count(winograd, tile, SOBEL_X)
 assert (y == z).all()
 print(f"direct    {plain} products of data\n{y}\nwinograd  {fast} products of data\n{z}")
-print(f"the same four numbers for {plain / fast:.2f} times fewer products\n")
+print(f"the same four numbers for {plain / fast:.2f} times fewer products")
+if importlib.util.find_spec("torch"):
+    torch = importlib.import_module("torch")
+    operands = (torch.tensor(np.float32(array))[None, None] for array in (tile, SOBEL_X))
+    assert np.allclose(z.astype(float), torch.nn.functional.conv2d(*operands)[0, 0].numpy(), atol=1e-5)
+    print("and F.conv2d of PyTorch gives the same four\n")
+else:
+    print("PyTorch is not installed: not compared with F.conv2d\n")
 
 # Larger tiles save more and cost accuracy; on a real layer jconv takes them.
 rng = np.random.default_rng(0)

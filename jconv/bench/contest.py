@@ -83,8 +83,8 @@ class Result:
     Args:
       entry: what was raced.
       chosen: the algorithm that "auto" takes for it.
-      seconds: median time of a call.
-      ratios: their time over jconv's, paired by round: above 1 jconv is faster.
+      seconds: time of a call.
+      ratios: their time over jconv's: above 1 jconv is faster.
       errors: the distance from lax's result, relative to its largest value.
       bounds: how large that may be.
       failed: who did not get through, and why.

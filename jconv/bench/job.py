@@ -1,6 +1,7 @@
 """The main job of the command line: check every algorithm on this machine, then time the ladder.
 
-Progress goes to stderr (a bar on a terminal, a line per stage elsewhere), the outcome to stdout.
+The table has one row for each step of the lesson; -v gives every algorithm a row, and says what each was
+checked on.  Progress goes to stderr, the outcome to stdout.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib.util
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import jax
@@ -21,21 +22,18 @@ import jconv
 from jconv import cases
 from jconv.algorithm import Algorithm
 from jconv.algorithms import ALGORITHMS
-from jconv.bench import check, ladder, options
+from jconv.bench import check, ladder, options, progress
 from jconv.bench.check import Verdict
 from jconv.bench.ladder import Row
 
 if TYPE_CHECKING:  # rich is in the extra [cli]: whoever imports this module need not have it
-    from rich.console import Console
     from rich.table import Table
 
 DESCRIPTION = """\
 Check every algorithm and its gradients on this machine against NumPy in float64 and against lax, then
 time the ladder of every convolution lesson: the quadruple loop, im2col by hand, a strided view with
-einsum, each of jconv's jitted algorithms, lax, and PyTorch where it is installed."""
+einsum, one of jconv's jitted algorithms, the one jconv picks, lax, and PyTorch where it is installed."""
 EPILOG = "Exit status: 0 if everything agreed, 1 if anything did not, 2 for wrong usage, 130 if interrupted."
-
-Step = Callable[[], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,25 +41,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=options.positive, default=7, metavar="N",
                         help="how many times each rung is timed, in turn (default: %(default)s)")  # fmt: skip
     parser.add_argument("--algorithm", action="append", choices=ALGORITHMS, metavar="NAME",
-                        help="only this one; may be repeated (default: all of them)")  # fmt: skip
+                        help="check and time only this one; may be repeated")  # fmt: skip
     parser.add_argument("--all-cases", action="store_true", help="check every geometry jconv has, not a few")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out even if it is installed")
+    parser.add_argument("-v", "--verbose", action="store_true",
+                        help="a row for every algorithm, and what each refused")  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
     """Check, time, print; 0 if everything agreed, else 1."""
     import rich.console
 
-    out, progress = rich.console.Console(highlight=False), rich.console.Console(stderr=True, highlight=False)
+    out = rich.console.Console(highlight=False)
     out.print(f"[bold]jconv {jconv.__version__}[/bold] on {machine()}", soft_wrap=True)
     if (others := busy()) is not None:
         out.print(f"[yellow]{others}[/yellow]", soft_wrap=True)
     algorithms = [ALGORITHMS[name] for name in args.algorithm or ALGORITHMS]
-    verdicts = run_check(cases.CASES if args.all_cases else check.few_cases(), algorithms, progress)
-    for line in summary(verdicts):
+    verdicts = run_check(cases.CASES if args.all_cases else check.few_cases(), algorithms)
+    for line in summary(verdicts, args.verbose):
         out.print(line, soft_wrap=True)
-    ways = ladder.rungs(algorithms=algorithms, with_torch=not args.no_torch)
-    rows = run_ladder(ways, args.rounds, progress)
+    shown = algorithms if args.verbose or args.algorithm else [ALGORITHMS[ladder.STEP]]
+    rows = run_ladder(ladder.rungs(algorithms=shown, with_torch=not args.no_torch), args.rounds)
     out.print(table(rows))
     wrong = [v for v in verdicts if not v.agrees] + [row for row in rows if not row.agrees]
     out.print(closing(len(wrong)), soft_wrap=True)
@@ -103,59 +103,44 @@ def processor() -> str:
 # -- running, with progress ------------------------------------------------------------------------
 
 
-def run_check(
-    problems: tuple[cases.Case, ...], algorithms: list[Algorithm], console: Console
-) -> list[Verdict]:
+def run_check(problems: tuple[cases.Case, ...], algorithms: list[Algorithm]) -> list[Verdict]:
     """All verdicts; the bar moves with every case an algorithm is through with."""
     verdicts, seen = [], set()
-    with bar(console, "checking the algorithms", len(problems) * len(algorithms)) as advance:
+    with progress.bar("checking the algorithms", len(problems) * len(algorithms)) as advance:
         for verdict in check.check(problems, algorithms):
             verdicts.append(verdict)
             if (key := (verdict.case, verdict.algorithm)) not in seen:
                 seen.add(key)
-                advance()
+                advance(verdict.algorithm)
     return verdicts
 
 
-def run_ladder(ways: list[ladder.Rung], rounds: int, console: Console) -> list[Row]:
+def run_ladder(ways: list[ladder.Rung], rounds: int) -> list[Row]:
     """The rows; the bar moves with every turn of every rung."""
-    with bar(console, "timing the ladder", len(ways) * rounds) as advance:
-        return ladder.climb(ways, rounds=rounds, after_each=lambda name: advance())
-
-
-@contextlib.contextmanager
-def bar(console: Console, title: str, total: int) -> Iterator[Step]:
-    """A progress bar on a terminal, gone when done; elsewhere one line that says what is going on."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    if not console.is_terminal:
-        console.print(f"{title} …")
-        yield lambda: None
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)
+    with progress.bar("timing the ladder", len(ways) * rounds) as advance:
+        return ladder.climb(ways, rounds=rounds, after_each=advance)
 
 
 # -- saying what came out --------------------------------------------------------------------------
 
 
-def summary(verdicts: list[Verdict]) -> Iterator[str]:
-    """One line if all is well, and one for every result that is not.
+def summary(verdicts: list[Verdict], verbose: bool = False) -> Iterator[str]:
+    """One line if all is well, one for every result that is not; `verbose` names who computed and refused.
 
     >>> list(summary([Verdict("im2col", "same", "forward", "lax", error=1e-7, bound=1e-6)]))
-    ['[green]✓[/green] 1 of 1 results agree: 1 algorithms (im2col), 1 problems, forward and gradients']
+    ['[green]✓[/green] 1 of 1 results agree: 1 algorithms, 1 problems, forward and gradients']
     """
     computed = [v for v in verdicts if v.refused is None]
     wrong = [v for v in computed if not v.agrees]
     names, problems = list(dict.fromkeys(v.algorithm for v in computed)), {v.case for v in computed}
     mark = "[red]✗[/red]" if wrong else "[green]✓[/green]"
     line = f"{mark} {len(computed) - len(wrong)} of {len(computed)} results agree: {len(names)} algorithms"
-    yield f"{line} ({', '.join(names)}), {len(problems)} problems, forward and gradients"
+    yield f"{line}, {len(problems)} problems, forward and gradients"
     refused = Counter(v.algorithm for v in verdicts if v.refused is not None)
-    if some := [f"{name} {count}" for name, count in refused.items() if name in names]:
-        yield f"  refused as not theirs, with a reason: {', '.join(some)}"
+    if verbose:
+        yield f"  computed by {', '.join(names)}"
+        if some := [f"{name} {count}" for name, count in refused.items() if name in names]:
+            yield f"  refused as not theirs, with a reason: {', '.join(some)}"
     if idle := [name for name in refused if name not in names]:
         yield f"  [yellow]not checked[/yellow], refused every problem: {', '.join(idle)}"
     for verdict in wrong:
@@ -164,15 +149,18 @@ def summary(verdicts: list[Verdict]) -> Iterator[str]:
 
 def table(rows: list[Row]) -> Table:
     """The one table: every rung, its time, and how many times faster than the loop it is."""
+    import rich.box
     from rich.table import Table
 
-    result = Table(title=f"{ladder.LESSON}", title_justify="left", title_style="")
-    for heading in ("way", "library", "time", "speed-up", "agrees"):
+    title = f"\nOne convolution, {len(rows)} ways: {ladder.LESSON}"
+    result = Table(title=title, title_justify="left", title_style="", box=rich.box.SIMPLE,
+                   pad_edge=False, show_edge=False)  # fmt: skip
+    for heading in ("way", "what it does", "time", "speed-up", "agrees"):
         number = heading in ("time", "speed-up")
-        result.add_column(heading, justify="right" if number else "left", no_wrap=True)
+        result.add_column(heading, justify="right" if number else "left", no_wrap=heading != "what it does")
     for row in rows:
         agrees = "yes" if row.agrees else f"[red]off by {row.error:.1e}[/red]"
-        result.add_row(row.name, row.library, duration(row.seconds), f"{times(row.speedup)}×", agrees)
+        result.add_row(row.name, row.what, duration(row.seconds), f"{times(row.speedup)}×", agrees)
     return result
 
 
@@ -197,8 +185,8 @@ def times(ratio: float) -> str:
 
 
 def closing(wrong: int) -> str:
-    """The last line."""
-    torch = "" if importlib.util.find_spec("torch") else "  (PyTorch is not installed and took no part.)"
+    """The last lines."""
+    torch = "" if importlib.util.find_spec("torch") else "\nPyTorch is not installed and took no part."
     if wrong:
-        return f"[red]{wrong} results do not agree.[/red]{torch}"
-    return f"Everything agreed.  Times are medians, speed-ups paired in each round.{torch}"
+        return f"\n[red]{wrong} results do not agree.[/red]{torch}"
+    return f"\nEverything agreed.  Speed-ups are the loop's time over the way's.  More with -v.{torch}"

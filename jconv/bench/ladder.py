@@ -5,7 +5,7 @@ compute it, in the order they are taught:
 
     the textbook (NumPy)   the quadruple loop; patches copied by hand, then one matrix product; the
                            same patches as a strided view, contracted by einsum
-    jconv (jitted)         each of its algorithms by name, then the one it picks itself
+    jconv (jitted)         one of its algorithms by name, or all, then the one it picks itself
     others                 `lax.conv_general_dilated` jitted, and PyTorch where it is installed
 
 All take and give NCHW float32 arrays of their own library; nothing is converted inside the timing.
@@ -29,12 +29,14 @@ from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.bench.check import error
 from jconv.bench.timing import Call, Times, finish, race
+from jconv.choice import choose
 from jconv.spec import ConvSpec
 from jconv.tolerance import tolerance
 
 LESSON = ConvSpec.of(batch=8, in_channels=3, out_channels=16, spatial=(32, 32), kernel=(3, 3),
                      padding=((1, 1), (1, 1)))  # fmt: skip
 LOOP = "quadruple loop"
+STEP = "im2col"  # the algorithm that shows what compiling does to what was done by hand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +45,21 @@ class Rung:
 
     Args:
       name: what the table says; unique.
-      library: whose code it is.
+      what: it does, in a few words.
       call: computes it.
     """
 
     name: str
-    library: str
+    what: str
     call: Call
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the table: a rung, its median time, its speed-up over the loop, and whether it is right."""
+    """A line of the table: a rung, its time, the loop's time over that, and whether it is right."""
 
     name: str
-    library: str
+    what: str
     seconds: float
     speedup: float
     error: float
@@ -81,7 +83,7 @@ def rungs(
     x, w = arrays(spec, seed)
     knobs = dict(padding=spec.padding, stride=spec.strides, dilation=spec.rhs_dilation, groups=spec.groups)
     able = [a for a in algorithms or ALGORITHMS.values() if refuses(a, "forward", spec) is None]
-    ways = [*_textbook(x, w, knobs), *_jconv(x, w, knobs, able), _lax(x, w, spec)]
+    ways = [*_textbook(x, w, knobs), *_jconv(x, w, knobs, able, spec), _lax(x, w, spec)]
     return [*ways, *(_torch(x, w, spec) if with_torch else ())]
 
 
@@ -94,21 +96,24 @@ def arrays(spec: ConvSpec, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _textbook(x: np.ndarray, w: np.ndarray, knobs: dict[str, Any]) -> Iterator[Rung]:
-    ways: dict[str, Callable[..., np.ndarray]] = {
-        LOOP: textbook.conv2d_loops,
-        "im2col by hand, matmul": textbook.conv2d_im2col,
-        "strided view, einsum": textbook.conv2d_einsum,
+    ways: dict[str, tuple[str, Callable[..., np.ndarray]]] = {
+        LOOP: ("one output at a time", textbook.conv2d_loops),
+        "im2col by hand, matmul": ("patches copied out", textbook.conv2d_im2col),
+        "strided view, einsum": ("patches only viewed", textbook.conv2d_einsum),
     }
-    for name, conv2d in ways.items():
-        yield Rung(name, "NumPy", functools.partial(conv2d, x, w, **knobs))
+    for name, (what, conv2d) in ways.items():
+        yield Rung(name, what, functools.partial(conv2d, x, w, **knobs))
 
 
-def _jconv(x: np.ndarray, w: np.ndarray, knobs: dict[str, Any], able: list[Algorithm]) -> Iterator[Rung]:
+def _jconv(
+    x: np.ndarray, w: np.ndarray, knobs: dict[str, Any], able: list[Algorithm], spec: ConvSpec
+) -> Iterator[Rung]:
     on_device = jnp.asarray(x), jnp.asarray(w)
     named: dict[str, str | Algorithm] = {algorithm.name: algorithm for algorithm in able}
     for name, algorithm in (named | {"auto": "auto"}).items():
         compiled = jax.jit(functools.partial(jconv.conv2d, algorithm=algorithm, **knobs))
-        yield Rung(f"jconv {name}", "JAX", functools.partial(compiled, *on_device))
+        what = f"jconv's pick: {choose(spec).algorithm.name}" if name == "auto" else "compiled by jax.jit"
+        yield Rung(f"jconv {name}", what, functools.partial(compiled, *on_device))
 
 
 def _lax(x: np.ndarray, w: np.ndarray, spec: ConvSpec) -> Rung:
@@ -119,7 +124,7 @@ def _lax(x: np.ndarray, w: np.ndarray, spec: ConvSpec) -> Rung:
             x, w, spec.strides, spec.padding, spec.lhs_dilation, spec.rhs_dilation, numbers, spec.groups
         )
     )
-    return Rung("lax.conv_general_dilated", "JAX", functools.partial(compiled, *on_device))
+    return Rung("lax.conv_general_dilated", "JAX's own", functools.partial(compiled, *on_device))
 
 
 def _torch(x: np.ndarray, w: np.ndarray, spec: ConvSpec) -> Iterator[Rung]:
@@ -136,7 +141,7 @@ def _torch(x: np.ndarray, w: np.ndarray, spec: ConvSpec) -> Iterator[Rung]:
                 *tensors, stride=spec.strides, padding=low, dilation=spec.rhs_dilation, groups=spec.groups
             )
 
-    yield Rung("torch conv2d", "PyTorch", call)
+    yield Rung("torch conv2d", "PyTorch's own", call)
 
 
 def climb(
@@ -164,4 +169,4 @@ def _row(rung: Rung, results: dict[str, np.ndarray], times: Times, spec: ConvSpe
     off = error(results[rung.name], results[LOOP])
     agrees = off <= tolerance(spec.y_dtype, spec.taps * spec.c)
     speedup = times.ratio(LOOP, rung.name)
-    return Row(rung.name, rung.library, times.median(rung.name), speedup, off, agrees)
+    return Row(rung.name, rung.what, times.median(rung.name), speedup, off, agrees)

@@ -11,6 +11,7 @@ them knows of jconv.  The libraries are imported when a model is built.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -62,6 +63,10 @@ class Model:
     library: str
     heavy: str
     build: Callable[[bool], Built]
+
+    def is_here(self) -> bool:
+        """Whether its library is installed."""
+        return importlib.util.find_spec(self.library.partition(".")[0]) is not None
 
     def __str__(self) -> str:
         return self.name

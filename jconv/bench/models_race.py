@@ -1,17 +1,21 @@
-"""Race whole models, accelerated against plain, and against the same architecture in PyTorch."""
+"""Race whole models, accelerated against plain, and against the same architecture in PyTorch.
+
+Needs the extra [models]: Flax, Equinox, Haiku, Keras and optax.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 import jconv
-from jconv.bench import models_torch, options
-from jconv.bench.models import MODELS, Built, Model
+from jconv.bench import models_torch, options, progress
+from jconv.bench.models import MODELS, Built, Model, keras_applications
 from jconv.bench.timing import race
 
 PASSES = ("forward", "train")  # train: loss, and the gradient of every parameter
@@ -20,7 +24,7 @@ HEADINGS = ("model", "library", "pass", "batch", "plain ms", "jconv ms", "faster
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One line: median seconds, and paired ratios (see `jconv.bench.timing`)."""
+    """One line: seconds, and their quotients (see `jconv.bench.timing`)."""
 
     model: str
     library: str
@@ -57,15 +61,29 @@ def main(args: argparse.Namespace) -> int:
     wanted = {name.lower() for name in args.names}
     unknown = wanted - {model.name.lower() for model in MODELS}
     if unknown:
-        print(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(map(str, MODELS))}")
+        names = ", ".join(map(str, MODELS))
+        print(f"no such model: {', '.join(sorted(unknown))}; there are {names}", file=sys.stderr)
+        return 2
+    chosen = [model for model in MODELS if not wanted or model.name.lower() in wanted]
+    if missing := [model for model in chosen if not model.is_here()]:
+        names = ", ".join(sorted({model.library for model in missing}))
+        print(f"{names} is not installed; pip install 'jconv[models]'", file=sys.stderr)
+        return 2
+    try:
+        if any(model.library == "keras" for model in chosen):
+            keras_applications()  # a backend other than JAX is better known now than after the races
+    except RuntimeError as error:
+        print(f"python -m jconv bench --models: error: {error}", file=sys.stderr)
         return 2
     widths = [max(len(heading), 10) for heading in HEADINGS]
     widths[0] = max(len(model.name) for model in MODELS)
     print(_line(HEADINGS, widths), flush=True)
-    for model in MODELS:
-        if not wanted or model.name.lower() in wanted:
+    races = len(chosen) * len(args.batch) * (1 if args.only else len(PASSES))
+    with progress.bar("racing", races, silent=True) as advance:
+        for model in chosen:
             for result in results(model, args):
                 print(_line(result.cells(), widths), flush=True)
+                advance(f"after {model}, {result.what}, batch {result.batch}")
     return 0
 
 

@@ -1,7 +1,8 @@
 """Race jconv against lax, and PyTorch where installed, over layers of well-known networks.
 
 Every layer of `jconv.bench.layers` in three passes: each contestant's result is compared with lax's, then
-they take turns.  Rows go to stdout as they come, a table of geometric means by family last.
+they take turns.  Rows go to stdout as they come, a table of geometric means by family after them, and
+what --csv, --json and --chart name is written last.
 
     --device gpu        f32 without and with TensorFloat-32, bf16 and f16, both layouts, training batches,
                         and every algorithm by name: in under eight minutes, as many as they allow
@@ -12,9 +13,8 @@ they take turns.  Rows go to stdout as they come, a table of geometric means by 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import functools
 import importlib
-import importlib.util
 import random
 import sys
 import time
@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from jconv.bench import interrupts, layers, options, report
+from jconv.bench import interrupts, layers, options, progress, report
 from jconv.bench.contest import MODES, Entry, Result, contest
 from jconv.bench.job import busy, machine
 from jconv.bench.layers import FAMILIES, Layer
@@ -54,18 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for kind in ("csv", "json", "chart"):
         what = "draw the table, with matplotlib" if kind == "chart" else "keep every contestant's time"
         add(f"--{kind}", type=options.writable, metavar="FILE", help=what)
-    for name, module in ELSEWHERE.items():
-        add(f"--{name}", nargs=argparse.REMAINDER, metavar="…", help=f"hand the rest to {module}")
+    for name in ELSEWHERE:
+        add(f"--{name}", nargs=argparse.REMAINDER, metavar="…",
+            help=f"the rest of the line goes there; --{name} --help tells more")  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
-    """Race and print; 0, 1 if a result was wrong, 2 for wrong usage, 130 if interrupted."""
+    """Race and print; 0, 1 if a result was wrong or not kept, 2 for wrong usage, 130 if interrupted."""
     for name, module in ELSEWHERE.items():
         if getattr(args, name) is not None:
             return _elsewhere(name, module, getattr(args, name))
-    if args.chart:
-        importlib.import_module("matplotlib")  # better missing now than after the races
     try:
+        if args.chart:
+            report.drawable(args.chart)  # better known now than after the races
         device, platform = the_device(args.device)
         entries = all_entries(args, platform)
     except (RuntimeError, ValueError) as error:
@@ -89,27 +90,46 @@ def main(args: argparse.Namespace) -> int:
 
 def _elsewhere(name: str, module: str, rest: list[str]) -> int:
     command = importlib.import_module(module)
-    parser = argparse.ArgumentParser(f"python -m jconv bench --{name}", description=command.__doc__)
+    parser = argparse.ArgumentParser(
+        f"python -m jconv bench --{name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # tables and paragraphs as they are written
+    )
     command.add_arguments(parser)
     return command.main(parser.parse_args(rest))
 
 
 def _finish(results: list[Result], args: argparse.Namespace) -> int:
-    """Files, then the table, last; 1 if anything disagreed."""
-    about = f"jconv against lax and PyTorch on {machine()}"
-    if args.csv:
-        report.write_csv(args.csv, results)
-    if args.json:
-        report.write_json(args.json, results, about)
-    if args.chart:
-        report.write_chart(args.chart, results, about)
+    """The table, then the files; 1 if anything disagreed or could not be kept."""
     wrong = [f"{name}: {result.entry}" for result in results for name in result.wrong]
     for line in report.table(results):
         print(line)
     print(f"{len(results)} races, {len(wrong)} wrong results")
     for line in wrong:
         print(f"  wrong {line}")
-    return 1 if wrong else 0
+    kept = [_keep(path, write, results) for path, write in _files(args) if path]
+    return 0 if all(kept) and not wrong else 1
+
+
+def _files(args: argparse.Namespace) -> list[tuple[str | None, Callable[[str, list[Result]], None]]]:
+    about = f"jconv against lax and PyTorch on {machine()}"
+    return [
+        (args.csv, report.write_csv),
+        (args.json, functools.partial(report.write_json, about=about)),
+        (args.chart, functools.partial(report.write_chart, about=about)),
+    ]
+
+
+def _keep(path: str, write: Callable[[str, list[Result]], None], results: list[Result]) -> bool:
+    """Whether it could be written; what was measured has been printed either way."""
+    try:
+        write(path, results)
+    except OSError as error:
+        print(
+            f"python -m jconv bench: error: cannot write {path!r}: {error.strerror or error}", file=sys.stderr
+        )
+        return False
+    return True
 
 
 # -- what is raced ---------------------------------------------------------------------------------
@@ -171,7 +191,7 @@ def race_all(entries: list[Entry], device: Any, args: argparse.Namespace) -> Ite
     budget = args.budget or (GPU_BUDGET if gpu else float("inf"))
     seeds = random.Random(args.seed)
     start = time.perf_counter()
-    with _bar(len(entries)) as advance:
+    with progress.bar("racing", len(entries), silent=True) as advance:
         for number, entry in enumerate(entries):
             if time.perf_counter() - start > budget:
                 print(f"the budget of {budget:g} s is spent after {number} of {len(entries)} races")
@@ -179,19 +199,3 @@ def race_all(entries: list[Entry], device: Any, args: argparse.Namespace) -> Ite
             yield contest(entry, device, seeds.getrandbits(31), args.rounds,
                           with_torch=not args.no_torch, named=args.algorithms or gpu)  # fmt: skip
             advance(str(entry))
-
-
-@contextlib.contextmanager
-def _bar(total: int) -> Iterator[Callable[[str], None]]:
-    """rich's progress bar on a terminal, if it is installed; elsewhere the rows are progress enough."""
-    if not (sys.stderr.isatty() and importlib.util.find_spec("rich")):
-        yield lambda what: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
-    console = Console(stderr=True, highlight=False, markup=False)
-    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda what: bar.update(task, advance=1, description=what)

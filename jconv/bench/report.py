@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -125,6 +126,21 @@ def write_json(path: str, results: Sequence[Result], about: str) -> None:
     }
     with open(path, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1, default=str)
+
+
+def drawable(path: str) -> None:
+    """Whether `write_chart` can draw such a file.
+
+    Raises:
+      ModuleNotFoundError: there is no matplotlib.
+      ValueError: matplotlib draws no files with that ending.
+    """
+    import matplotlib.figure
+
+    known = matplotlib.figure.Figure().canvas.get_supported_filetypes()
+    ending = os.path.splitext(path)[1].removeprefix(".").lower()
+    if ending not in known:
+        raise ValueError(f"`--chart` cannot draw {path!r}; end its name with .{', .'.join(sorted(known))}")
 
 
 def write_chart(path: str, results: Sequence[Result], about: str) -> None:

@@ -1,8 +1,9 @@
 """Timing things against each other so that the ratio means something.
 
 A machine's clock rate, its other users and its memory drift over seconds.  So the contestants take
-turns: in every round each is timed once, in a fresh random order, and what is compared is the two
-times of one round.  The median over rounds of that paired ratio does not see a drift that both share.
+turns: in every round each is timed once, in a fresh random order.  A round's *pace* is how slow it was for
+all of them; every time is divided by the pace of its round, and the time of a contestant is the median of
+those.  A drift that all share is not seen, and ratios are quotients of the times that are printed.
 
   * Everything is called before it is timed: compiling and first touches of memory do not count.
   * A call counts until its result is there (`jax.block_until_ready`).
@@ -14,10 +15,11 @@ times of one round.  The median over rounds of that paired ratio does not see a 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -27,6 +29,7 @@ MOST_REPEATS = 200
 REST = 0.02  # seconds between two contestants; OpenMP's and oneDNN's threads spin for a few milliseconds
 SLOW = 0.5  # a call longer than this takes part in only SLOW_ROUNDS rounds
 SLOW_ROUNDS = 3
+UNSTEADY = 2.0  # slowest over fastest round; on an idle machine 1.1 to 1.5
 
 Call = Callable[[], Any]
 
@@ -38,21 +41,56 @@ class Times:
     rounds: dict[str, tuple[float | None, ...]]
 
     def median(self, name: str) -> float:
-        """Median seconds per call.
+        """Seconds per call: the median over rounds, each time divided by its round's pace.
 
         >>> Times({"a": (1.0, None, 3.0)}).median("a")
         2.0
         """
-        return statistics.median(seconds for seconds in self.rounds[name] if seconds is not None)
+        pairs = zip(self.rounds[name], self.pace, strict=True)
+        return statistics.median(seconds / pace for seconds, pace in pairs if seconds is not None)
 
     def ratio(self, slow: str, fast: str) -> float:
-        """How many times faster `fast` is: the median over rounds of the two times of one round.
+        """How many times faster `fast` is: the quotient of the two times.
 
-        >>> Times({"a": (2.0, 9.0, None), "b": (1.0, 3.0, 1.0)}).ratio("a", "b")
-        2.5
+        Three times the load in the second round, where b did not sit out, does not make b look slower:
+
+        >>> Times({"a": (2.0, 6.0, 2.0), "b": (1.0, 3.0, None)}).ratio("a", "b")
+        2.0
         """
-        pairs = zip(self.rounds[slow], self.rounds[fast], strict=True)
-        return statistics.median(a / b for a, b in pairs if a is not None and b is not None)
+        return self.median(slow) / self.median(fast)
+
+    def unsteady(self) -> str | None:
+        """A warning where rounds differ so much that they say more about the machine than about the calls.
+
+        >>> Times({"a": (1.0, 1.1, 1.2)}).unsteady() is None
+        True
+        >>> Times({"a": (1.0, 1.1, 3.0)}).unsteady()
+        'The same call took up to 3.0 times as long in one round as in another: the machine is busy.'
+        """
+        spread = max(max(present(times)) / min(present(times)) for times in self.rounds.values())
+        if spread < UNSTEADY:
+            return None
+        times = f"up to {spread:.1f} times as long in one round as in another"
+        return f"The same call took {times}: the machine is busy."
+
+    @functools.cached_property
+    def pace(self) -> tuple[float, ...]:
+        """How slow each round was: the median over contestants of their time over their usual time.
+
+        >>> Times({"a": (2.0, 20.0, 200.0), "b": (1.0, 10.0, 100.0)}).pace
+        (0.1, 1.0, 10.0)
+        """
+        usual = {name: statistics.median(present(times)) for name, times in self.rounds.items()}
+        relative = [[t and t / usual[name] for t in times] for name, times in self.rounds.items()]
+        # a round that all sat out has no pace, and no time to divide by it
+        return tuple(
+            statistics.median(present(of_round) or [1.0]) for of_round in zip(*relative, strict=True)
+        )
+
+
+def present(times: Iterable[float | None]) -> list[float]:
+    """Without those that were not taken."""
+    return [seconds for seconds in times if seconds is not None]
 
 
 def finish(call: Call) -> Any:
@@ -72,7 +110,7 @@ def race(
       after_each: called with the name after each turn, also one that was sat out: for a progress bar.
 
     Returns:
-      `Times`, from which medians and paired ratios are read.
+      `Times`, from which times and ratios are read.
 
     Raises:
       ValueError: fewer than one round.

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import stat
 import sys
 import tempfile
 from argparse import ArgumentTypeError as wrong  # noqa: N813
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 
+from jconv.bench import options, progress
+from jconv.lesson.compare import questions
 from jconv.lesson.kernels import NAMED
 from jconv.lesson.page import build
 
@@ -22,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `main` reads."""
     add = parser.add_argument
     names = ", ".join(NAMED)
-    add("--input", type=input_matrix, metavar="ROWS", help="rows of numbers, as in '1 2 0; 0 1 2; 2 0 1'")
+    add("--input", type=input_matrix, metavar="ROWS", help="rows of numbers, as in '1 2 0; 0 1/2 2; 2 0 1'")
     add("--kernel", type=kernel_matrix, metavar="ROWS|NAME", help=f"rows of numbers, or one of {names}")
     add("--stride", type=between(1), default=1, help=f"step between windows, 1 to {MOST_KNOB} (1)")
     add("--padding", type=between(0), default=0, help=f"zeros on every side, 0 to {MOST_KNOB} (0)")
@@ -34,7 +38,8 @@ def main(args: argparse.Namespace) -> int:
     """Build the page and put it in place; 0, or 2 with the reason on stderr."""
     try:
         knobs = dict(stride=args.stride, padding=args.padding, dilation=args.dilation)
-        page = build(args.input, args.kernel, **knobs)
+        with progress.bar("asking jconv about layers", len(questions())) as advance:
+            page = build(args.input, args.kernel, advance=advance, **knobs)
         write(args.out, page)
     except (ValueError, OSError) as error:
         reason = f"cannot write {args.out}: {error.strerror}" if isinstance(error, OSError) else error
@@ -45,13 +50,22 @@ def main(args: argparse.Namespace) -> int:
 
 
 def write(path: pathlib.Path, page: str) -> None:
-    """All of the page or nothing: written beside its place, then renamed."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """All of the page or nothing: written beside its place, then renamed.
+
+    A link stays a link and what it points to is written; what is there keeps its permissions; what cannot
+    be replaced, a terminal or a pipe, is written to.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(page, encoding="utf-8")
+        return
+    place = path.resolve()
+    mode = place.stat().st_mode if place.exists() else 0o666 & ~_umask()
+    handle, beside = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(page)
-        os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, path)
+        os.chmod(beside, stat.S_IMODE(mode))
+        os.replace(beside, place)
     except BaseException:
         os.unlink(beside)
         raise
@@ -64,12 +78,14 @@ def _umask() -> int:
 
 
 def page_file(written: str) -> pathlib.Path:
-    """A file, not a folder, and in a folder that is there."""
+    """A file, not a folder, in a folder that is there, both of which may be written; through links."""
     path = pathlib.Path(written)
     if path.is_dir():  # the current one where nothing is written
         raise wrong(f"{written!r} must be a file; write {str(path / 'page.html')!r}")
-    if not path.parent.is_dir():
-        raise wrong(f"{written!r} must be a file in a folder that is there, and {str(path.parent)!r} is not")
+    folder = path.resolve().parent if path.is_symlink() else path.parent
+    if not folder.is_dir():
+        raise wrong(f"{written!r} must be a file in a folder that is there, and {str(folder)!r} is not")
+    options.writable(written)
     return path
 
 
@@ -89,15 +105,15 @@ def kernel_matrix(written: str) -> np.ndarray:
 
 
 def matrix(written: str, most: int) -> np.ndarray:
-    """Rows by `;`, numbers by spaces or commas.
+    """Rows by `;`, numbers by spaces or commas, fractions as they are.
 
-    >>> matrix("1 2; 3, 4.5", 12)
+    >>> matrix("1 2; 3, 9/2", 12)
     array([[1. , 2. ],
            [3. , 4.5]], dtype=float32)
     """
     try:
-        rows = [[float(n) for n in row.replace(",", " ").split()] for row in written.strip(" ;").split(";")]
-    except ValueError as error:
+        rows = [[number(n) for n in row.replace(",", " ").split()] for row in written.strip(" ;").split(";")]
+    except (ValueError, ZeroDivisionError) as error:
         raise wrong(f"{error}; write rows like '1 2 0; 0 1 2; 2 0 1'") from None
     lengths = sorted({len(row) for row in rows})
     if lengths == [0]:
@@ -110,6 +126,11 @@ def matrix(written: str, most: int) -> np.ndarray:
     if not (np.isfinite(values) & (abs(values) <= 1e6)).all():
         raise wrong("every number must be between -1e6 and 1e6")
     return values.astype(np.float32)
+
+
+def number(written: str) -> float:
+    """A decimal or a fraction, as in 1/9."""
+    return float(Fraction(written)) if "/" in written else float(written)
 
 
 def between(least: int) -> Callable[[str], int]:

@@ -9,6 +9,7 @@ import functools
 import inspect
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from jconv.algorithm import Algorithm, Fft, Gemm, Loop
@@ -18,6 +19,8 @@ from jconv.spec import ConvSpec
 from jconv.work import steps, workspace
 
 PLATFORM = "cpu"
+Advance = Callable[[str], None]
+Row = list[float]
 FIELDS = {
     "batch": ["1", "8"],
     "size": ["7", "14", "28", "56", "112", "224"],
@@ -38,12 +41,17 @@ PRESETS = {
 }
 
 
-@functools.cache  # it takes seconds
-def layers() -> dict[str, Any]:
-    """The fields, the presets and an answer for every combination that makes a layer."""
+def layers(advance: Advance = lambda what: None) -> dict[str, Any]:
+    """The fields, the presets and an answer for every combination that makes a layer.
+
+    Args:
+      advance: called after each of the `questions`, the first time of which takes milliseconds.
+    """
     texts: dict[str, int] = {}
-    specs = {",".join(values): spec_of(*values) for values in itertools.product(*FIELDS.values())}
-    answers = {key: answer(spec, texts) for key, spec in specs.items() if spec}
+    answers = {}
+    for key in questions():
+        answers[key] = short(answer(key), texts)
+        advance("")
     return {
         "fields": FIELDS,
         "presets": [{"name": n, "fields": dict(zip(FIELDS, v, strict=True))} for n, v in PRESETS.items()],
@@ -54,6 +62,11 @@ def layers() -> dict[str, Any]:
         "note": f"Asked of jconv for float32 on {PLATFORM}, padding half a kernel. Times are its cost "
         "model's, good for the order of the algorithms; jconv.tune measures them.",
     }
+
+
+def questions() -> list[str]:
+    """Every combination of the fields that makes a layer, its values joined by commas."""
+    return [",".join(values) for values in itertools.product(*FIELDS.values()) if spec_of(*values)]
 
 
 def spec_of(batch: str, size: str, c: str, o: str, kernel: str, stride: str, groups: str) -> ConvSpec | None:
@@ -68,25 +81,26 @@ def spec_of(batch: str, size: str, c: str, o: str, kernel: str, stride: str, gro
     )  # fmt: skip
 
 
-def answer(spec: ConvSpec, texts: dict[str, int]) -> dict[str, Any]:
-    """The choice, its reason, and a row per algorithm; sentences are numbered in `texts`."""
-    choice = asked(spec)
-    return {
-        "chosen": list(ALGORITHMS).index(choice.algorithm.name),
-        "reason": numbered(choice.reason, texts),
-        "rows": [row(algorithm, choice, texts) for algorithm in ALGORITHMS.values()],
-    }
+@functools.cache
+def answer(key: str) -> tuple[str, str, list[Row | str]]:
+    """The algorithm chosen, why, and of each either its numbers or the sentence in which it refuses."""
+    spec = spec_of(*key.split(","))
+    assert spec is not None
+    choice = choose(spec, "forward", PLATFORM)
+    return choice.algorithm.name, choice.reason, [row(algorithm, choice) for algorithm in ALGORITHMS.values()]
 
 
-def asked(spec: ConvSpec) -> Choice:
-    """What "auto" runs for this layer, why, and why not the others."""
-    return choose(spec, "forward", PLATFORM)
+def short(full: tuple[str, str, list[Row | str]], texts: dict[str, int]) -> dict[str, Any]:
+    """An answer with its sentences as their numbers in `texts`: most are said many times."""
+    chosen, reason, rows = full
+    numbers = [numbered(one, texts) if isinstance(one, str) else one for one in rows]
+    return {"chosen": list(ALGORITHMS).index(chosen), "reason": numbered(reason, texts), "rows": numbers}
 
 
-def row(algorithm: Algorithm, choice: Choice, texts: dict[str, int]) -> list[float] | int:
-    """[µs, workspace in bytes, multiplications if not the direct sum's], or the number of the refusal."""
+def row(algorithm: Algorithm, choice: Choice) -> Row | str:
+    """[µs, workspace in bytes, multiplications if not the direct sum's], or the refusal."""
     if algorithm.name not in choice.seconds:
-        return numbered(choice.rejected[algorithm.name], texts)
+        return choice.rejected[algorithm.name]
     time = three_digits(1e6 * choice.seconds[algorithm.name])
     space = workspace(algorithm, "forward", choice.spec)
     count = multiplications(algorithm, choice.spec)

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 import jconv
-from jconv.lesson.compare import layers
-from jconv.lesson.example import EXAMPLE, lesson
+from jconv.lesson.compare import Advance, layers
+from jconv.lesson.example import B, W, X, lesson
 from jconv.lesson.kernels import NAMED
+from jconv.lesson.sources import sources
 from jconv.lesson.transforms import winograd
+from jconv.textbook.example import INPUT
 
 # In the order they build on each other; they share one scope.
-SCRIPTS = ("arithmetic", "grid", "state", "unroll", "calculator", "three", "algorithms", "winograd", "groups",
-           "memory", "main")  # fmt: skip
+SCRIPTS = ("arithmetic", "grid", "state", "unroll", "calculator", "flip", "three", "algorithms", "winograd",
+           "groups", "memory", "sources", "main")  # fmt: skip
 
 
 def build(
@@ -26,13 +28,16 @@ def build(
     stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
+    advance: Advance = lambda what: None,
 ) -> str:
     """The interactive lesson as one self-contained HTML document.
 
     Args:
-      x: the input `(h, w)` it starts from; None for the 5×5 example.
-      w: the kernel `(kh, kw)`; None for Sobel X.
+      x: the input `(h, w)` of one channel it starts from.
+      w: the kernel `(kh, kw)`.  One of the two alone brings the textbook's other, the 5×5 input or Sobel X;
+        without either it is an example of two channels in and out.
       stride, padding, dilation: ints, for both dimensions.
+      advance: called after each of `jconv.lesson.compare.questions`, for a progress bar.
 
     Returns:
       The document.  It loads nothing, so it can be opened from a file.
@@ -44,11 +49,22 @@ def build(
     >>> page.startswith("<!doctype html>"), "http://" in page.replace("http://www.w3.org/", "")
     (True, False)
     """
-    x = np.asarray(EXAMPLE if x is None else x, np.float32)
-    w = np.asarray(NAMED["sobel-x"] if w is None else w, np.float32)
     knobs = dict(stride=stride, padding=padding, dilation=dilation)
-    data = lesson(x, w, knobs) | {"layers": layers(), "winograd": winograd(), "version": jconv.__version__}
+    data = lesson(*start(x, w), knobs) | {
+        "layers": layers(advance),
+        "winograd": winograd(),
+        "sources": sources(),
+        "version": jconv.__version__,
+    }
     return assemble(data)
+
+
+def start(x: np.ndarray | None, w: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The input (c, h, w), the kernels (o, c, kh, kw) and the bias (o,) the page starts from."""
+    if x is None and w is None:
+        return X, W, B
+    image, kernel = INPUT if x is None else x, NAMED["sobel-x"] if w is None else w
+    return np.asarray(image)[None], np.asarray(kernel)[None, None], np.zeros(1)
 
 
 def assemble(data: dict[str, Any]) -> str:

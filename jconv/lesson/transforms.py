@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from jconv.algorithms.cook_toom import Matrix, matrices
-from jconv.lesson.example import EXAMPLE
 from jconv.lesson.kernels import NAMED
+from jconv.textbook.example import INPUT
 
 
 def winograd() -> dict[str, Any]:
@@ -16,7 +16,7 @@ def winograd() -> dict[str, Any]:
     [[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, -1.0, 1.0, 0.0], [0.0, -1.0, 0.0, 1.0]]
     """
     f = matrices(2, 3)
-    example = {"x": EXAMPLE, "w": NAMED["sobel-x"]}
+    example = {"x": INPUT.tolist(), "w": NAMED["sobel-x"]}
     return {"AT": floats(f.A), "G": floats(f.G), "BT": floats(f.B), "example": example}
 
 

@@ -9,10 +9,21 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+// A number as short as it can be said: whole, with up to three decimals, or as the fraction that it is.
 function text(value) {
   if (!Number.isFinite(value)) return "?";
-  const short = Math.abs(value) >= 1e4 ? value.toPrecision(3) : String(Math.round(value * 1000) / 1000);
+  const rounded = Math.round(value * 1000) / 1000;
+  const exact = Math.abs(value - rounded) <= 1e-7 * Math.max(1, Math.abs(value));
+  const short = Math.abs(value) >= 1e4 ? value.toPrecision(3) : exact ? String(rounded) : (fractionOf(value) ?? String(rounded));
   return (short === "-0" ? "0" : short).replace("-", "−");
+}
+
+function fractionOf(value) {
+  for (let below = 2; below <= 64; below++) {
+    const above = Math.round(value * below);
+    if (above && Math.abs(value - above / below) <= 1e-7 * Math.max(1, Math.abs(value))) return `${above}/${below}`;
+  }
+  return null;
 }
 
 // `look(i, j)` names CSS classes; `edit` or `press` make the cells inputs or buttons.
@@ -47,31 +58,51 @@ function cellContent(kind, i, j) {
 const cellOf = (host, i, j) => host.querySelector("table").rows[i].cells[j];
 
 function paintCell(host, i, j) {
-  const { matrix, look, label, picked } = host.gridOptions;
+  const { matrix, look, label, picked, hidden } = host.gridOptions;
   const cell = cellOf(host, i, j);
   const value = matrix[i][j];
   cell.className = look ? look(i, j) : "";
   cell.dataset.value = value;
+  const shown = hidden && hidden(i, j) ? "" : text(value);
+  const where = `${label} row ${i + 1} column ${j + 1}`;
   const inner = cell.firstElementChild;
-  if (!inner) cell.textContent = text(value);
-  else if (inner.tagName === "INPUT") paintInput(inner, value, `${label} row ${i + 1} column ${j + 1}`);
-  else paintButton(inner, value, `${label} row ${i + 1} column ${j + 1}: ${text(value)}`, picked && picked[0] === i && picked[1] === j);
+  if (!inner) cell.textContent = shown;
+  else if (inner.tagName === "INPUT") paintInput(inner, value, where);
+  else paintButton(inner, shown, `${where}: ${shown || "not computed yet"}`, picked && picked[0] === i && picked[1] === j);
 }
+
+// Several grids in one place, a channel each: `plan(k)` gives the options of the k-th and its `name`.
+function paintStack(host, matrices, plan) {
+  while (host.children.length > matrices.length) host.lastChild.remove();
+  while (host.children.length < matrices.length) {
+    host.append(element("div", { class: "plane", "data-channel": host.children.length }, element("p"), element("div")));
+  }
+  matrices.forEach((matrix, k) => {
+    const { name, ...options } = plan(k);
+    host.children[k].firstChild.textContent = name;
+    paintGrid(host.children[k].lastChild, { matrix, ...options });
+  });
+}
+const planeOf = (host, k) => host.children[k].lastChild;
 
 function paintInput(input, value, name) {
   input.setAttribute("aria-label", name);
   if (document.activeElement !== input || parse(input.value) !== value) input.value = text(value);
 }
 
-function paintButton(button, value, name, isPicked) {
-  button.textContent = text(value);
+function paintButton(button, shown, name, isPicked) {
+  button.textContent = shown;
   button.setAttribute("aria-label", name);
   button.setAttribute("aria-pressed", String(Boolean(isPicked)));
 }
 
+// "−2.5", "0,25" or "1/9"; null for what is no number.
 function parse(written) {
-  const number = Number(written.trim().replace("−", "-").replace(",", "."));
-  return written.trim() !== "" && Number.isFinite(number) && Math.abs(number) <= 1e6 ? number : null;
+  const parts = written.trim().replace("−", "-").replace(",", ".").split("/");
+  if (parts.length > 2 || parts.some((part) => part.trim() === "")) return null;
+  const [above, below] = [Number(parts[0]), Number(parts[1] ?? 1)];
+  const number = above / below;
+  return Number.isFinite(number) && Math.abs(number) <= 1e6 ? number : null;
 }
 
 function listen(host) {
@@ -126,14 +157,15 @@ function isTyping(target, key) {
   return key === "ArrowLeft" ? start > 0 : end < value.length;
 }
 
-// The arithmetic of one output, spelled out.
-function paintSum(host, where, terms, value, [a, b, result] = ["input", "kernel", "output"]) {
+// The arithmetic of one output, spelled out; the bias last, where there is any.
+function paintSum(host, where, terms, value, { colours: [a, b, result] = ["input", "kernel", "output"], bias = 0 } = {}) {
   host.replaceChildren(element("b", { class: "mono" }, where), " ");
   terms.forEach((term, i) => {
     const shown = element("span", { class: term.source ? "term" : "term nothing" }, "(",
       element("span", { class: `ink-${a}` }, text(term.a)), "×", element("span", { class: `ink-${b}` }, text(term.b)), ")");
     host.append(i ? " + " : "", shown);
   });
+  if (bias) host.append(bias < 0 ? " − " : " + ", element("span", { class: "ink-bias" }, text(Math.abs(bias))));
   host.append(" = ", element("b", { class: `result ink-${result}`, "data-value": value }, text(value)));
 }
 

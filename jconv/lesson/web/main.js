@@ -22,8 +22,8 @@ function startTheme() {
 function selfCheck() {
   const conv = forward();
   const found = gradients(conv, state.g);
-  const pairs = [[convolve(conv), DATA.computed.y], [columnsOf(conv), DATA.computed.columns], [found.w, DATA.computed.w], [found.x, DATA.computed.x]];
-  const cells = total(pairs.map(([a]) => a.flat().length));
+  const pairs = [[convolve(conv), DATA.computed.y], [columnsOf(conv), DATA.computed.columns], ...["x", "w", "b"].map((name) => [found[name], DATA.computed[name]])];
+  const cells = total(pairs.map(([a]) => flat(a).length));
   const good = pairs.every(([a, b]) => same(a, b));
   byId("self-check").dataset.good = good;
   byId("self-check").textContent = good
@@ -35,10 +35,12 @@ startTheme();
 buildKnobs();
 startUnroll();
 startCalculator();
+startFlip();
 startThree();
-painters.push(paintWinograd);
 startAlgorithms();
+startWinograd();
 startGroups();
 startMemory();
+startSources();
 update({});
 selfCheck();

@@ -1,7 +1,9 @@
-// Section 1: the patch that becomes a column.
+// Section 1: the patch that becomes a column, and the kernels that are rows.
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 let timer = null;
+
+const isLater = (index) => index > state.at;
 
 function paintUnroll() {
   const conv = forward();
@@ -9,68 +11,73 @@ function paintUnroll() {
   const at = position();
   const terms = termsOf(conv, at);
   const y = convolve(conv);
+  const isLit = (p, q) => p === at[1] && q === at[2];
   paintPadded("unroll-x", conv, terms, "input");
-  paintGrid(byId("unroll-w"), { matrix: conv.w, label: "kernel", look: () => "kernel" });
-  paintColumns(conv, y.flat());
-  paintGrid(byId("unroll-y"), { matrix: y, label: "output", picked: at, press: (p, q) => goTo(p * sizes.out[1] + q),
-    look: (p, q) => "output" + (p * sizes.out[1] + q === state.at ? " lit" : p * sizes.out[1] + q > state.at ? " later" : "") });
-  paintSum(byId("unroll-sum"), `y[${at}] =`, terms, valueOf(conv, at));
-  paintUnrollSizes(sizes, at);
+  paintKernelRows(conv);
+  paintColumns(conv, y);
+  paintStack(byId("unroll-y"), y, (o) => ({ name: nameOf("channel", o, y.length), label: `output channel ${o}`,
+    picked: o === state.o ? at.slice(1) : null, press: (p, q) => goTo(goToCell(o, p, q)), hidden: (p, q) => isLater(p * sizes.out[1] + q),
+    look: (p, q) => "output" + (isLit(p, q) ? (o === state.o ? " lit" : " near") : "") }));
+  paintSum(byId("unroll-sum"), `y[${at}] =`, terms, valueOf(conv, at), { bias: biasOf(conv, state.o) });
+  paintUnrollSizes(sizes, at, conv);
 }
 
 function paintPadded(id, conv, terms, kind) {
   const inPatch = isPatch(terms);
-  paintGrid(byId(id), { matrix: spreadOut(conv), label: kind,
-    look: (i, j) => (sourceOf(conv, [i, j]) ? kind : `nothing of-${kind}`) + (inPatch(i, j) ? " lit" : "") });
+  paintStack(byId(id), conv.x.map((_, c) => spreadOut(conv, c)), (c) => ({ name: nameOf("channel", c, conv.x.length), label: `${kind} channel ${c}`,
+    look: (i, j) => (sourceOf(conv, [i, j]) ? kind : `nothing of-${kind}`) + (inPatch(i, j) ? " lit" : "") }));
 }
 
-function paintUnrollSizes({ given, kernel, out, padded }, at) {
-  const [taps, count] = [kernel[0] * kernel[1], out[0] * out[1]];
-  byId("unroll-x-size").textContent = given.join("×") + (padded.join() === given.join() ? "" : `, padded ${padded.join("×")}`);
-  byId("unroll-w-size").textContent = `${kernel.join("×")}, as a row 1×${taps}`;
-  byId("unroll-product").textContent = `(1×${taps}) · (${taps}×${count}) = (1×${count})`;
-  byId("unroll-y-size").textContent = out.join("×");
+// A kernel of c channels is a row of c·r·s numbers; a gap shows where a channel begins.
+function paintKernelRows(conv) {
+  const taps = flat(conv.w[0][0]).length;
+  paintGrid(byId("unroll-w"), { matrix: conv.w.map(flat), label: "kernels as rows",
+    look: (o, k) => "kernel" + (o === state.o ? " lit" : "") + (k && k % taps === 0 ? " begins" : "") });
+}
+
+function paintUnrollSizes({ given, kernel, out, padded }, at, conv) {
+  const [taps, count, outs] = [kernel[0] * kernel[1], out[0] * out[1], conv.w.length];
+  const depth = conv.x.length * taps;
+  byId("unroll-x-size").textContent = [conv.x.length, ...given].join("×") + (padded.join() === given.join() ? "" : `, padded ${padded.join("×")}`);
+  byId("unroll-w-size").textContent = `${[outs, conv.x.length, ...kernel].join("×")}, as ${outs > 1 ? "rows" : "a row"} ${outs}×${depth}`;
+  byId("unroll-product").textContent = `(${outs}×${depth}) · (${depth}×${count}) = (${outs}×${count})` + (conv.b.some(Boolean) ? " + bias" : "");
+  byId("unroll-y-size").textContent = [outs, ...out].join("×") + (conv.b.some(Boolean) ? `, bias ${conv.b.map(text).join(", ")}` : "");
   byId("position").max = count - 1;
   byId("position").value = state.at;
-  byId("position").setAttribute("aria-valuetext", `row ${at[0] + 1}, column ${at[1] + 1}`);
+  byId("position").setAttribute("aria-valuetext", `row ${at[1] + 1}, column ${at[2] + 1}`);
   byId("position-text").textContent = `${state.at + 1} of ${count}`;
 }
 
-// Kernel values stand left of the rows they multiply, outputs under the columns they sum.
-function paintColumns(conv, outputs) {
-  const weights = conv.w.flat();
-  const matrix = [...columnsOf(conv).map((row, tap) => [weights[tap], ...row]), [NaN, ...outputs]];
-  const last = matrix.length - 1;
-  const look = (i, j) => {
-    const when = j - 1 === state.at ? " lit" : j - 1 > state.at ? " later" : "";
-    if (i === last) return j ? `output foot${when}` : "corner";
-    return j ? `input${when}` : "kernel side";
-  };
+// The columns, and under each what the rows of kernels make of it.
+function paintColumns(conv, y) {
+  const columns = columnsOf(conv);
+  const [depth, taps] = [columns.length, flat(conv.w[0][0]).length];
+  const matrix = [...columns, ...y.map(flat)];
+  const when = (i, j) => (j !== state.at ? "" : i < depth || i - depth === state.o ? " lit" : " near");
+  const kind = (i) => (i < depth ? "input" + (i && i % taps === 0 ? " begins" : "") : "output" + (i === depth ? " foot" : ""));
   const host = byId("unroll-columns");
-  paintGrid(host, { matrix, label: "kernel column, im2col columns and their sums", look });
-  cellOf(host, last, 0).textContent = "Σ";
-  showColumn(host, cellOf(host, 0, state.at + 1));
+  paintGrid(host, { matrix, label: "im2col columns and the outputs below them", hidden: (i, j) => isLater(j),
+    look: (i, j) => kind(i) + when(i, j) + (isLater(j) ? " later" : "") });
+  showColumn(host, cellOf(host, 0, state.at));
 }
 
 function showColumn(host, cell) {
-  const [left, right] = [cell.offsetLeft - 48, cell.offsetLeft + cell.offsetWidth + 8];
+  const [left, right] = [cell.offsetLeft - 8, cell.offsetLeft + cell.offsetWidth + 8];
   if (left < host.scrollLeft) host.scrollLeft = left;
   else if (right > host.scrollLeft + host.clientWidth) host.scrollLeft = right - host.clientWidth;
 }
 
-function goTo(at) {
-  const moved = at !== state.at;
-  update({ at });
-  if (moved) fly();
+function goTo(change) {
+  const before = state.at;
+  update(change);
+  if (state.at !== before) fly();
 }
 
 // The lit patch travels to its column: only a hint, nothing waits for it.
 function fly() {
   if (calm.matches || !document.body.animate) return;
-  const taps = state.w.flat().length;
-  const from = termsOf(forward(), position()).map(({ at }) => cellOf(byId("unroll-x"), ...at));
-  const to = Array.from({ length: taps }, (_, tap) => cellOf(byId("unroll-columns"), tap, state.at + 1));
-  from.forEach((cell, i) => flyOne(cell, to[i], i));
+  termsOf(forward(), position()).forEach(({ c, at }, k) =>
+    flyOne(cellOf(planeOf(byId("unroll-x"), c), ...at), cellOf(byId("unroll-columns"), k, state.at), k));
 }
 
 function flyOne(from, to, order) {
@@ -79,7 +86,7 @@ function flyOne(from, to, order) {
   document.body.append(ghost);
   const shift = `translate(${b.left - a.left}px, ${b.top - a.top}px)`;
   ghost.animate([{ opacity: 0.9 }, { opacity: 0.9, offset: 0.8 }, { transform: shift, opacity: 0 }],
-    { duration: 420, delay: order * 14, easing: "ease-in-out", fill: "both" }).finished.finally(() => ghost.remove());
+    { duration: 420, delay: order * 10, easing: "ease-in-out", fill: "both" }).finished.finally(() => ghost.remove());
 }
 
 function setPlaying(on) {
@@ -93,17 +100,17 @@ function setPlaying(on) {
 function playOn() {
   const last = +byId("position").max;
   if (state.at >= last) return setPlaying(false);
-  goTo(state.at + 1);
+  goTo({ at: state.at + 1 });
 }
 
 function togglePlaying() {
-  if (!timer && state.at >= +byId("position").max) goTo(0);
+  if (!timer && state.at >= +byId("position").max) goTo({ at: 0 });
   setPlaying(!timer);
 }
 
 function stepBy(by) {
   setPlaying(false);
-  goTo(Math.max(0, Math.min(+byId("position").max, state.at + by)));
+  goTo({ at: Math.max(0, Math.min(+byId("position").max, state.at + by)) });
 }
 
 function onUnrollKey(event) {
@@ -120,7 +127,7 @@ function startUnroll() {
   byId("prev").addEventListener("click", () => stepBy(-1));
   byId("next").addEventListener("click", () => stepBy(1));
   byId("play").addEventListener("click", togglePlaying);
-  byId("position").addEventListener("input", ({ target }) => (setPlaying(false), goTo(+target.value)));
+  byId("position").addEventListener("input", ({ target }) => (setPlaying(false), goTo({ at: +target.value })));
   byId("unroll").tabIndex = 0;
   byId("unroll").addEventListener("keydown", onUnrollKey);
   painters.push(paintUnroll);
