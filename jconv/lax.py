@@ -26,8 +26,9 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import arguments, explicit
 from jconv import layout as layouts
 from jconv.algorithms import windows
+from jconv.arguments import plain_int
 from jconv.layout import Layout
-from jconv.problem import Knobs, given, hashable, plain, plain_int
+from jconv.problem import Knobs, given, hashable, plain
 from jconv.recognise import convolve_as_role
 from jconv.spec import ConvSpec, extent
 

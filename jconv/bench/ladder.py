@@ -29,6 +29,7 @@ from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.bench.check import error
 from jconv.bench.timing import Call, Times, finish, race
+from jconv.options import AlgorithmName
 from jconv.spec import ConvSpec
 from jconv.tolerance import tolerance
 
@@ -105,7 +106,7 @@ def _textbook(x: np.ndarray, w: np.ndarray, knobs: dict[str, Any]) -> Iterator[R
 
 def _jconv(x: np.ndarray, w: np.ndarray, knobs: dict[str, Any], able: list[Algorithm]) -> Iterator[Rung]:
     on_device = jnp.asarray(x), jnp.asarray(w)
-    named: dict[str, str | Algorithm] = {algorithm.name: algorithm for algorithm in able}
+    named: dict[str, AlgorithmName | Algorithm] = {algorithm.name: algorithm for algorithm in able}
     for name, algorithm in (named | {"auto": "auto"}).items():
         compiled = jax.jit(functools.partial(jconv.conv2d, algorithm=algorithm, **knobs))
         yield Rung(f"jconv {name}", "JAX", functools.partial(compiled, *on_device))
