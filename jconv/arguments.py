@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jconv import layout as layouts
-from jconv.algorithm import Algorithm, refuses
+from jconv.algorithm import Algorithm, refuses, watched
 from jconv.algorithms import ALGORITHMS
 from jconv.options import Padding, PaddingMode
 from jconv.spec import ConvSpec, Ints, Role, extent
@@ -94,6 +94,8 @@ def algorithm(value: Any, role: Role, spec: ConvSpec) -> str | Algorithm:
         known = ", ".join([*WORDS, *ALGORITHMS])
         raise ValueError(f"`algorithm`={shown(value)} is not known; choose one of {known}")
     reason = refuses(found, role, spec)
+    if found is not ALGORITHMS.get(found.name):
+        found = watched(found)
     if reason and not spec.is_empty:
         raise ValueError(f"`algorithm`={found.name!r} refuses {spec}: {reason}; choose 'auto'")
     return found

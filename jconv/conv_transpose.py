@@ -60,7 +60,8 @@ def conv_transpose2d(
       groups: the channels are cut into this many groups that do not see each other.
       dilation: distance between kernel taps, in output positions.
       padding_mode: "zeros" cuts `padding` off.  With another mode this is the transpose of `conv2d` with
-        that mode: what is cut off is added to the positions that the padding shows, as Flax's "CIRCULAR".
+        that mode: what is cut off is added to the positions that the padding shows.  Flax's "CIRCULAR" is
+        "circular" with "same_lower".
       layout, algorithm, precision, preferred_element_type: as in `conv2d`.
 
     Returns:
