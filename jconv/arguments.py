@@ -190,7 +190,7 @@ def rank(name: str, shape: Ints, ranks: Ints, meaning: str) -> None:
     """One of the allowed numbers of axes."""
     if len(shape) not in ranks:
         allowed = " or ".join(map(str, ranks))
-        raise ValueError(f"`{name}` must have {allowed} axes {meaning}, got shape {shape}")
+        raise ValueError(f"`{name}` must have {allowed} axes {meaning}, got shape {shown(shape)}")
 
 
 def channels(
@@ -280,7 +280,7 @@ def result_dtype(preferred: Any, dtype: Any) -> str:
 
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     """One of a few strings."""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"`{name}`={shown(value)} is not known; choose one of {', '.join(known)}")
     return value
 

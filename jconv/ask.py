@@ -121,7 +121,7 @@ def _operand(name: str, value: Any, dtype: Any) -> jax.Array | jax.ShapeDtypeStr
 
 def _check_platform(value: Any) -> None:
     """None, one of the usual names, or that of a plug-in that JAX runs on."""
-    if value is not None and value not in PLATFORMS:
+    if value is not None and not (isinstance(value, str) and value in PLATFORMS):
         arguments.one_of("platform", value, tuple(dict.fromkeys((*PLATFORMS, jax.default_backend()))))
 
 

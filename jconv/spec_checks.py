@@ -19,7 +19,7 @@ import numpy as np
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
-MOST_ENTRIES, MOST_CHARACTERS = 8, 80  # of a value that an error quotes
+MOST_ENTRIES, MOST_CHARACTERS = 8, 100  # of a value that an error quotes
 
 
 def integer(name: str, value: Any, least: int | None, forms: str = "an int") -> int:
@@ -101,10 +101,11 @@ def shown(value: Any) -> str:
         start, end = "[]" if isinstance(value, list) else "()"
         entries = [shown(entry) for entry in value[:MOST_ENTRIES]]
         more = ", …" if len(value) > MOST_ENTRIES else "," if len(value) == 1 and start == "(" else ""
-        return f"{start}{', '.join(entries)}{more}{end}"
-    if isinstance(value, dict):
-        return f"a dict of {len(value)} entries" if value else "{}"
-    text = repr(value)
+        text = f"{start}{', '.join(entries)}{more}{end}"
+    elif isinstance(value, dict) and value:
+        text = f"a dict of {len(value)} entries"
+    else:
+        text = repr(value)
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 

@@ -157,7 +157,7 @@ def tune(
       within: candidates that are estimated at more than this many times the best are not tried.
       again: also measure what the cache has already.
       progress: True tells on stderr how far it is, False nothing; or a function of (done, total, what).
-      **options: what `choose` takes beside an input and a kernel: `stride`, `padding`, …, `dtype`.
+      stride, padding, …, dtype: beside an input and a kernel, as in `choose` and as in `conv2d`.
 
     Returns:
       `Tuned`: a row per convolution.
@@ -209,7 +209,9 @@ def collect(fn_or_specs: Any, *args: Any, **options: Any) -> Counter[Problem]:
     """
     if is_operand(fn_or_specs):
         options = complete("tune", ProblemOptions, options)
-        return Counter(_problem(spec_of(fn_or_specs, args[0] if len(args) == 1 else args, options)))
+        if len(args) > 1:
+            raise TypeError(f"tune() takes an input and its kernel by position, got {len(args) - 1} more")
+        return Counter(_problem(spec_of(fn_or_specs, args[0] if args else None, options)))
     if options:
         raise TypeError(f"`{next(iter(options))}` goes with an input and a kernel, not with what came")
     if callable(fn_or_specs):
