@@ -5,7 +5,7 @@ Every message names the argument in backticks, says what came and what would wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast, get_args
 
 import jax
@@ -176,14 +176,15 @@ def same_dtype(**arrays: jax.Array | jax.ShapeDtypeStruct) -> None:
 
 
 def shape(name: str, value: Any) -> Ints:
-    """A tuple of non-negative ints."""
+    """A tuple of non-negative ints, or of sizes that only a run will tell."""
     if not is_sequence(value):
         raise TypeError(f"`{name}` must be a sequence of ints, got {shown(value)}")
     if len(value) < 3:
         raise ValueError(
             f"`{name}`={shown(tuple(value))} must have two channel or batch axes and at least one spatial"
         )
-    return tuple(_int(name, size, 0) for size in value)
+    sizes: Iterable[Any] = (s if jax.export.is_symbolic_dim(s) else _int(name, s, 0) for s in value)
+    return tuple(sizes)
 
 
 def rank(name: str, shape: Ints, ranks: Ints, meaning: str) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -295,7 +296,8 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Kno
     call = given(knobs)
     _check_steps(call, lhs.ndim, rhs.ndim)
     # lax finds every other error, and the dtype of the result
-    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, **call), lhs, rhs)
+    checked = call | {"padding": _known_padding(call["padding"])}
+    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, **checked), lhs, rhs)
     numbers = conv_dimension_numbers(lhs.shape, rhs.shape, call["dimension_numbers"])
     layout = layouts.from_specs(*numbers)
     n, *spatial, channels = (lhs.shape[axis] for axis in layout.x)
@@ -313,6 +315,13 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Kno
         arguments.precision(call["precision"], presets=True), layout.channels_first,
     )  # fmt: skip
     return LaxProblem(spec, layout, batch_groups)
+
+
+def _known_padding(value: Any) -> Any:
+    """0 in the place of what only a run will tell: lax makes such a padding of "SAME", but takes none."""
+    if isinstance(value, tuple):
+        return tuple(map(_known_padding, value))
+    return 0 if jax.export.is_symbolic_dim(value) else value
 
 
 def _check_steps(call: dict[str, Any], x_ndim: int, w_ndim: int) -> None:

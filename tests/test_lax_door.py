@@ -519,3 +519,20 @@ def test_same_padding_of_a_size_not_known_yet():
     conv = jax.jit(lambda x: jconv.lax.conv(x, SQUARE[1], (2, 2), "SAME"))
     found = jax.export.export(conv)(of).call(SQUARE[0])
     np.testing.assert_array_equal(found, lax.conv(*SQUARE, (2, 2), "SAME"))
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)], ids=str)
+@pytest.mark.parametrize("gradient", [False, True])
+def test_installed_for_any_height_and_width(strides, gradient):
+    """lax hands on the padding it makes of "SAME", of a size that only a run will tell; no warning."""
+    fn = lambda x: lax.conv(x, SQUARE[1], strides, "SAME")  # noqa: E731
+    fn = jax.grad(lambda x, conv=fn: (conv(x) ** 2).sum()) if gradient else fn
+    expected = fn(SQUARE[0])
+    h, w = jax.export.symbolic_shape("h,w", constraints=["h >= 3", "w >= 3"])
+    jconv.install()
+    try:
+        exported = jax.export.export(jax.jit(fn))(jax.ShapeDtypeStruct((1, 4, h, w), jnp.float32))
+        found = exported.call(SQUARE[0])
+    finally:
+        jconv.uninstall()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
