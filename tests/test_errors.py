@@ -2,9 +2,12 @@
 
 import functools
 import inspect
+import os
 import pydoc
 import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import jax
@@ -470,7 +473,7 @@ def test_a_signature_shows_every_option_with_what_is_usual(function):
     assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     assert parameters["stride"].default == 1
     assert parameters["padding_mode"].default == "zeros"
-    text = pydoc.render_doc(function, renderer=pydoc.plaintext)
+    text = " ".join(pydoc.render_doc(function, renderer=pydoc.plaintext).split())
     assert "stride=1, padding=0, dilation=1, groups=1" in text
     documented = " ".join(function.__doc__.split())
     assert "as in `conv" in documented or all(name in documented for name in parameters)
@@ -483,6 +486,50 @@ def test_options_are_static_names_for_jit():
 
 def test_a_type_checker_knows_every_name_of_an_algorithm():
     assert set(get_args(options.AlgorithmName)) == {"auto", "portable", "fastest", *ALGORITHMS}
+
+
+TYPED = """
+import jax
+import jconv
+x = jax.numpy.ones((1, 1, 4, 4))
+y: jax.Array = jconv.conv2d(x, x, stride=2, padding="same", algorithm="im2col", layout="NHWC", bias=None)
+z: jax.Array = jconv.conv_transpose(x, x, output_size=(8, 8), padding_mode="circular")
+name: str = jconv.choose(x, (1, 1, 3, 3), role="grad_input").algorithm.name
+several: int = len(jconv.choose(lambda x: x, x))
+jconv.conv2d(x, x, algorithm="im2cool")
+jconv.conv2d(x, x, layout="NHCW")
+jconv.conv2d(x, x, padding="sane")
+jconv.conv2d(x, x, strides=2)
+jconv.conv2d(x, x, None, 2)
+jconv.grad_input(x.shape, x, x, output_size=3)
+"""
+
+
+def test_a_type_checker_finds_what_is_mistyped(tmp_path):
+    pytest.importorskip("mypy", reason="mypy is an optional checker")
+    (tmp_path / "typed.py").write_text(TYPED)
+    root = str(Path(jconv.__file__).parent.parent)
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--follow-imports=silent",
+        "--cache-dir",
+        str(tmp_path),
+        "typed.py",
+    ]
+    environment = os.environ | {"MYPYPATH": root}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    wrong = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
+    assert wrong == {9, 10, 11, 12, 13, 14}, done.stdout + done.stderr
+
+
+def test_an_image_that_is_cut_is_padded_with_zeros():
+    for function in (jconv.sharding.conv, jconv.sharding.conv_transpose):
+        with pytest.raises(
+            ValueError, match="`padding_mode`='reflect': an image that is cut is padded with 'z"
+        ):
+            function(X, W, spatial_axes=("rows", None), padding_mode="reflect")
 
 
 # -- what an error quotes ----------------------------------------------------------------------------
