@@ -7,14 +7,17 @@ by what stands in `roles`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jconv.roles import Run, by_rewriting, by_transposing, rewritten
 from jconv.spec import ROLES, ConvSpec, Role
+from jconv.spec_checks import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +139,50 @@ class Algorithm:
     reads_kernel: bool = False
     own: Callable[[ConvSpec, Role], bool] = always
     portable: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"`name` of an Algorithm must be a string, got {shown(self.name)}")
+        functions = {"forward": self.forward, "rejects": self.rejects, "steps": self.steps}
+        if self.grad_input is not None:
+            functions["grad_input"] = self.grad_input
+        if self.grad_kernel is not None:
+            functions["grad_kernel"] = self.grad_kernel
+        for name, function in functions.items():
+            if not callable(function):
+                came = shown(function)
+                raise TypeError(f"`{name}` of Algorithm {self.name!r} must be a function, got {came}")
+
+
+@functools.lru_cache(maxsize=256)
+def watched(algorithm: Algorithm) -> Algorithm:
+    """The same, of a user's own making: what its functions return is held to the spec they are given."""
+
+    def watch(role: Role) -> Run | None:
+        function = getattr(algorithm, "forward" if role == "forward" else role)
+        return function and functools.partial(_held_to_the_spec, algorithm.name, role, function)
+
+    forward = watch("forward")
+    assert forward is not None
+    return dataclasses.replace(
+        algorithm, forward=forward, grad_input=watch("grad_input"), grad_kernel=watch("grad_kernel")
+    )
+
+
+def _held_to_the_spec(
+    name: str, role: Role, function: Run, a: jax.Array, b: jax.Array, spec: ConvSpec
+) -> jax.Array:
+    result = function(a, b, spec)
+    shape, dtype = spec.result(role)
+    of = f"`algorithm`={name!r}: its {role} of {spec}"
+    if not isinstance(result, (jax.Array, np.ndarray)):
+        raise TypeError(f"{of} must return an array, got {type(result).__name__}")
+    if result.shape != shape:
+        raise ValueError(f"{of} returned the shape {result.shape}; {shape} was due")
+    if result.dtype.name not in (dtype, spec.accumulator, a.dtype.name):
+        due = dtype if dtype == spec.accumulator else f"{dtype} or {spec.accumulator}"
+        raise TypeError(f"{of} returned {result.dtype}; {due} was due")
+    return result
 
 
 def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:

@@ -5,24 +5,23 @@ Every message names the argument in backticks, says what came and what would wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast, get_args
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
 from jconv import layout as layouts
-from jconv.algorithm import Algorithm, refuses
+from jconv.algorithm import Algorithm, refuses, watched
 from jconv.algorithms import ALGORITHMS
 from jconv.choice import POLICIES
+from jconv.options import Padding, PaddingMode
 from jconv.spec import ConvSpec, Ints, Role, extent
-from jconv.spec_checks import Pairs, divisors, integer, is_sequence
+from jconv.spec_checks import Pairs, divisors, integer, is_sequence, shown
 
-IntOrInts = int | Sequence[int]
-Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
-
-PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+PADDING_MODES = get_args(PaddingMode)
 PADDING_NAMES = ("same", "valid", "same_lower", "causal")
 PRECISIONS = (
     "default", "high", "highest", "fastest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32",
@@ -52,8 +51,13 @@ def _int(name: str, value: Any, least: int | None, forms: str = "an int") -> int
     """An int that a compiler can take."""
     number = integer(name, value, least, forms)
     if number > MOST:
-        raise ValueError(f"`{name}`={value!r} must be at most {MOST}")
+        raise ValueError(f"`{name}`={shown(value)} must be at most {MOST}")
     return number
+
+
+def plain_int(value: Any) -> Any:
+    """An int of Python's own, whoever made it; a size that only a run will tell stays as it is."""
+    return value if jax.export.is_symbolic_dim(value) else int(value)
 
 
 def integers(name: str, value: Any, ndim: int, least: int = 1) -> Ints:
@@ -64,7 +68,7 @@ def integers(name: str, value: Any, ndim: int, least: int = 1) -> Ints:
     if len(value) == 1:
         return (_int(name, value[0], least, forms),) * ndim
     if len(value) != ndim:
-        raise ValueError(f"`{name}`={tuple(value)!r} must be {forms}")
+        raise ValueError(f"`{name}`={shown(tuple(value))} must be {forms}")
     return tuple(_int(name, entry, least, forms) for entry in value)
 
 
@@ -72,93 +76,93 @@ def layout(value: str | None, ndim: int) -> layouts.Layout:
     """The layout by name; None is channels first."""
     first, last = layouts.names(ndim)
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"`layout` must be a string, got {value!r}; choose {first!r} or {last!r}")
+        raise TypeError(f"`layout` must be a string, got {shown(value)}; choose {first!r} or {last!r}")
     found = layouts.named(first if value is None else value, ndim)
     if found is None:
-        raise ValueError(f"`layout`={value!r} is not known; choose {first!r} or {last!r}")
+        raise ValueError(f"`layout`={shown(value)} is not known; choose {first!r} or {last!r}")
     return found
 
 
 def algorithm(value: Any, role: Role, spec: ConvSpec) -> str | Algorithm:
-    """The word for a choice, or the record of that name if it can do the job."""
+    """One of the words for the choice, or the record of that name if it can do the job."""
     if isinstance(value, str) and value in POLICIES:
         return value
     if not isinstance(value, (str, Algorithm)):
-        raise TypeError(f"`algorithm` must be a name or a jconv.Algorithm, got {value!r}")
+        raise TypeError(f"`algorithm` must be a name or a jconv.Algorithm, got {shown(value)}")
     found = value if isinstance(value, Algorithm) else ALGORITHMS.get(value)
     if found is None:
         known = ", ".join([*POLICIES, *ALGORITHMS])
-        raise ValueError(f"`algorithm`={value!r} is not known; choose one of {known}")
+        raise ValueError(f"`algorithm`={shown(value)} is not known; choose one of {known}")
     reason = refuses(found, role, spec)
+    if found is not ALGORITHMS.get(found.name):
+        found = watched(found)
     if reason and not spec.is_empty:
         raise ValueError(f"`algorithm`={found.name!r} refuses {spec}: {reason}; choose 'auto'")
     return found
 
 
-def padding_mode(value: Any, pairs: Pairs, spatial: Sequence[int]) -> str:
-    """numpy's name of one of PyTorch's four modes, wide enough for no more than the input can give."""
+def padding_mode(value: Any) -> PaddingMode:
+    """One of PyTorch's four modes."""
     choices = f"choose one of {', '.join(PADDING_MODES)}"
     if not isinstance(value, str):
-        raise TypeError(f"`padding_mode` must be a string, got {value!r}; {choices}")
+        raise TypeError(f"`padding_mode` must be a string, got {shown(value)}; {choices}")
     if value not in PADDING_MODES:
-        raise ValueError(f"`padding_mode`={value!r} is not known; {choices}")
-    for pair, size in zip(pairs, spatial, strict=True):
-        most = {"reflect": size - 1, "circular": size}.get(value, max(pair))
-        if max(pair) > most:
-            raise ValueError(
-                f"`padding`={pair} is too wide for `padding_mode`={value!r} on a side of {size}; "
-                f"at most {most} fits"
-            )
-    return PADDING_MODES[value]
+        raise ValueError(f"`padding_mode`={shown(value)} is not known; {choices}")
+    return cast(PaddingMode, value)
+
+
+NEGATIVE = "jconv.conv_general_dilated takes negative padding"
 
 
 def padding(
-    value: Padding, kernel: Sequence[int], strides: Ints, dilation: Ints, other: str = "conv_general_dilated"
+    value: Padding, spatial: Sequence[int], windows: Ints, strides: Ints, negative: str = NEGATIVE
 ) -> Pairs:
-    """(lo, hi) per dimension from any of the forms a user may write; `other` is what takes negative ones."""
-    ndim = len(kernel)
+    """(lo, hi) per dimension of a convolution; an error says what takes a `negative` one."""
     if isinstance(value, str):
-        return _named_padding(value, kernel, strides, dilation)
+        return _named_padding(value, spatial, windows, strides)
+    pairs = pairs_of_ints(value, len(windows))
+    if any(side < 0 for side in sum(pairs, ())):
+        raise ValueError(f"`padding`={min(sum(pairs, ()))} must be at least 0; {negative}")
+    return pairs
+
+
+def pairs_of_ints(value: Any, ndim: int) -> Pairs:
+    """(lo, hi) per dimension from an int, an int per dimension or a pair per dimension."""
     entries: Any = value if is_sequence(value) else (value,) * ndim
     if len(entries) == 1 and not is_sequence(entries[0]):
         entries = (entries[0],) * ndim
     forms = f"an int, {ndim} ints or {ndim} (lo, hi) pairs"
     if len(entries) != ndim:
-        raise ValueError(f"`padding`={entries!r} must be {forms}, or one of {', '.join(PADDING_NAMES)}")
-    return tuple(_pair(entry, forms, other) for entry in entries)
+        names = ", ".join(PADDING_NAMES)
+        raise ValueError(f"`padding`={shown(entries)} must be {forms}, or one of {names}")
+    return tuple(_pair(entry, forms) for entry in entries)
 
 
-def _pair(entry: Any, forms: str, other: str) -> tuple[int, int]:
+def _pair(entry: Any, forms: str) -> tuple[int, int]:
     if not is_sequence(entry):
         entry = (entry, entry)
     if len(entry) != 2:
-        raise ValueError(f"`padding` must be {forms}, got the entry {entry!r}")
+        raise ValueError(f"`padding` must be {forms}, got the entry {shown(entry)}")
     lo, hi = (_int("padding", side, None, forms) for side in entry)
-    if min(lo, hi) < 0:
-        raise ValueError(f"`padding`={min(lo, hi)} must be at least 0; jconv.{other} takes negative padding")
     return lo, hi
 
 
-def _named_padding(value: str, kernel: Sequence[int], strides: Ints, dilation: Ints) -> Pairs:
-    name = value.lower()
-    total = [extent(k, d) - 1 for k, d in zip(kernel, dilation, strict=True)]
-    if name not in PADDING_NAMES:
-        raise ValueError(
-            f"`padding`={value!r} is not known; choose one of {', '.join(PADDING_NAMES)}, or ints"
-        )
-    if name == "valid":
-        return ((0, 0),) * len(kernel)
+def padding_name(value: str, names: Sequence[str]) -> str:
+    """One of the names, in lower case."""
+    if value.lower() not in names:
+        raise ValueError(f"`padding`={shown(value)} is not known; choose one of {', '.join(names)}, or ints")
+    return value.lower()
+
+
+def _named_padding(value: str, spatial: Sequence[int], windows: Ints, strides: Ints) -> Pairs:
+    """No output is lost to "same": ceil(h / stride), with what zeros the windows need for that."""
+    name = padding_name(value, PADDING_NAMES)
     if name == "causal":
-        if len(kernel) != 1:
-            raise ValueError(f"`padding`={value!r} has a meaning in 1-D only; write (lo, hi) pairs")
-        return ((total[0], 0),)
-    pairs = tuple((t - t // 2, t // 2) if name == "same_lower" else (t // 2, t - t // 2) for t in total)
-    if any(s != 1 for s in strides):
-        raise ValueError(
-            f"`padding`={value!r} needs `stride`=1, got {strides}: with a stride the output is not "
-            f"the size of the input; write `padding`={pairs} to pad as stride 1 would"
-        )
-    return pairs
+        if len(windows) != 1:
+            raise ValueError(f"`padding`={shown(value)} has a meaning in 1-D only; write (lo, hi) pairs")
+        return ((windows[0] - 1, 0),)
+    pairs = jax.lax.padtype_to_pads(spatial, windows, strides, name.upper())
+    return tuple((plain_int(lo), plain_int(hi)) for lo, hi in pairs)
 
 
 def same_dtype(**arrays: jax.Array | jax.ShapeDtypeStruct) -> None:
@@ -172,21 +176,22 @@ def same_dtype(**arrays: jax.Array | jax.ShapeDtypeStruct) -> None:
 
 
 def shape(name: str, value: Any) -> Ints:
-    """A tuple of non-negative ints."""
+    """A tuple of non-negative ints, or of sizes that only a run will tell."""
     if not is_sequence(value):
-        raise TypeError(f"`{name}` must be a sequence of ints, got {value!r}")
+        raise TypeError(f"`{name}` must be a sequence of ints, got {shown(value)}")
     if len(value) < 3:
         raise ValueError(
-            f"`{name}`={tuple(value)!r} must have two channel or batch axes and at least one spatial"
+            f"`{name}`={shown(tuple(value))} must have two channel or batch axes and at least one spatial"
         )
-    return tuple(_int(name, size, 0) for size in value)
+    sizes: Iterable[Any] = (s if jax.export.is_symbolic_dim(s) else _int(name, s, 0) for s in value)
+    return tuple(sizes)
 
 
 def rank(name: str, shape: Ints, ranks: Ints, meaning: str) -> None:
     """One of the allowed numbers of axes."""
     if len(shape) not in ranks:
         allowed = " or ".join(map(str, ranks))
-        raise ValueError(f"`{name}` must have {allowed} axes {meaning}, got shape {shape}")
+        raise ValueError(f"`{name}` must have {allowed} axes {meaning}, got shape {shown(shape)}")
 
 
 def channels(
@@ -216,8 +221,11 @@ def groups(
     return count
 
 
-def bias(b: Any, out_channels: int, dtype: Any) -> jax.Array | None:
-    """None, or one value per output channel in the result's dtype."""
+def bias(b: Any, second: Any, out_channels: int, dtype: Any) -> jax.Array | None:
+    """None, or one value per output channel in the result's dtype; `second` came by the name `bias`."""
+    if b is not None and second is not None:
+        raise TypeError("`b` and `bias` are two names of one argument; pass one of them")
+    b = second if b is None else b
     if b is None:
         return None
     b = array("b", b)
@@ -265,14 +273,16 @@ def result_dtype(preferred: Any, dtype: Any) -> str:
             lambda x, w: _lax_conv(x, w, (), (), preferred_element_type=preferred), one, one
         )
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise type(error)(f"`preferred_element_type`={preferred!r} does not suit {dtype}: {error}") from None
+        raise type(error)(
+            f"`preferred_element_type`={shown(preferred)} does not suit {dtype}: {error}"
+        ) from None
     return str(like.dtype)
 
 
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     """One of a few strings."""
-    if value not in known:
-        raise ValueError(f"`{name}`={value!r} is not known; choose one of {', '.join(known)}")
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"`{name}`={shown(value)} is not known; choose one of {', '.join(known)}")
     return value
 
 
@@ -291,7 +301,7 @@ def precision(value: Any, presets: bool = False) -> tuple[jax.lax.Precision, jax
     if None in found:
         what = "is for matrix products alone" if _is_preset(value) else "is not known"
         choices = f"{', '.join(map(repr, PRECISIONS))}, a jax.lax.Precision or a pair of them"
-        raise ValueError(f"`precision`={value!r} {what}; choose {choices}")
+        raise ValueError(f"`precision`={shown(value)} {what}; choose {choices}")
     return found[0], found[1]
 
 

@@ -1,26 +1,29 @@
-"""The door in PyTorch's names: conv1d, conv2d and conv3d."""
+"""The door in PyTorch's names: conv1d, conv2d and conv3d, and conv for any number of dimensions."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Never, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from jconv import arguments
-from jconv.algorithm import Algorithm
-from jconv.arguments import IntOrInts, Padding
 from jconv.derivatives import convolve
+from jconv.options import ConvOptions, complete, spelled_out
 from jconv.problem import Problem, hashable, understand
 
 
-def _conv(ndim: int, x: ArrayLike, w: ArrayLike, b: ArrayLike | None, **knobs: Any) -> jax.Array:
+def _conv(name: str, ndim: int | None, x: Any, w: Any, b: Any, more: tuple[Any, ...], options: Any) -> Any:
+    """`ndim` is None where the kernel says it."""
+    call = complete(name, ConvOptions, options, more)
+    bias = call.pop("bias")
     x, w = arguments.array("x", x), arguments.array("w", w)
     arguments.same_dtype(x=x, w=w)
-    problem = understand(ndim, "forward", x.shape, w.shape, x.dtype, hashable(knobs))
-    b = arguments.bias(b, problem.spec.out_channels, problem.spec.y_dtype)
+    ndim = w.ndim - 2 if ndim is None else ndim
+    problem = understand(ndim, "forward", x.shape, w.shape, x.dtype, hashable(call))
+    b = arguments.bias(b, bias, problem.spec.out_channels, problem.spec.y_dtype)
     return _apply(problem, x, w, b)
 
 
@@ -31,20 +34,9 @@ def _apply(problem: Problem, x: jax.Array, w: jax.Array, b: jax.Array | None) ->
     return problem.users_y(y if b is None else y + jnp.expand_dims(b, range(y.ndim - 1)))
 
 
+@spelled_out(ConvOptions)
 def conv2d(
-    x: ArrayLike,
-    w: ArrayLike,
-    b: ArrayLike | None = None,
-    *,
-    stride: IntOrInts = 1,
-    padding: Padding = 0,
-    dilation: IntOrInts = 1,
-    groups: int = 1,
-    padding_mode: str = "zeros",
-    layout: str | None = None,
-    algorithm: str | Algorithm = "auto",
-    precision: Any = None,
-    preferred_element_type: DTypeLike | None = None,
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *more: Never, **options: Unpack[ConvOptions]
 ) -> jax.Array:
     """2-D convolution (cross-correlation, as everywhere in deep learning).
 
@@ -52,17 +44,21 @@ def conv2d(
       x: input `(n, c_in, h, w)` or, for layout "NHWC", `(n, h, w, c_in)`; the batch axis may be left
         out and is then missing from the result too.
       w: kernel `(c_out, c_in/groups, kh, kw)`, or `(kh, kw, c_in/groups, c_out)`.  Same dtype as x.
-      b: bias `(c_out,)`, or None.
+      b: bias `(c_out,)`, or None; `bias=` is a second name for it.
       stride: step between windows, in input positions; an int or one per dimension.
       padding: zeros added around the input: an int, an int per dimension, a (lo, hi) pair per
-        dimension, or "valid" (none), "same", "same_lower" (output as large as the input at stride
-        1, the odd zero at the end or at the start), "causal" (1-D: all before the start).
+        dimension, or "valid" (none), "same", "same_lower" (no output is lost but to the stride, the odd
+        zero at the end or at the start), "causal" (1-D: all before the start).  "same" at a stride,
+        which PyTorch refuses, is what TensorFlow, Keras, Flax, lax and ONNX mean: p = ceil(h / stride),
+        with the zeros that those windows need, so their number follows from the size of the input.
       dilation: distance between kernel taps, in input positions.
       groups: the channels are cut into this many groups that do not see each other.
-      padding_mode: what the padding holds: "zeros", "reflect", "replicate" or "circular".
+      padding_mode: what the padding holds: "zeros", "reflect", "replicate" or "circular", at any width
+        as `numpy.pad` continues the image.
       layout: "NCHW" with OIHW kernels (None means this) or "NHWC" with HWIO kernels.
-      algorithm: "auto", the name of an algorithm (it runs or is refused, it never falls back), or a
-        `jconv.Algorithm` of your own.
+      algorithm: "auto" (the fastest exact one), "portable" (as auto, of XLA operations alone), "fastest"
+        (as auto, and those that mix values too: Winograd, FFT), the name of an algorithm (it runs or is
+        refused, it never falls back), or a `jconv.Algorithm` of your own.
       precision: "default", "high", "highest" or another of lax's names, a `jax.lax.Precision` or a pair
         of them; None is what `jax.default_matmul_precision` says.
       preferred_element_type: dtype to accumulate in and to return, as in lax.
@@ -83,25 +79,12 @@ def conv2d(
 
     Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016.
     """
-    return _conv(2, x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups,
-                 padding_mode=padding_mode, layout=layout, algorithm=algorithm, precision=precision,
-                 preferred_element_type=preferred_element_type)  # fmt: skip
+    return _conv("conv2d", 2, x, w, b, more, options)
 
 
+@spelled_out(ConvOptions)
 def conv1d(
-    x: ArrayLike,
-    w: ArrayLike,
-    b: ArrayLike | None = None,
-    *,
-    stride: IntOrInts = 1,
-    padding: Padding = 0,
-    dilation: IntOrInts = 1,
-    groups: int = 1,
-    padding_mode: str = "zeros",
-    layout: str | None = None,
-    algorithm: str | Algorithm = "auto",
-    precision: Any = None,
-    preferred_element_type: DTypeLike | None = None,
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *more: Never, **options: Unpack[ConvOptions]
 ) -> jax.Array:
     """1-D convolution: `conv2d` with one spatial dimension.
 
@@ -112,25 +95,12 @@ def conv1d(
     >>> jconv.conv1d(jnp.ones((1, 1, 4)), jnp.ones((1, 1, 3)), padding="causal")
     Array([[[1., 2., 3., 3.]]], dtype=float32)
     """
-    return _conv(1, x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups,
-                 padding_mode=padding_mode, layout=layout, algorithm=algorithm, precision=precision,
-                 preferred_element_type=preferred_element_type)  # fmt: skip
+    return _conv("conv1d", 1, x, w, b, more, options)
 
 
+@spelled_out(ConvOptions)
 def conv3d(
-    x: ArrayLike,
-    w: ArrayLike,
-    b: ArrayLike | None = None,
-    *,
-    stride: IntOrInts = 1,
-    padding: Padding = 0,
-    dilation: IntOrInts = 1,
-    groups: int = 1,
-    padding_mode: str = "zeros",
-    layout: str | None = None,
-    algorithm: str | Algorithm = "auto",
-    precision: Any = None,
-    preferred_element_type: DTypeLike | None = None,
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *more: Never, **options: Unpack[ConvOptions]
 ) -> jax.Array:
     """3-D convolution: `conv2d` with three spatial dimensions.
 
@@ -141,6 +111,22 @@ def conv3d(
     >>> jconv.conv3d(jnp.ones((1, 2, 4, 4, 4)), jnp.ones((5, 2, 3, 3, 3))).shape
     (1, 5, 2, 2, 2)
     """
-    return _conv(3, x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups,
-                 padding_mode=padding_mode, layout=layout, algorithm=algorithm, precision=precision,
-                 preferred_element_type=preferred_element_type)  # fmt: skip
+    return _conv("conv3d", 3, x, w, b, more, options)
+
+
+@spelled_out(ConvOptions)
+def conv(
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *more: Never, **options: Unpack[ConvOptions]
+) -> jax.Array:
+    """Convolution in as many spatial dimensions as the kernel has: `conv2d` for light fields, space-time, …
+
+    `x` is `(n, c_in, *spatial)` and `w` `(c_out, c_in/groups, *kernel)`, or for layout "NHWC", in any number
+    of dimensions, `(n, *spatial, c_in)` and `(*kernel, c_in/groups, c_out)`; everything else is as in
+    `conv2d`.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> light_field, w = jnp.ones((1, 3, 5, 5, 16, 16)), jnp.ones((8, 3, 3, 3, 3, 3))
+    >>> jconv.conv(light_field, w, padding="same").shape
+    (1, 8, 5, 5, 16, 16)
+    """
+    return _conv("conv", None, x, w, b, more, options)

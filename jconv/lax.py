@@ -1,4 +1,4 @@
-"""The door in lax's names: drop-ins for `jax.lax`'s convolutions.
+"""The door in lax's names: drop-ins for all of `jax.lax`'s convolutions; what computes none is lax's own.
 
 lax itself is asked what the result is and what is wrong with the arguments, so shapes, dtypes, weak
 types and errors are its own; the arrays then take the way of every jconv convolution.
@@ -17,19 +17,38 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.lax import (
+    ConvDimensionNumbers,
+    ConvGeneralDilatedDimensionNumbers,
+    conv_dimension_numbers,
+    conv_general_dilated_p,
+    conv_general_permutations,
+    conv_general_shape_tuple,
+    conv_shape_tuple,
+    conv_transpose_shape_tuple,
+)
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv import arguments, explicit
 from jconv import layout as layouts
 from jconv.algorithms import windows
+from jconv.arguments import plain_int
 from jconv.layout import Layout
-from jconv.problem import Knobs, given, hashable, plain, plain_int
+from jconv.problem import Knobs, given, hashable, plain
 from jconv.recognise import convolve_as_role
 from jconv.spec import ConvSpec, extent
+
+__all__ = [
+    "conv", "conv_dimension_numbers", "conv_general_dilated", "conv_general_dilated_local",
+    "conv_general_dilated_p", "conv_general_dilated_patches", "conv_general_permutations",
+    "conv_general_shape_tuple", "conv_shape_tuple", "conv_transpose", "conv_transpose_shape_tuple",
+    "conv_with_general_padding", "ConvDimensionNumbers", "ConvGeneralDilatedDimensionNumbers",
+]  # fmt: skip
 
 STEPS = ("window_strides", "lhs_dilation", "rhs_dilation")  # one int per spatial dimension each
 
@@ -171,7 +190,7 @@ def conv_transpose(
     if dimension_numbers is None:
         letters = "HWD"[: max(lhs.ndim - 2, 0)]
         dimension_numbers = f"N{letters}C", f"{letters}IO", f"N{letters}C"
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    numbers = conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     out, into, *space = numbers.rhs_spec
     strides, padding = plain("strides", strides), plain("padding", padding)
     dilation = (1,) * len(space) if rhs_dilation is None else plain("rhs_dilation", rhs_dilation)
@@ -232,6 +251,41 @@ def conv_general_dilated_patches(
     return _apply_patches(_understand_patches(_aval(lhs), knobs), lhs)
 
 
+def conv_general_dilated_local(
+    lhs: ArrayLike,
+    rhs: ArrayLike,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    filter_shape: Sequence[int],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    precision: Any = None,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated_local`: a kernel of its own at every output position.
+
+    Same arguments, shapes, dtypes and order of the fused channels; the patches are slices instead of a
+    convolution with an identity, so a NaN stays where it is seen.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> x, w = jnp.ones((1, 1, 4)), jnp.arange(6.0).reshape(1, 2, 3)
+    >>> jconv.lax.conv_general_dilated_local(x, w, (1,), "VALID", (2,))
+    Array([[[3., 5., 7.]]], dtype=float32)
+    """
+    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    shape = plain("filter_shape", filter_shape)
+    patches = conv_general_dilated_patches(
+        lhs, shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
+    )
+    numbers = conv_dimension_numbers(lhs.shape, (1, 1, *shape), dimension_numbers)
+    batch, channels, *seen = numbers.out_spec
+    _, into, *kept = numbers.rhs_spec
+    where = sorted(zip(seen, kept, strict=True))  # the positions, in the order of the result's axes
+    axes = (([channels], [into]), ([p for p, _ in where], [r for _, r in where]))
+    y = lax.dot_general(patches, rhs, axes, precision=precision)  # (*p, n, o)
+    return jnp.moveaxis(y, (-2, -1), (batch, channels))
+
+
 def _aval(value: Any) -> jax.ShapeDtypeStruct:
     aval = jax.typeof(value)
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
@@ -242,8 +296,9 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Kno
     call = given(knobs)
     _check_steps(call, lhs.ndim, rhs.ndim)
     # lax finds every other error, and the dtype of the result
-    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, **call), lhs, rhs)
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, call["dimension_numbers"])
+    checked = call | {"padding": _known_padding(call["padding"])}
+    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, **checked), lhs, rhs)
+    numbers = conv_dimension_numbers(lhs.shape, rhs.shape, call["dimension_numbers"])
     layout = layouts.from_specs(*numbers)
     n, *spatial, channels = (lhs.shape[axis] for axis in layout.x)
     *kernel, _, out = (rhs.shape[axis] for axis in layout.w)
@@ -260,6 +315,13 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Kno
         arguments.precision(call["precision"], presets=True), layout.channels_first,
     )  # fmt: skip
     return LaxProblem(spec, layout, batch_groups)
+
+
+def _known_padding(value: Any) -> Any:
+    """0 in the place of what only a run will tell: lax makes such a padding of "SAME", but takes none."""
+    if isinstance(value, tuple):
+        return tuple(map(_known_padding, value))
+    return 0 if jax.export.is_symbolic_dim(value) else value
 
 
 def _check_steps(call: dict[str, Any], x_ndim: int, w_ndim: int) -> None:
@@ -290,7 +352,7 @@ def _understand_patches(lhs: jax.ShapeDtypeStruct, knobs: Knobs) -> LaxProblem:
     """The spec of the one-channel convolutions of which every tap is a channel of the result."""
     call = given(knobs)
     kernel = call.pop("filter_shape")
-    numbers = lax.conv_dimension_numbers(lhs.shape, (1, 1, *kernel), call["dimension_numbers"])
+    numbers = conv_dimension_numbers(lhs.shape, (1, 1, *kernel), call["dimension_numbers"])
     channels = lhs.shape[numbers.lhs_spec[1]]
     w_shape = [0] * lhs.ndim
     for axis, size in zip(numbers.rhs_spec, (channels * math.prod(kernel), 1, *kernel), strict=True):

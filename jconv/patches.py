@@ -18,10 +18,12 @@ from jax.typing import ArrayLike
 
 from jconv import arguments
 from jconv.algorithms import windows
-from jconv.arguments import IntOrInts, Padding
+from jconv.options import IntOrInts, Padding
 from jconv.problem import hashable
-from jconv.spec import ConvSpec, Ints
-from jconv.spec_checks import is_sequence
+from jconv.spec import ConvSpec, Ints, extent
+from jconv.spec_checks import is_sequence, shown
+
+NEGATIVE = "jconv.conv_general_dilated_patches takes negative padding"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +189,9 @@ def _understand(channels_last: bool, shape: Ints, *knobs: Any) -> Folding:
 def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
     given = dict(knobs)
     if isinstance(given["padding"], str):
-        raise TypeError(f"`padding`={given['padding']!r} has no meaning here; write ints or (lo, hi) pairs")
+        raise TypeError(
+            f"`padding`={shown(given['padding'])} has no meaning here; write ints or (lo, hi) pairs"
+        )
     if "output_size" in given:
         ndim = _ndim_of_columns(given["output_size"], given["kernel_size"])
         spatial = arguments.integers("output_size", given["output_size"], ndim)
@@ -199,8 +203,8 @@ def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
         n, c, spatial, batched = _image(shape, ndim, channels_last)
     strides = arguments.integers("stride", given["stride"], ndim)
     dilation = arguments.integers("dilation", given["dilation"], ndim)
-    other = "conv_general_dilated_patches"
-    pairs = arguments.padding(given["padding"], kernel, strides, dilation, other)
+    window = tuple(map(extent, kernel, dilation))
+    pairs = arguments.padding(given["padding"], spatial, window, strides, NEGATIVE)
     spec = ConvSpec.of(
         batch=n, in_channels=c, spatial=spatial, kernel=kernel, strides=strides, padding=pairs,
         rhs_dilation=dilation,
@@ -236,7 +240,7 @@ def _count(name: str, sizes: Any) -> int | None:
     if not is_sequence(sizes):
         return None
     if not sizes:
-        raise ValueError(f"`{name}`={sizes!r} must be an int or one int per spatial dimension")
+        raise ValueError(f"`{name}`={shown(sizes)} must be an int or one int per spatial dimension")
     return len(sizes)
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Hashable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.export
-import jax.numpy as jnp
 import numpy as np
 
-from jconv import arguments
-from jconv import layout as layouts
+from jconv import arguments, hints, modes
 from jconv.algorithm import Algorithm
-from jconv.arguments import Pairs
 from jconv.layout import Layout
-from jconv.spec import ConvSpec, Ints, Role
+from jconv.options import PaddingMode
+from jconv.spec import ConvSpec, Ints, Role, extent
+from jconv.spec_checks import Pairs, shown
 
 Knobs = tuple[tuple[str, Any], ...]
+
+MOST_IN_A_KEY = 256  # entries of an array: no option has as many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +30,21 @@ class Problem:
     layout: Layout
     algorithm: str | Algorithm
     batched: bool
-    mode: str
+    mode: PaddingMode
     mode_padding: Pairs
 
     def canonical_x(self, x: jax.Array) -> jax.Array:
         """x channels last, with a batch axis, padded where the mode is not zeros."""
         x = (x if self.batched else x[None]).transpose(self.layout.x)
-        return x if self.mode == "zeros" else jnp.pad(x, ((0, 0), *self.mode_padding, (0, 0)), self.mode)
+        return x if self.mode == "zeros" else modes.padded(x, self.mode_padding, self.mode)
+
+    def without_padding(self, x: jax.Array) -> jax.Array:
+        """The transpose of the padding: a gradient of the padded x as one of x, both canonical."""
+        if self.mode == "zeros":
+            return x
+        around = zip(self.spec.spatial, self.mode_padding, strict=True)
+        spatial = [size - lo - hi for size, (lo, hi) in around]
+        return modes.folded_back(x, spatial, self.mode_padding, self.mode)
 
     def canonical_y(self, y: jax.Array) -> jax.Array:
         """y or its gradient channels last, with a batch axis."""
@@ -82,22 +89,45 @@ def plain(name: str, value: Any) -> Any:
             f"`{name}` must be known when JAX traces, got {value}; see static_argnames of jax.jit"
         )
     if isinstance(value, (np.ndarray, jax.Array)):
+        if value.size > MOST_IN_A_KEY:
+            raise TypeError(f"`{name}` must be made of ints, strings or tuples, got {shown(value)}")
         return plain(name, value.tolist())
     if isinstance(value, (list, tuple, range, Iterator)):
         entries = tuple(plain(name, entry) for entry in value)
         return type(value)(*entries) if hasattr(value, "_fields") else entries  # lax's own named tuples
     if not isinstance(value, Hashable):
-        raise TypeError(f"`{name}` must be made of ints, strings or tuples, got {value!r}")
+        raise TypeError(f"`{name}` must be made of ints, strings or tuples, got {shown(value)}")
     return value
-
-
-def plain_int(value: Any) -> Any:
-    """An int of Python's own, whoever made it; a size that only a run will tell stays as it is."""
-    return value if jax.export.is_symbolic_dim(value) else int(value)
 
 
 def _types(value: Any) -> Any:
     return tuple(map(_types, value)) if isinstance(value, tuple) else type(value)
+
+
+class Sizes(NamedTuple):
+    """The sizes of two arrays by meaning; x is y where a convolution is transposed."""
+
+    batched: bool
+    batch: int
+    spatial: Ints
+    channels: int
+    kernel: Ints
+    c: int
+    out: int
+
+
+def sizes(layout: Layout, ndim: int, x_shape: Ints, w_shape: Ints, x: str = "x", w: str = "w") -> Sizes:
+    """The axes of two shapes, told apart; `x` and `w` are what the user calls the two."""
+    arguments.rank(x, x_shape, (ndim + 1, ndim + 2), f"(batch if any, channels, {ndim} spatial)")
+    arguments.rank(w, w_shape, (ndim + 2,), f"(in and out channels, {ndim} spatial)")
+    batched = len(x_shape) == ndim + 2
+    n, *spatial, channels = _take(x_shape if batched else (1, *x_shape), layout.x)
+    *kernel, c, out = _take(w_shape, layout.w)
+    return Sizes(batched, n, tuple(spatial), channels, tuple(kernel), c, out)
+
+
+def _take(shape: Ints, axes: Ints) -> list[int]:
+    return [shape[axis] for axis in axes]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -108,66 +138,40 @@ def understand(ndim: int, role: Role, x_shape: Ints, w_shape: Ints, dtype: Any, 
     if ndim < 1:
         raise ValueError(f"`{w}` must have two channel and at least one spatial axis, got shape {w_shape}")
     layout = arguments.layout(knob["layout"], ndim)
-    arguments.rank(x, x_shape, (ndim + 1, ndim + 2), f"(batch if any, channels, {ndim} spatial)")
-    arguments.rank(w, w_shape, (ndim + 2,), f"(in and out channels, {ndim} spatial)")
-    batched = len(x_shape) == ndim + 2
-    n, *spatial, channels = _take(x_shape if batched else (1, *x_shape), layout.x)
-    *kernel, c, out = _take(w_shape, layout.w)
-    with hint_at_layout(layout, knob["groups"], x_shape if batched else (1, *x_shape), w_shape):
+    batched, n, spatial, channels, kernel, c, out = sizes(layout, ndim, x_shape, w_shape, x, w)
+    with hints.about(layout, knob["groups"], x_shape if batched else (1, *x_shape), w_shape):
         groups = arguments.groups(knob["groups"], channels, out, x_shape, w_shape, x, w)
         arguments.channels(c, channels, groups, x_shape, w_shape, x, w)
     strides = arguments.integers("stride", knob["stride"], ndim)
     dilation = arguments.integers("dilation", knob["dilation"], ndim)
-    pairs = arguments.padding(knob["padding"], kernel, strides, dilation)
     arguments.not_empty(spatial, (out, *kernel), w_shape, x, w)
+    pairs = arguments.padding(knob["padding"], spatial, tuple(map(extent, kernel, dilation)), strides)
     arguments.fits(spatial, pairs, kernel, dilation, x, w)
-    mode = arguments.padding_mode(knob["padding_mode"], pairs, spatial)
-    none = ((0, 0),) * ndim
-    padded = [h + lo + hi for h, (lo, hi) in zip(spatial, pairs, strict=True)]
+    mode = arguments.padding_mode(knob["padding_mode"])
+    inside, around = split(pairs, mode)
     spec = ConvSpec(
-        n, channels, out,
-        tuple(spatial if mode == "constant" else padded), tuple(kernel), strides,
-        pairs if mode == "constant" else none, (1,) * ndim, dilation, groups,
+        n, channels, out, enlarged(spatial, around), kernel, strides, inside, (1,) * ndim, dilation, groups,
         str(dtype), str(dtype), arguments.result_dtype(knob["preferred_element_type"], dtype),
         arguments.precision(knob["precision"]), layout.channels_first,
     )  # fmt: skip
     algorithm = arguments.algorithm(knob["algorithm"], role, spec)
-    return Problem(spec, layout, algorithm, batched, "zeros" if mode == "constant" else mode,
-                   none if mode == "constant" else pairs)  # fmt: skip
+    return Problem(spec, layout, algorithm, batched, mode, around)
 
 
-def _take(shape: Ints, axes: Ints) -> list[int]:
-    return [shape[axis] for axis in axes]
+def no_padding(ndim: int) -> Pairs:
+    """None, on every side."""
+    return ((0, 0),) * ndim
 
 
-@contextlib.contextmanager
-def hint_at_layout(given: Layout, groups: Any, x_shape: Ints, w_shape: Ints) -> Iterator[None]:
-    """Adds to an error about channels that they would agree in the other layout, where they would."""
-    try:
-        yield
-    except ValueError as error:
-        known = isinstance(groups, (int, np.integer)) and groups > 0
-        hint = _layout_hint(given, int(groups), x_shape, w_shape) if known else ""
-        raise ValueError(f"{error}{hint}") from None
+def split(pairs: Pairs, mode: PaddingMode) -> tuple[Pairs, Pairs]:
+    """The padding that a spec holds, zeros or a negative one, and what a mode puts around x before it."""
+    if mode == "zeros":
+        return pairs, no_padding(len(pairs))
+    around = tuple((max(lo, 0), max(hi, 0)) for lo, hi in pairs)
+    inside = tuple((min(lo, 0), min(hi, 0)) for lo, hi in pairs)
+    return inside, around
 
 
-def _layout_hint(given: Layout, groups: int, x_shape: Ints, w_shape: Ints) -> str:
-    """What to write if x, w or both lie as in the other layout; x has its batch axis."""
-    ndim = len(w_shape) - 2
-    names = layouts.names(ndim) if given.channels_first else layouts.names(ndim)[::-1]
-    space = ", ".join(f"k{axis.lower()}" for axis in names[0] if axis not in "NC")
-    forms = f"(c_out, c_in, {space})", f"({space}, c_in, c_out)"
-    mine, others = forms if given.channels_first else forms[::-1]
-    this, other = (layouts.named(name, ndim) for name in names)
-    if _agree(other, other, groups, x_shape, w_shape):
-        return f"; or pass layout={names[1]!r}"
-    if _agree(this, other, groups, x_shape, w_shape):
-        return f"; with layout={names[0]!r} kernels are {mine}"
-    if _agree(other, this, groups, x_shape, w_shape):
-        return f"; or pass layout={names[1]!r}: kernels are then {others}"
-    return ""
-
-
-def _agree(x: Any, w: Any, groups: int, x_shape: Ints, w_shape: Ints) -> bool:
-    """Whether the channels do, of x in the one layout and w in the other."""
-    return x_shape[x.x[-1]] == w_shape[w.w[-2]] * groups and w_shape[w.w[-1]] % groups == 0
+def enlarged(spatial: Ints, pairs: Pairs) -> Ints:
+    """The sizes with (lo, hi) around them."""
+    return tuple(h + lo + hi for h, (lo, hi) in zip(spatial, pairs, strict=True))

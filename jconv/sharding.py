@@ -36,40 +36,34 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Never, Unpack
 
 import jax
 from jax import lax
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from jconv import arguments, halo
-from jconv import conv_transpose as transposed
-from jconv.algorithm import Algorithm
-from jconv.arguments import IntOrInts, Padding
+from jconv.conv_transpose import understand_transposed
 from jconv.derivatives import convolve
 from jconv.halo import AxisName, halo_bytes
+from jconv.options import ConvOptions, TransposedOptions, complete, spelled_out
 from jconv.problem import Problem, hashable, understand
 from jconv.spec import ConvSpec, Ints, Role
+from jconv.spec_checks import shown
 
 __all__ = ["conv", "conv_transpose", "halo_bytes"]
 
 SpatialAxes = Sequence[AxisName | None]
 
 
+@spelled_out(ConvOptions)
 def conv(
     x: ArrayLike,
     w: ArrayLike,
     b: ArrayLike | None = None,
-    *,
+    *more: Never,
     spatial_axes: SpatialAxes,
-    stride: IntOrInts = 1,
-    padding: Padding = 0,
-    dilation: IntOrInts = 1,
-    groups: int = 1,
-    layout: str | None = None,
-    algorithm: str | Algorithm = "auto",
-    precision: Any = None,
-    preferred_element_type: DTypeLike | None = None,
+    **options: Unpack[ConvOptions],
 ) -> jax.Array:
     """Convolution of an image cut over mesh axes in space, inside `jax.shard_map`.
 
@@ -98,34 +92,26 @@ def conv(
 
     Source: `jconv.halo` derives the exchange.
     """
+    call = complete("sharding.conv", ConvOptions, options, more)
+    bias = _without_a_mode(call).pop("bias")
     x, w = arguments.array("x", x), arguments.array("w", w)
     arguments.same_dtype(x=x, w=w)
     names, parts = _mesh_axes(spatial_axes)
-    layout_of = arguments.layout(layout, len(names))
-    knobs = hashable(dict(stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout,
-                          algorithm=algorithm, precision=precision, padding_mode="zeros",
-                          preferred_element_type=preferred_element_type))  # fmt: skip
-    shape = _whole_shape(x.shape, layout_of.x, parts)
-    problem = understand(len(names), "forward", shape, w.shape, x.dtype, knobs)
-    b = arguments.bias(b, problem.spec.out_channels, problem.spec.y_dtype)
+    layout = arguments.layout(call["layout"], len(names))
+    shape = _whole_shape(x.shape, layout.x, parts)
+    problem = understand(len(names), "forward", shape, w.shape, x.dtype, hashable(call))
+    b = arguments.bias(b, bias, problem.spec.out_channels, problem.spec.y_dtype)
     return _apply(_cut("forward", problem, problem.spec, names, parts), x, w, b)
 
 
+@spelled_out(TransposedOptions)
 def conv_transpose(
     x: ArrayLike,
     w: ArrayLike,
     b: ArrayLike | None = None,
-    *,
+    *more: Never,
     spatial_axes: SpatialAxes,
-    stride: IntOrInts = 1,
-    padding: Padding = 0,
-    output_padding: IntOrInts = 0,
-    groups: int = 1,
-    dilation: IntOrInts = 1,
-    layout: str | None = None,
-    algorithm: str | Algorithm = "auto",
-    precision: Any = None,
-    preferred_element_type: DTypeLike | None = None,
+    **options: Unpack[TransposedOptions],
 ) -> jax.Array:
     """Transposed convolution of an image cut over mesh axes in space, inside `jax.shard_map`.
 
@@ -151,17 +137,26 @@ def conv_transpose(
     >>> f(jnp.ones((1, 3, 16)), jnp.ones((3, 8, 2))).shape
     (1, 8, 32)
     """
+    call = complete("sharding.conv_transpose", TransposedOptions, options, more)
+    bias = _without_a_mode(call).pop("bias")
     x, w = arguments.array("x", x), arguments.array("w", w)
     arguments.same_dtype(x=x, w=w)
     names, parts = _mesh_axes(spatial_axes)
-    layout_of = arguments.layout(layout, len(names))
-    knobs = hashable(dict(stride=stride, padding=padding, output_padding=output_padding, groups=groups,
-                          dilation=dilation, layout=layout, algorithm=algorithm, precision=precision,
-                          preferred_element_type=preferred_element_type))  # fmt: skip
-    shape = _whole_shape(x.shape, layout_of.y_in, parts)
-    problem = transposed.understand(len(names), shape, w.shape, x.dtype, knobs)
-    b = arguments.bias(b, problem.spec.in_channels, problem.spec.x_dtype)
+    layout = arguments.layout(call["layout"], len(names))
+    shape = _whole_shape(x.shape, layout.y_in, parts)
+    problem = understand_transposed(len(names), shape, w.shape, x.dtype, hashable(call))
+    b = arguments.bias(b, bias, problem.spec.in_channels, problem.spec.x_dtype)
     return _apply(_cut("grad_input", problem, problem.spec.as_grad_input(), names, parts), x, w, b)
+
+
+def _without_a_mode(call: dict[str, Any]) -> dict[str, Any]:
+    """The call as it is; what stands at an image's far edge is not in reach of a neighbour."""
+    if call["padding_mode"] != "zeros":
+        raise ValueError(
+            f"`padding_mode`={shown(call['padding_mode'])}: an image that is cut is padded with 'zeros'; pad "
+            "it before it is cut and pass padding=0"
+        )
+    return call
 
 
 @dataclasses.dataclass(frozen=True)

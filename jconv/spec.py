@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -232,7 +233,26 @@ class ConvSpec:
 
     @property
     def is_empty(self) -> bool:
-        """True where any of the three arrays has no elements: every result is then zeros."""
+        """True where every result is zeros: an array has no elements, or no window meets the input."""
+        return self._has_no_elements or any(
+            isinstance(size, int) and size <= 0 for gaps in self._reaches for size in gaps
+        )
+
+    @property
+    def _reaches(self) -> Iterator[Ints]:
+        """Per dimension what a negative lo leaves of the input, and how far the last window reaches into it.
+
+        One of the two is not positive where padding or cropping parts them; a hi that leaves nothing does
+        so through the outputs.  Both gradients have the same two, the other way round.
+        """
+        for (lo, _), h, d, p, s, K in zip(
+            self.padding, self.spatial, self.lhs_dilation, self.out_spatial, self.strides, self.window,
+            strict=True,
+        ):  # fmt: skip
+            yield extent(h, d) + lo, (p - 1) * s + K - lo
+
+    @property
+    def _has_no_elements(self) -> bool:
         sizes = (self.batch, *self.out_spatial, *self.spatial, self.c, self.out_channels, *self.kernel)
         return any(isinstance(size, int) and size == 0 for size in sizes)
 

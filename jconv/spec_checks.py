@@ -19,10 +19,12 @@ import numpy as np
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
+MOST_ENTRIES, MOST_CHARACTERS = 8, 100  # of a value that an error quotes
+
 
 def integer(name: str, value: Any, least: int | None, forms: str = "an int") -> int:
     """An int of at least `least`; `forms` says in an error what else would have been accepted."""
-    wrong = TypeError(f"`{name}` must be {forms}, got {value!r}")
+    wrong = TypeError(f"`{name}` must be {forms}, got {shown(value)}")
     if isinstance(value, bool):
         raise wrong
     try:
@@ -30,7 +32,7 @@ def integer(name: str, value: Any, least: int | None, forms: str = "an int") -> 
     except TypeError:
         raise wrong from None
     if least is not None and number < least:
-        raise ValueError(f"`{name}`={value!r} must be at least {least}")
+        raise ValueError(f"`{name}`={shown(value)} must be at least {least}")
     return number
 
 
@@ -81,8 +83,30 @@ def dtype(value: Any) -> str:
     except (TypeError, ValueError):
         found = None
     if found is None or not (found.kind == "b" or jax.dtypes.issubdtype(found, np.number)):
-        raise TypeError(f"`dtype`={value!r} is no dtype of numbers; write 'float32', jnp.bfloat16 or another")
+        raise TypeError(
+            f"`dtype`={shown(value)} is no dtype of numbers; write 'float32', jnp.bfloat16 or another"
+        )
     return found.name
+
+
+def shown(value: Any) -> str:
+    """A value as an error quotes it: an array by its shape alone, and whatever is long is cut.
+
+    >>> shown((1, 2)), shown(np.ones((2, 3))), shown(tuple(range(100)))
+    ('(1, 2)', 'an array of shape (2, 3)', '(0, 1, 2, 3, 4, 5, 6, 7, …)')
+    """
+    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim:
+        return f"an array of shape {value.shape}"
+    if type(value) in (list, tuple):
+        start, end = "[]" if isinstance(value, list) else "()"
+        entries = [shown(entry) for entry in value[:MOST_ENTRIES]]
+        more = ", …" if len(value) > MOST_ENTRIES else "," if len(value) == 1 and start == "(" else ""
+        text = f"{start}{', '.join(entries)}{more}{end}"
+    elif isinstance(value, dict) and value:
+        text = f"a dict of {len(value)} entries"
+    else:
+        text = repr(value)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
 def _size(name: str, value: Any, least: int | None, forms: str = "an int") -> Any:
@@ -113,7 +137,7 @@ def _entries(name: str, value: Any, forms: str, count: int | None = None) -> tup
     """What a sequence holds, and so many of it."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not is_sequence(value):
-        raise TypeError(f"`{name}` must be {forms}, got {value!r}")
+        raise TypeError(f"`{name}` must be {forms}, got {shown(value)}")
     if count not in (None, len(value)):
-        raise ValueError(f"`{name}` must be {forms}, got {value!r}")
+        raise ValueError(f"`{name}` must be {forms}, got {shown(value)}")
     return tuple(value)

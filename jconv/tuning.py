@@ -22,7 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -33,10 +33,13 @@ from jconv.accelerate.stateful import without_state
 from jconv.accelerate.wrap import program
 from jconv.algorithm import Algorithm, run
 from jconv.algorithms import ALGORITHMS, XLA
+from jconv.ask import Operand, is_operand, spec_of
 from jconv.choice import choose, fitting
 from jconv.derivatives import OPERANDS, RESULT, ROLE_OF
 from jconv.layout import Perm, inverse
+from jconv.options import ProblemOptions, complete, spelled_out
 from jconv.spec import ROLES, ConvSpec, Role
+from jconv.spec_checks import shown
 
 Problem = tuple[ConvSpec, Role]
 Call = Callable[[], jax.Array]
@@ -102,6 +105,9 @@ class Tuned:
         return [vars(row) | {"spec": str(row.spec), "seconds": dict(row.seconds), "failed": dict(row.failed)}
                 for row in self.rows]  # fmt: skip
 
+    def __repr__(self) -> str:
+        return str(self)
+
     @property
     def summary(self) -> str:
         """The sums over one run of the program."""
@@ -125,13 +131,15 @@ class Tuned:
         return f"<table><caption>{html.escape(self.summary)}</caption>{tr(HEADINGS, 'th')}{body}</table>"
 
 
+@spelled_out(ProblemOptions)
 def tune(
-    fn_or_specs: Callable[..., Any] | ConvSpec | Iterable[ConvSpec | Problem],
+    fn_or_specs: Callable[..., Any] | ConvSpec | Operand | Iterable[ConvSpec | Problem],
     *args: Any,
     rounds: int = 7,
     within: float = 20.0,
     again: bool = False,
     progress: bool | Progress = True,
+    **options: Unpack[ProblemOptions],
 ) -> Tuned:
     """Time the candidates for every convolution, and let "auto" take the fastest from now on.
 
@@ -141,13 +149,15 @@ def tune(
 
     Args:
       fn_or_specs: a function, every convolution in which is tuned (hand in the gradient to have the
-        backward pass tuned, too); or a `ConvSpec` or several, of which all three roles are, or
-        `(spec, role)` pairs.
-      *args: the arguments of the function; `jax.ShapeDtypeStruct` does for an array.
+        backward pass tuned, too); or an input as `choose` takes it, a `ConvSpec` or several of them, of
+        which all three roles are; or `(spec, role)` pairs.
+      *args: the arguments of the function, for which `jax.ShapeDtypeStruct` does for an array; or the
+        kernel that goes with an input.
       rounds: how many times each candidate takes its turn.
       within: candidates that are estimated at more than this many times the best are not tried.
       again: also measure what the cache has already.
       progress: True tells on stderr how far it is, False nothing; or a function of (done, total, what).
+      stride, padding, …, dtype: beside an input and a kernel, as in `choose` and as in `conv2d`.
 
     Returns:
       `Tuned`: a row per convolution.
@@ -166,10 +176,10 @@ def tune(
     (['forward'], True)
     """
     if not isinstance(rounds, int) or rounds < 1:
-        raise ValueError(f"`rounds`={rounds!r} must be an int of at least 1")
+        raise ValueError(f"`rounds`={shown(rounds)} must be an int of at least 1")
     if not isinstance(within, (int, float, np.number)) or not within >= 1:
-        raise ValueError(f"`within`={within!r} must be a number of at least 1")
-    found = collect(fn_or_specs, *args)
+        raise ValueError(f"`within`={shown(within)} must be a number of at least 1")
+    found = collect(fn_or_specs, *args, **options)
     tell: Progress = progress if callable(progress) else _line if progress else lambda *what: None
     rows = []
     for done, ((spec, role), count) in enumerate(found.items()):
@@ -190,13 +200,20 @@ def _line(done: int, total: int, what: str) -> None:
 # -- collect ---------------------------------------------------------------------------------------
 
 
-def collect(fn_or_specs: Any, *args: Any) -> Counter[Problem]:
-    """The problems of a function or of a list, each with how often it is run.
+def collect(fn_or_specs: Any, *args: Any, **options: Any) -> Counter[Problem]:
+    """The problems of a function, of an input with its kernel or of a list, each with how often it is run.
 
     >>> from jconv.spec import ConvSpec
     >>> [role for spec, role in collect(ConvSpec.of(spatial=(5,), kernel=(3,)))]
     ['forward', 'grad_input', 'grad_kernel']
     """
+    if is_operand(fn_or_specs):
+        options = complete("tune", ProblemOptions, options)
+        if len(args) > 1:
+            raise TypeError(f"tune() takes an input and its kernel by position, got {len(args) - 1} more")
+        return Counter(_problem(spec_of(fn_or_specs, args[0] if args else None, options)))
+    if options:
+        raise TypeError(f"`{next(iter(options))}` goes with an input and a kernel, not with what came")
     if callable(fn_or_specs):
         fn, args, kwargs = without_state(fn_or_specs, args, {})
         found: Counter[Problem] = Counter()
@@ -213,7 +230,10 @@ def _problem(entry: Any) -> list[Problem]:
         return [problem for role in ROLES for problem in _problem((entry, role))]
     spec, role = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
     if not isinstance(spec, ConvSpec) or role not in ROLES:
-        raise TypeError(f"`fn_or_specs` must be a function, ConvSpecs or (spec, role) pairs, got {entry!r}")
+        raise TypeError(
+            "`fn_or_specs` must be a function, ConvSpecs or (spec, role) pairs, or an input and its kernel "
+            f"as `choose` takes them, got {shown(entry)}"
+        )
     if spec.is_empty:
         raise ValueError(f"`fn_or_specs`: {spec} is empty, nothing to tune; take one that has outputs")
     return [(spec, role)]

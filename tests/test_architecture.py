@@ -25,7 +25,14 @@ FLOORS = (
     ("platforms", "cost", "cache", "choice"),  # which
     ("halo", "partition", "explicit"),  # where: how a mesh of devices cuts it
     ("derivatives",),  # calculus
-    ("arguments", "recognise", "problem"),  # the border: what a user's arguments mean
+    (
+        "options",
+        "arguments",
+        "hints",
+        "modes",
+        "recognise",
+        "problem",
+    ),  # the border: what a user's arguments mean
     ("conv", "conv_transpose", "gradients", "lax", "patches", "ask", "accelerate"),  # the door
     ("tuning",),  # measuring which
     ("",),  # jconv itself: the public names
@@ -36,12 +43,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 BESIDE = "textbook"  # NumPy only; whoever stands around may use it
 TOP_OF_THE_LIBRARY = FLOOR[""]
 
-OF_JAX = {
-    "jax",
-    "jaxlib",
-    "numpy",
-    "ml_dtypes",
-}  # the run-time dependencies and what jax itself always brings
+# the run-time dependencies and what jax itself always brings
+OF_JAX = {"jax", "jaxlib", "numpy", "ml_dtypes"}
 MOST_LINES_OF_A_BODY = 40
 
 

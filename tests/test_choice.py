@@ -48,7 +48,7 @@ BESIDE = "came with a ConvSpec, which says all but `role` and `platform`; leave 
     [
         (dict(w=np.zeros((1, 1, 3, 3))), f"`w` {BESIDE}"),
         (dict(stride=2), f"`stride`=2 {BESIDE}"),
-        (dict(stride=np.array([2, 2])), f"`stride`=array([2, 2]) {BESIDE}"),
+        (dict(stride=np.array([2, 2])), f"`stride`=an array of shape (2,) {BESIDE}"),
         (dict(padding="nonsense"), f"`padding`='nonsense' {BESIDE}"),
         (dict(dilation=(2, 2)), f"`dilation`=(2, 2) {BESIDE}"),
         (dict(groups=7), f"`groups`=7 {BESIDE}"),

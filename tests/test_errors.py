@@ -1,7 +1,14 @@
 """Every wrong argument, by message: the argument in backticks, what came, what would work."""
 
 import functools
+import inspect
+import os
+import pydoc
 import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +16,13 @@ import numpy as np
 import pytest
 
 import jconv
+import jconv.sharding
+from jconv import options, problem
+from jconv.algorithms import ALGORITHMS
+from jconv.spec import ROLES
+from jconv.tuning import Tuned, collect
+
+conv_transpose_module = sys.modules["jconv.conv_transpose"]  # the name is the function's
 
 X = np.zeros((2, 8, 9, 7), "float32")
 W = np.zeros((6, 8, 3, 3), "float32")
@@ -130,7 +144,6 @@ KNOBS = [
         dict(padding="full"),
         "`padding`='full' is not known; choose one of same, valid, same_lower, causal",
     ),
-    (ValueError, dict(padding="same", stride=2), "`padding`='same' needs `stride`=1, got (2, 2)"),
     (ValueError, dict(padding="causal"), "`padding`='causal' has a meaning in 1-D only"),
     (
         ValueError,
@@ -138,17 +151,15 @@ KNOBS = [
         "`padding_mode`='mirror' is not known; choose one of zeros, reflect",
     ),
     (TypeError, dict(padding_mode=None), "`padding_mode` must be a string, got None"),
-    (
-        ValueError,
-        dict(padding_mode="reflect", padding=7),
-        "`padding`=(7, 7) is too wide for `padding_mode`='reflect'",
-    ),
-    (ValueError, dict(padding_mode="circular", padding=8), "on a side of 7; at most 7 fits"),
     (ValueError, dict(layout="NHCW"), "`layout`='NHCW' is not known; choose 'NCHW' or 'NHWC'"),
     (ValueError, dict(layout=""), "`layout`='' is not known"),
     (ValueError, dict(layout="NDHWC"), "`layout`='NDHWC' is not known; choose 'NCHW' or 'NHWC'"),
     (TypeError, dict(layout=1), "`layout` must be a string, got 1"),
-    (ValueError, dict(algorithm="im2cool"), "`algorithm`='im2cool' is not known; choose one of auto, "),
+    (
+        ValueError,
+        dict(algorithm="im2cool"),
+        "`algorithm`='im2cool' is not known; choose one of auto, ",
+    ),
     (TypeError, dict(algorithm=None), "`algorithm` must be a name or a jconv.Algorithm, got None"),
     (TypeError, dict(algorithm=["xla"]), "`algorithm` must be a name or a jconv.Algorithm, got ('xla',)"),
     (
@@ -414,3 +425,314 @@ def test_wrong_knobs_of_gradients(call, knobs):
     function, *arguments = call
     with pytest.raises(ValueError, match=f"`{next(iter(knobs))}`="):
         function(*arguments, **knobs)
+
+
+# -- names of options --------------------------------------------------------------------------------
+
+POSITIONAL = [
+    (lambda: jconv.conv2d(X, W, None, 2), "conv2d() takes its arrays by position and the rest by name"),
+    (lambda: jconv.conv2d(X, W, None, 2, (1, 0), 1), "conv2d(…, stride=2, padding=(1, 0), dilation=1)"),
+    (lambda: jconv.conv_transpose2d(X, W, None, 2, 0, 1), "(…, stride=2, padding=0, output_padding=1)"),
+    (lambda: jconv.grad_input(X.shape, W, G, 1), "grad_input() takes its arrays by position"),
+    (lambda: jconv.grad_kernel(X, W.shape, G, 1, 1), "grad_kernel(…, stride=1, padding=1)"),
+    (lambda: jconv.conv(X, W, None, np.ones(99)), "stride=an array of shape (99,)"),
+    (lambda: jconv.choose(X, W, 2), "choose() takes `x` and `w` by position, got 1 more"),
+    (lambda: jconv.conv2d(X, W, strides=2), "conv2d() has no option `strides`; did you mean `stride`?"),
+    (lambda: jconv.conv2d(X, W, data_format="NHWC"), "no option `data_format`; here it is called `layout`"),
+    (lambda: jconv.conv2d(X, W, output_size=3), "no option `output_size`; choose from stride, padding"),
+    (lambda: jconv.conv2d(X, W, output_padding=1), "conv2d() has no option `output_padding`"),
+    (lambda: jconv.choose(X, W, algorithm="xla"), "choose() has no option `algorithm`"),
+    (lambda: jconv.conv2d(X, W, W[:, 0, 0, 0], bias=W[:, 0, 0, 0]), "`b` and `bias` are two names of one"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), POSITIONAL, ids=[message for _, message in POSITIONAL])
+def test_options_go_by_their_names(call, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        call()
+
+
+def test_the_second_name_of_the_bias():
+    b = np.arange(6, dtype="float32")
+    np.testing.assert_array_equal(jconv.conv2d(X, W, bias=b), jconv.conv2d(X, W, b))
+    wt, bt = W[:, :4].swapaxes(0, 1).repeat(2, 0), b
+    np.testing.assert_array_equal(jconv.conv_transpose2d(X, wt, bias=bt), jconv.conv_transpose2d(X, wt, bt))
+    with pytest.raises(ValueError, match=r"`b` must have shape \(6,\)"):
+        jconv.conv2d(X, W, bias=b[:5])
+
+
+CONVS = [getattr(jconv, f"{kind}{d}") for kind in ("conv", "conv_transpose") for d in ("", "1d", "2d", "3d")]
+FUNCTIONS = [*CONVS, jconv.grad_input, jconv.grad_kernel, jconv.choose, jconv.tune,
+             jconv.sharding.conv, jconv.sharding.conv_transpose]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__qualname__)
+def test_a_signature_shows_every_option_with_what_is_usual(function):
+    """As `help`, notebooks and `inspect.signature` read it; nothing is hidden behind `**options`."""
+    parameters = inspect.signature(function).parameters
+    assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    assert parameters["stride"].default == 1
+    assert parameters["padding_mode"].default == "zeros"
+    text = " ".join(pydoc.render_doc(function, renderer=pydoc.plaintext).split())
+    assert "stride=1, padding=0, dilation=1, groups=1" in text
+    documented = " ".join(function.__doc__.split())
+    assert "as in `conv" in documented or all(name in documented for name in parameters)
+
+
+def test_options_are_static_names_for_jit():
+    call = jax.jit(jconv.conv2d, static_argnames=("stride", "padding"))
+    assert call(X, W, stride=2, padding="same").shape == (2, 6, 5, 4)
+
+
+def test_a_type_checker_knows_every_name_of_an_algorithm():
+    assert set(get_args(options.AlgorithmName)) == {"auto", "portable", "fastest", *ALGORITHMS}
+
+
+TYPED = """
+import jax
+import jconv
+x = jax.numpy.ones((1, 1, 4, 4))
+y: jax.Array = jconv.conv2d(x, x, stride=2, padding="same", algorithm="im2col", layout="NHWC", bias=None)
+z: jax.Array = jconv.conv_transpose(x, x, output_size=(8, 8), padding_mode="circular")
+name: str = jconv.choose(x, (1, 1, 3, 3), role="grad_input").algorithm.name
+several: int = len(jconv.choose(lambda x: x, x))
+jconv.conv2d(x, x, algorithm="im2cool")
+jconv.conv2d(x, x, layout="NHCW")
+jconv.conv2d(x, x, padding="sane")
+jconv.conv2d(x, x, strides=2)
+jconv.conv2d(x, x, None, 2)
+jconv.grad_input(x.shape, x, x, output_size=3)
+"""
+
+
+def test_a_type_checker_finds_what_is_mistyped(tmp_path):
+    pytest.importorskip("mypy", reason="mypy is an optional checker")
+    (tmp_path / "typed.py").write_text(TYPED)
+    root = str(Path(jconv.__file__).parent.parent)
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--follow-imports=silent",
+        "--cache-dir",
+        str(tmp_path),
+        "typed.py",
+    ]
+    environment = os.environ | {"MYPYPATH": root}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    wrong = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
+    assert wrong == {9, 10, 11, 12, 13, 14}, done.stdout + done.stderr
+
+
+def test_an_image_that_is_cut_is_padded_with_zeros():
+    for function in (jconv.sharding.conv, jconv.sharding.conv_transpose):
+        with pytest.raises(
+            ValueError, match="`padding_mode`='reflect': an image that is cut is padded with 'z"
+        ):
+            function(X, W, spatial_axes=("rows", None), padding_mode="reflect")
+
+
+# -- what an error quotes ----------------------------------------------------------------------------
+
+LARGE = np.zeros((8, 64, 56, 56), "float32")
+LONG = [
+    lambda: jconv.grad_input(LARGE, W, G),
+    lambda: jconv.grad_input(jnp.asarray(LARGE), W, G),
+    lambda: jconv.grad_kernel(X, LARGE, G),
+    lambda: jconv.grad_input(tuple(range(1, 100_000)), W, G),
+    lambda: jconv.conv2d(X, W, stride=LARGE),
+    lambda: jconv.conv2d(X, W, padding=LARGE.tolist()),
+    lambda: jconv.conv2d(X, W, stride=tuple(range(1, 100_000))),
+    lambda: jconv.conv2d(X, W, padding="same" * 10_000),
+    lambda: jconv.conv2d(X, W, layout=LARGE),
+    lambda: jconv.conv2d(X, W, algorithm=LARGE),
+    lambda: jconv.conv2d(X, W, precision=LARGE),
+    lambda: jconv.conv2d(X, W, groups=LARGE),
+    lambda: jconv.conv2d(X, W, padding_mode={"mode": LARGE}),
+    lambda: jconv.conv_transpose2d(X, W, output_padding=tuple(range(100_000))),
+    lambda: jconv.conv_transpose2d(X, W, output_size=LARGE),
+    lambda: jconv.unfold(X, LARGE),
+    lambda: jconv.unfold(X, tuple(range(100_000))),
+    lambda: jconv.tune(LARGE),
+    lambda: jconv.choose(LARGE),
+    lambda: jconv.choose(X, W, platform=LARGE),
+    lambda: jconv.ConvSpec.of(spatial=(4,), kernel=LARGE),
+    lambda: jconv.ConvSpec.of(spatial=tuple(range(100_000)), kernel=(3,)),
+]
+
+
+@pytest.mark.parametrize("call", LONG, ids=range(len(LONG)))
+def test_no_message_prints_an_array_or_a_long_tuple(call):
+    with pytest.raises((TypeError, ValueError)) as error:
+        call()
+    assert str(error.value).startswith("`"), str(error.value)[:200]
+    assert len(str(error.value)) < 500
+
+
+def test_the_array_instead_of_its_shape():
+    message = "`input_shape` must be a sequence of ints, got an array of shape (2, 8, 9, 7); pass its .shape"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        jconv.grad_input(X, W, G)
+    with pytest.raises(TypeError, match=r"\(2, 8, 9, 7\); the order is grad_input\(input_shape, w, g\)"):
+        jconv.grad_input(W, X.shape, G)
+    with pytest.raises(TypeError, match=r"the order is grad_kernel\(x, kernel_shape, g\)"):
+        jconv.grad_kernel(W.shape, X, G)
+
+
+# -- kernels that lie another way --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("multiplier", [1, 2, 16])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_depthwise_kernel_as_keras_stores_it(multiplier, layout):
+    """The advice is followed, and computes what Keras means: output channel c·multiplier + m."""
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(-4, 5, (1, 8, 8, 16)), rng.integers(-4, 5, (3, 3, 16, multiplier))
+    x, w = x.astype("float32"), w.astype("float32")
+    given = x if layout == "NHWC" else x.transpose(0, 3, 1, 2)
+    with pytest.raises(ValueError, match=r"as Keras stores it.*write w\.reshape") as error:
+        jconv.conv2d(given, w, groups=16, layout=layout)
+    advice = str(error.value).rpartition("write ")[2]
+    found = jconv.conv2d(given, eval(advice, {"w": w}), groups=16, layout=layout)
+    found = found if layout == "NHWC" else found.transpose(0, 2, 3, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
+    expected = np.einsum("npqcrs,rscm->npqcm", windows, w).reshape(1, 6, 6, -1)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_groups_that_a_kernel_is_made_for():
+    with pytest.raises(ValueError, match=r"`w` .* takes 4.*; `w` \(6, 4, 3, 3\) fits `groups`=2$"):
+        jconv.conv2d(X, W[:, :4])
+    assert jconv.conv2d(X, W[:, :4], groups=2).shape == (2, 6, 7, 5)
+
+
+IMPROBABLE = {  # function, x, w, knobs, how the kernel is read
+    "oihw_as_hwio": (jconv.conv2d, (1, 32, 32, 3), (16, 3, 3, 3), dict(layout="NHWC"), "16×3 taps"),
+    "hwio_as_oihw": (jconv.conv2d, (1, 3, 32, 32), (3, 3, 3, 16), {}, "3×16 taps"),
+    "volume": (jconv.conv3d, (1, 16, 16, 16, 3), (8, 3, 3, 3, 3), dict(layout="NDHWC"), "8×3×3 taps"),
+    "transposed": (jconv.conv_transpose2d, (1, 8, 8, 3), (3, 16, 3, 3), dict(layout="NHWC"), "3×16 taps"),
+}
+
+
+@pytest.mark.parametrize("case", IMPROBABLE)
+def test_a_kernel_that_fits_by_accident_is_warned_about_once(case):
+    function, x, w, knobs, taps = IMPROBABLE[case]
+    x, w = np.zeros(x, "float32"), np.zeros(w, "float32")
+    jax.clear_caches()
+    problem.understand.cache_clear()
+    conv_transpose_module.understand_transposed.cache_clear()
+    with pytest.warns(UserWarning, match=taps) as record:
+        function(x, w, **knobs)
+    assert record[0].filename == __file__
+    function(x, w, **knobs)  # a second one would be an error here
+
+
+@pytest.mark.parametrize(
+    "w", [(3, 3, 3, 3), (3, 3, 3, 16), (1, 3, 3, 3), (7, 1, 3, 7), (5, 5, 3, 3)], ids=str
+)
+def test_probable_kernels_are_not_warned_about(w):
+    jconv.conv2d(np.zeros((1, 32, 32, 3), "float32"), np.zeros(w, "float32"), layout="NHWC")
+
+
+# -- a user's own algorithm ---------------------------------------------------------------------------
+
+
+def xla(x, w, spec):
+    return ALGORITHMS["xla"].forward(x, w, spec)
+
+
+OWN = {
+    "shape": (ValueError, lambda x, w, s: x, "returned the shape (2, 9, 7, 8); (2, 7, 5, 6) was due"),
+    "transposed": (ValueError, lambda x, w, s: xla(x, w, s).mT, "(2, 7, 6, 5); (2, 7, 5, 6) was due"),
+    "dtype": (TypeError, lambda x, w, s: xla(x, w, s).astype(int), "returned int32; float32 was due"),
+    "nothing": (TypeError, lambda x, w, s: None, "must return an array, got NoneType"),
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+@pytest.mark.parametrize("how", ["eager", "jit", "grad", "vmap"])
+def test_an_own_algorithm_that_is_wrong_is_named(case, how):
+    kind, forward, message = OWN[case]
+    own = jconv.Algorithm("mine", forward)
+    call = functools.partial(jconv.conv2d, algorithm=own)
+    calls = {
+        "eager": lambda: call(X, W),
+        "jit": lambda: jax.jit(call)(X, W),
+        "grad": lambda: jax.grad(lambda w: call(X, w).sum())(W),
+        "vmap": lambda: jax.vmap(call, (0, None))(X[:, None], W),
+    }
+    with pytest.raises(kind, match=r"`algorithm`='mine': its forward of 3×3 8→6 on 2×9×7, float32") as error:
+        calls[how]()
+    assert message in str(error.value)
+
+
+def test_the_gradients_of_an_own_algorithm_are_held_to_the_spec_too():
+    own = jconv.Algorithm("mine", xla, grad_kernel=lambda x, g, spec: g)
+    with pytest.raises(ValueError, match=r"its grad_kernel of .* the shape .*\(3, 3, 8, 6\) was due"):
+        jax.grad(lambda w: jconv.conv2d(X, w, algorithm=own).sum())(W)
+    right = jconv.Algorithm("mine", xla)
+    np.testing.assert_array_equal(jconv.conv2d(X, W, algorithm=right), jconv.conv2d(X, W))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: jconv.Algorithm(5, xla), "`name` of an Algorithm must be a string, got 5"),
+        (lambda: jconv.Algorithm("mine", None), "`forward` of Algorithm 'mine' must be a function, got None"),
+        (
+            lambda: jconv.Algorithm("mine", xla, rejects="no"),
+            "`rejects` of Algorithm 'mine' must be a function",
+        ),
+        (lambda: jconv.Algorithm("mine", xla, grad_input=1), "`grad_input` of Algorithm 'mine' must be"),
+    ],
+)
+def test_an_algorithm_that_is_made_wrongly(made, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        made()
+
+
+# -- choose, tune ------------------------------------------------------------------------------------
+
+
+def test_choose_takes_arrays_shapes_with_a_dtype_specs_and_functions():
+    want = jconv.choose(X, W, stride=2, groups=1)
+    of = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (X, W)]
+    for x, w in [of, (X.shape, W.shape), (list(X.shape), np.array(W.shape)), (X.shape, W), (X, W.shape)]:
+        assert jconv.choose(x, w, stride=2).spec == want.spec
+    half = jconv.choose(X.shape, W.shape, stride=2, dtype="bfloat16").spec
+    assert half == jconv.choose(jnp.asarray(X, "bfloat16"), jnp.asarray(W, "bfloat16"), stride=2).spec
+    assert jconv.choose(want.spec).spec == want.spec
+    (found,) = jconv.choose(lambda x, w: jconv.conv2d(x, w, stride=2), X, W)
+    assert (found.spec, found.role) == (want.spec, "forward")
+    roles = [c.role for c in jconv.choose(jax.grad(lambda w: (jconv.conv2d(X, w) ** 2).sum()), W)]
+    assert sorted(roles) == ["forward", "grad_kernel"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: jconv.choose(X, W, dtype="float32"), "`dtype`='float32' came with an array of float32"),
+        (lambda: jconv.choose(X.shape, (6, 5, 3, 3)), "`w` (6, 5, 3, 3) takes 5 input channels"),
+        (lambda: jconv.choose(X), "`w` must be an array or a shape, got None"),
+        (lambda: jconv.choose(len, X, role="grad_input"), "`role`='grad_input' came with a function"),
+        (lambda: jconv.tune(X), "`w` must be an array or a shape, got None"),
+        (lambda: jconv.tune(X, W, strides=2), "tune() has no option `strides`; did you mean `stride`?"),
+        (lambda: jconv.tune(len, X, stride=2), "`stride` goes with an input and a kernel"),
+    ],
+)
+def test_what_choose_and_tune_refuse(call, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        call()
+
+
+def test_tune_takes_what_choose_takes():
+    want = jconv.choose(X, W, stride=2, padding=1).spec
+    for x, w in [(X, W), (X.shape, W.shape)]:
+        assert set(collect(x, w, stride=2, padding=1)) == {(want, role) for role in ROLES}
+
+
+def test_what_choose_and_tune_return_prints_well_where_it_is_typed():
+    choice = jconv.choose(X, W)
+    assert repr(choice) == str(choice)
+    tuned = Tuned(())
+    assert repr(tuned) == str(tuned)

@@ -1,5 +1,6 @@
 """The door in lax's names: the same shapes, dtypes, weak types, errors and values as lax."""
 
+import inspect
 import json
 import re
 
@@ -12,6 +13,9 @@ import pytest
 from jax import lax
 
 import jconv
+from jconv.algorithm import run
+from jconv.algorithms import ALGORITHMS
+from jconv.spec import ConvSpec
 from jconv.tolerance import tolerance
 
 X, W = (2, 4, 7, 6), (6, 2, 3, 2)
@@ -243,6 +247,129 @@ def test_the_shorter_doors():
     )
 
 
+# -- the whole namespace ---------------------------------------------------------------------------
+
+
+def convolutions_of(namespace):
+    others = ("convert", "bitcast")
+    return {name for name in dir(namespace) if "conv" in name.lower() and not name.startswith(others)}
+
+
+def test_every_name_of_laxs_is_here_with_its_signature():
+    assert convolutions_of(lax) == set(jconv.lax.__all__)
+    for name in jconv.lax.__all__:
+        mine, its = getattr(jconv.lax, name), getattr(lax, name)
+        if mine is not its:  # those that compute
+            parameters = [[(p.name, p.default, p.kind) for p in inspect.signature(f).parameters.values()]
+                          for f in (mine, its)]  # fmt: skip
+            assert parameters[0] == parameters[1], name
+
+
+def test_what_computes_no_convolution_is_laxs_own():
+    own = {name for name in jconv.lax.__all__ if getattr(jconv.lax, name) is not getattr(lax, name)}
+    assert own == {"conv", "conv_general_dilated", "conv_general_dilated_local", "conv_transpose",
+                   "conv_general_dilated_patches", "conv_with_general_padding"}  # fmt: skip
+
+
+LOCAL = [  # x, filter, strides, padding, dimension numbers, rhs dilation
+    ((2, 3, 4), (2,), (2,), [(0, 2)], ("NCH", "OIH", "NCH"), None),
+    ((2, 3, 5, 6), (3, 2), (2, 1), "SAME", None, None),
+    ((2, 5, 6, 3), (3, 2), (1, 2), "VALID", ("NHWC", "HWIO", "NHWC"), None),
+    ((1, 2, 5, 4), (3, 2), (1, 2), [(-1, 0), (2, 1)], ("CWHN", "HOWI", "HNCW"), None),
+    ((3, 4, 5, 2), (2, 2), (1, 1), "VALID", ("HCWN", "IWHO", "WNHC"), (2, 1)),
+    ((2, 3, 4, 3, 5), (2, 1, 3), (2, 1, 2), [(1, 1), (0, 0), (1, 2)], ("NHWDC", "HDIWO", "DCWNH"), None),
+]
+
+
+@pytest.mark.parametrize("case", LOCAL, ids=lambda case: str(case[-2]))
+def test_a_kernel_of_its_own_at_every_position(case):
+    shape, window, strides, padding, numbers, dilation = case
+    knobs = dict(window_strides=strides, padding=padding, filter_shape=window, rhs_dilation=dilation,
+                 dimension_numbers=numbers, precision="highest")  # fmt: skip
+    x = np.random.default_rng(0).integers(-4, 5, shape).astype(np.float32)
+    w = local_kernel(x, knobs)
+    ours, theirs = (
+        jax.vjp(lambda x, w, door=door: door.conv_general_dilated_local(x, w, **knobs), x, w)
+        for door in (jconv.lax, lax)
+    )
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    g = np.random.default_rng(2).integers(-4, 5, ours[0].shape).astype(np.float32)
+    for mine, its in zip(ours[1](g), theirs[1](g), strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+def local_kernel(x, knobs):
+    """Whole numbers in the shape that the patches ask for, five output channels."""
+    rest = {name: value for name, value in knobs.items() if name != "precision"}
+    patches = lax.conv_general_dilated_patches(x, **rest)
+    numbers = lax.conv_dimension_numbers(x.shape, (1, 1, *knobs["filter_shape"]), knobs["dimension_numbers"])
+    shape = [0] * x.ndim
+    shape[numbers.rhs_spec[0]], shape[numbers.rhs_spec[1]] = 5, patches.shape[numbers.out_spec[1]]
+    for mine, its in zip(numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True):
+        shape[mine] = patches.shape[its]
+    return np.random.default_rng(1).integers(-4, 5, shape).astype(np.float32)
+
+
+# -- nothing left of an axis -------------------------------------------------------------------------
+
+APART = {  # x, w, strides, padding, lhs_dilation: no window meets the input
+    "cropped_from_the_start": ((2, 3, 4), (5, 3, 2), (1,), [(-4, 3)], (1,)),
+    "cropped_past_the_start": ((2, 3, 4), (5, 3, 2), (2,), [(-6, 9)], (1,)),
+    "cropped_from_the_end": ((2, 3, 4), (5, 3, 2), (1,), [(5, -4)], (1,)),
+    "one_of_two_axes": ((1, 3, 6, 4), (5, 3, 3, 2), (1, 1), [(1, 1), (-4, 4)], (1, 1)),
+    "dilated": ((2, 3, 2), (5, 3, 2), (1,), [(-3, 5)], (2,)),
+    "a_stride_that_never_reaches_it": ((2, 3, 1), (5, 3, 2), (3,), [(3, 0)], (1,)),
+}
+
+
+@pytest.mark.parametrize("case", APART)
+@pytest.mark.parametrize("door", ["lax", "accelerate", "xla"])
+def test_where_no_window_meets_the_input_no_convolution_reaches_xla(case, door):
+    """XLA's is not safe there.  The values are zeros of the right shape, and so are both gradients."""
+    x, w, strides, padding, dilation = APART[case]
+
+    def conv(x, w):
+        if door == "xla":
+            spec = spec_of_canonical(x, w, strides, padding, dilation)
+            return run(ALGORITHMS["xla"], "forward", jnp.moveaxis(x, 1, -1), canonical_kernel(w), spec)
+        at = jconv.lax if door == "lax" else lax
+        return at.conv_general_dilated(x, w, strides, padding, dilation)
+
+    conv = jconv.accelerate(conv) if door == "accelerate" else conv
+    x, w = normal(x, w)
+    expected = jax.eval_shape(conv, x, w)
+
+    def everything(x, w):
+        y, pullback = jax.vjp(conv, x, w)
+        return y, *pullback(jnp.ones_like(y)), jax.vmap(conv)(x[None], w[None])
+
+    assert "convolution" not in jax.jit(everything).lower(x, w).as_text()
+    y, dx, dw, _ = everything(x, w)
+    assert y.shape == expected.shape
+    assert y.size
+    assert not any(array.any() for array in (y, dx, dw))
+    assert dx.shape == x.shape
+    assert dw.shape == w.shape
+
+
+def spec_of_canonical(x, w, strides, padding, dilation):
+    return ConvSpec.of(batch=x.shape[0], in_channels=x.shape[1], out_channels=w.shape[0],
+                       spatial=x.shape[2:], kernel=w.shape[2:], strides=strides, padding=padding,
+                       lhs_dilation=dilation)  # fmt: skip
+
+
+def canonical_kernel(w):
+    return w.transpose(*range(2, w.ndim), 1, 0)
+
+
+def test_a_transposed_convolution_cropped_to_its_extension():
+    """Negative pairs so large that no copy of the kernel is left: zeros, and no convolution."""
+    x, w = normal((1, 2, 4), (2, 3, 3))
+    call = jax.jit(lambda x, w: jconv.conv_transpose1d(x, w, padding=((6, -4),)))
+    assert "convolution" not in call.lower(x, w).as_text()
+    np.testing.assert_array_equal(call(x, w), np.zeros((1, 3, 4)))
+
+
 # -- precision -------------------------------------------------------------------------------------
 
 DEFAULT, HIGH, HIGHEST = ((precision,) * 2 for precision in lax.Precision)
@@ -392,3 +519,20 @@ def test_same_padding_of_a_size_not_known_yet():
     conv = jax.jit(lambda x: jconv.lax.conv(x, SQUARE[1], (2, 2), "SAME"))
     found = jax.export.export(conv)(of).call(SQUARE[0])
     np.testing.assert_array_equal(found, lax.conv(*SQUARE, (2, 2), "SAME"))
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)], ids=str)
+@pytest.mark.parametrize("gradient", [False, True])
+def test_installed_for_any_height_and_width(strides, gradient):
+    """lax hands on the padding it makes of "SAME", of a size that only a run will tell; no warning."""
+    fn = lambda x: lax.conv(x, SQUARE[1], strides, "SAME")  # noqa: E731
+    fn = jax.grad(lambda x, conv=fn: (conv(x) ** 2).sum()) if gradient else fn
+    expected = fn(SQUARE[0])
+    h, w = jax.export.symbolic_shape("h,w", constraints=["h >= 3", "w >= 3"])
+    jconv.install()
+    try:
+        exported = jax.export.export(jax.jit(fn))(jax.ShapeDtypeStruct((1, 4, h, w), jnp.float32))
+        found = exported.call(SQUARE[0])
+    finally:
+        jconv.uninstall()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -5,14 +5,16 @@ import importlib
 import itertools
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 import jconv
 
 pytest.importorskip("onnx", reason="ONNX is an optional oracle")
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case import node
+from onnx.reference import ReferenceEvaluator
 
 
 def attributes(operation, ndim):
@@ -40,11 +42,7 @@ def conv(operation, x, w, b=None):
     a = attributes(operation, x.ndim - 2)
     padding = pairs(a.pads)
     if a.auto_pad in (b"SAME_UPPER", b"SAME_LOWER"):
-        outs = [-(-h // s) for h, s in zip(x.shape[2:], a.strides, strict=True)]
-        padding = [
-            automatic(max(0, (p - 1) * s + d * (k - 1) + 1 - h), a.auto_pad)
-            for p, s, d, k, h in zip(outs, a.strides, a.dilations, w.shape[2:], x.shape[2:], strict=True)
-        ]
+        padding = {b"SAME_UPPER": "same", b"SAME_LOWER": "same_lower"}[a.auto_pad]
     run = getattr(jconv, f"conv{x.ndim - 2}d")
     return run(x, w, b, stride=a.strides, padding=padding, dilation=a.dilations, groups=a.group)
 
@@ -57,12 +55,10 @@ def conv_transpose(operation, x, w, b=None):
     wanted = a.output_shape
     if a.auto_pad in (b"SAME_UPPER", b"SAME_LOWER"):
         wanted = wanted or [h * s for h, _, s, _, _ in sizes]
-    more = list(a.output_padding)
     if wanted is not None:
-        padding = [automatic(max(0, f - size), a.auto_pad) for f, size in zip(full, wanted, strict=True)]
-        more = [m + max(0, size - f) for m, f, size in zip(more, full, wanted, strict=True)]
+        padding = [automatic(f - size, a.auto_pad) for f, size in zip(full, wanted, strict=True)]
     run = getattr(jconv, f"conv_transpose{x.ndim - 2}d")
-    return run(x, w, b, stride=a.strides, padding=padding, output_padding=more, groups=a.group,
+    return run(x, w, b, stride=a.strides, padding=padding, output_padding=a.output_padding, groups=a.group,
                dilation=a.dilations)  # fmt: skip
 
 
@@ -121,6 +117,37 @@ def test_node(case):
 
 def as_array(value):
     return np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else numpy_helper.to_array(value)
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(("k", "stride"), [(1, 2), (2, 3), (1, 4), (3, 2), (4, 2), (2, 5)])
+def test_automatic_padding_where_the_kernel_is_shorter_than_the_stride(auto_pad, k, stride):
+    """The formula's negative paddings extend the result; the gradients are those of the same sum."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((1, 2, 3, 4), (2, 3, k, 2)))
+    knobs = dict(strides=[stride, 2], auto_pad=auto_pad, kernel_shape=[k, 2])
+    operation = helper.make_node("ConvTranspose", ["x", "w"], ["y"], **knobs)
+    found = conv_transpose(operation, x, w)
+    assert found.shape[2:] == (3 * stride, 8)
+    # the formula by hand: the full result, cut or extended
+    full = np.asarray(jconv.conv_transpose2d(x, w, stride=(stride, 2)))
+    lo, hi = automatic(full.shape[2] - 3 * stride, auto_pad.encode())
+    extended = np.pad(full, ((0, 0), (0, 0), (max(-lo, 0), max(-hi, 0)), (0, 0)))
+    expected = extended[:, :, max(lo, 0) : extended.shape[2] - max(hi, 0)]
+    np.testing.assert_array_equal(found, expected)
+    g = rng.integers(-4, 5, found.shape).astype(np.float32)
+    _, pullback = jax.vjp(lambda x, w: conv_transpose(operation, x, w), x, w)
+    for gradient, of in zip(pullback(g), (x, w), strict=True):  # bilinear: ⟨g, y(x, w)⟩ = ⟨∂x, x⟩ = ⟨∂w, w⟩
+        assert np.vdot(gradient, of) == np.vdot(g, found)
+    graph = helper.make_graph(
+        [operation], "one", [typed("x", x.shape), typed("w", w.shape)], [typed("y", None)]
+    )
+    theirs = ReferenceEvaluator(helper.make_model(graph)).run(None, {"x": x, "w": w})[0]
+    np.testing.assert_array_equal(found, theirs)
+
+
+def typed(name, shape):
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
 def test_odd_zero_goes_where_onnx_says():

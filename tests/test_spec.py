@@ -335,3 +335,20 @@ def test_what_is_transposed():
     both = STRIDED.as_grad_input().replace(strides=(2, 1))
     assert not is_transposed(both)
     assert set(ROLES) == {role for _, role, _ in PLAYED.values()}
+
+
+def test_it_is_empty_where_no_window_meets_the_input_and_so_are_its_gradients():
+    rng, found = np.random.default_rng(0), set()
+    for _ in range(2000):
+        h, k, stride, lhs, rhs = (int(rng.integers(1, most)) for most in (6, 4, 4, 3, 3))
+        lo, hi = (int(side) for side in rng.integers(-7, 8, 2))
+        spec = ConvSpec.of(spatial=(h,), kernel=(k,), strides=(stride,), padding=((lo, hi),),
+                           lhs_dilation=(lhs,), rhs_dilation=(rhs,))  # fmt: skip
+        if 0 in spec.out_spatial:
+            continue
+        inside = range((h - 1) * lhs + 1)
+        first, last = -lo, (spec.out_spatial[0] - 1) * stride + (k - 1) * rhs - lo
+        apart = last < inside[0] or first > inside[-1]
+        assert spec.is_empty == spec.as_grad_input().is_empty == spec.as_grad_kernel().is_empty == apart
+        found.add(apart)
+    assert found == {True, False}

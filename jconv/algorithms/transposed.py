@@ -26,6 +26,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import InconclusiveDimensionOperation
 
 from jconv.algorithm import Algorithm, Loop, Step
 from jconv.algorithms import regions
@@ -50,6 +51,8 @@ def phases(spec: ConvSpec, axis: int) -> list[Phase]:
     """The phases of one dimension, in the order of their first outputs."""
     L, s, d = spec.lhs_dilation[axis], spec.strides[axis], spec.rhs_dilation[axis]
     (lo, _), k = spec.padding[axis], spec.kernel[axis]
+    if not isinstance(lo, int):  # or no tap would be found, for no comparison with it is true
+        raise InconclusiveDimensionOperation(f"which taps a phase sees depends on the padding {lo}")
     P, R = L // math.gcd(s, L), L // math.gcd(d, L)
     found = []
     for phi in range(min(P, spec.out_spatial[axis])):

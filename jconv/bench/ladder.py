@@ -30,6 +30,7 @@ from jconv.algorithms import ALGORITHMS
 from jconv.bench.check import error
 from jconv.bench.timing import Call, Times, finish, race
 from jconv.choice import choose
+from jconv.options import AlgorithmName
 from jconv.spec import ConvSpec
 from jconv.tolerance import tolerance
 
@@ -109,7 +110,7 @@ def _jconv(
     x: np.ndarray, w: np.ndarray, knobs: dict[str, Any], able: list[Algorithm], spec: ConvSpec
 ) -> Iterator[Rung]:
     on_device = jnp.asarray(x), jnp.asarray(w)
-    named: dict[str, str | Algorithm] = {algorithm.name: algorithm for algorithm in able}
+    named: dict[str, AlgorithmName | Algorithm] = {algorithm.name: algorithm for algorithm in able}
     for name, algorithm in (named | {"auto": "auto"}).items():
         compiled = jax.jit(functools.partial(jconv.conv2d, algorithm=algorithm, **knobs))
         what = f"jconv's pick: {choose(spec).algorithm.name}" if name == "auto" else "compiled by jax.jit"
