@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
@@ -246,8 +247,9 @@ def _aval(value: Any) -> jax.ShapeDtypeStruct:
 def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Knobs) -> LaxProblem:
     call = given(knobs)
     _check_steps(call, lhs.ndim, rhs.ndim)
-    # lax finds every other error, and the dtype of the result
-    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, **call), lhs, rhs)
+    # lax finds every other error, and the dtype of the result; it takes no padding that only a run tells
+    known = call | ({"padding": "VALID"} if _is_symbolic(call["padding"]) else {})
+    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, **known), lhs, rhs)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, call["dimension_numbers"])
     layout = layouts.from_specs(*numbers)
     n, *spatial, channels = (lhs.shape[axis] for axis in layout.x)
@@ -265,6 +267,10 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Kno
         arguments.precision(call["precision"], presets=True), layout.channels_first,
     )  # fmt: skip
     return LaxProblem(spec, layout, batch_groups)
+
+
+def _is_symbolic(padding: Any) -> bool:
+    return isinstance(padding, tuple) and any(map(is_symbolic_dim, sum(padding, ())))
 
 
 def _check_steps(call: dict[str, Any], x_ndim: int, w_ndim: int) -> None:

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 from oracles import equations
 
 import jconv
-from jconv import explain
+from jconv import explain, private
 from jconv.accelerate import accelerate, accelerated, install, installed, lowering, uninstall
 from jconv.tolerance import tolerance
 
@@ -719,8 +719,6 @@ def test_a_precision_recorded_outside_stands():
 
 
 def test_a_version_of_jax_that_is_not_known_says_so(monkeypatch):
-    from jconv.accelerate import private
-
     monkeypatch.delattr(private.mlir, "_lowerings")
     with pytest.raises(ImportError, match=r"accelerate and install work with jax 0\.10 to 0\.12"):
         accelerate(same)

@@ -15,10 +15,10 @@ from jax.interpreters import mlir
 
 from jconv import explicit
 from jconv.accelerate.policy import POLICIES, meant, word_for
-from jconv.accelerate.private import Rule, rules_of, word_of_rule
 from jconv.algorithm import Algorithm
 from jconv.lax import convolve
 from jconv.mark import LAX, set_unmarked, unmarked
+from jconv.private import Rule, needs_devices, rules_of, word_of_rule
 
 CONVOLUTION = jax.lax.conv_general_dilated_p
 _ONCE = threading.Lock()
@@ -89,6 +89,7 @@ def make_ready() -> None:
     with _ONCE:
         rules = rules_of(CONVOLUTION)
         if getattr(rules[None], "func", None) is not _lower:
+            needs_devices(CONVOLUTION)
             for platform, rule in rules.items():
                 mlir.register_lowering(CONVOLUTION, functools.partial(_lower, rule), platform=platform)
 

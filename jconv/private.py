@@ -1,11 +1,12 @@
-"""The names of JAX that jconv needs and JAX does not promise, all in one place.
+"""What jconv uses of JAX and JAX does not promise, all in one place.
 
-They are two: where JAX keeps the rules by which a primitive is lowered, since a rule that takes some
-equations over has to know what became of the others; and the context of the equation being lowered.
+Each name may move with any release of JAX.  What only improves something is done without where it is
+missing; what `accelerate` and `install` cannot do without is an error that says so.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,12 @@ from jax.interpreters import mlir
 from jconv.mark import word_of
 
 Rule = Callable[..., Any]
-VERSIONS = "jax 0.10 to 0.12"  # the tests have run with
+VERSIONS = "jax 0.10 to 0.12"  # which the tests have run with
 
 
 def rules_of(primitive: Any) -> dict[str | None, Rule]:
-    """The lowering rules of a primitive by platform, None for the one that all others have."""
+    """The lowering rules of a primitive by platform, None for the one that all others have: a rule that takes
+    some equations over has to know what becomes of the rest."""
     try:
         rules: dict[str | None, Rule] = {None: mlir._lowerings[primitive].rule}
         for platform, theirs in mlir._platform_specific_lowerings.items():
@@ -43,3 +45,21 @@ def _unknown(what: str) -> ImportError:
         f"jax {jax.__version__} keeps {what} where jconv does not find it: accelerate and install work with"
         f" {VERSIONS}; jconv's own functions, such as jconv.conv_general_dilated, do not need it"
     )
+
+
+def needs_devices(primitive: Any) -> None:
+    """Have jit tell the lowering of `primitive` the devices; without, it is left to the partitioner."""
+    try:
+        from jax._src.dispatch import prim_requires_devices_during_lowering
+    except ImportError:
+        return
+    prim_requires_devices_during_lowering.add(primitive)
+
+
+def checks_for_nans(primitive: Any) -> None:
+    """Have checkify's float checks look at results of `primitive`; without, they pass over it."""
+    try:
+        from jax._src.checkify import error_checks, nan_error_check
+    except ImportError:
+        return
+    error_checks[primitive] = functools.partial(nan_error_check, primitive)
