@@ -1,9 +1,11 @@
 """accelerate, explain and install: programs keep their meaning, and no convolution is left to lax."""
 
+import collections
 import contextlib
 import functools
 import json
 import pickle
+import re
 import threading
 import warnings
 
@@ -18,6 +20,7 @@ from oracles import equations
 import jconv
 from jconv import explain, private
 from jconv.accelerate import accelerate, accelerated, install, installed, lowering, uninstall
+from jconv.mark import mark
 from jconv.tolerance import tolerance
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -331,6 +334,23 @@ def test_an_unmarked_convolution_of_the_same_program_stays(x, v):
     jitted = jax.jit(same)
     both = lambda x, v: jitted(by_products(jitted)(x, v), v)  # noqa: E731
     assert left(both, x, v) == 1
+
+
+def test_the_mark_alone_leaves_the_compiled_program_as_it_was(x, v):
+    """Operations, fusions and temporaries; so its time to compile and run, too."""
+
+    def compiled(word):
+        def block(x, v):
+            with mark(word):
+                return jnp.tanh(same(jax.nn.gelu(x), v)).sum((2, 3)) + x.max()
+
+        program = jax.jit(jax.value_and_grad(lambda x, v: block(x, v).sum(), (0, 1))).lower(x, v).compile()
+        operations = collections.Counter(re.findall(r"= \S+ ([a-z-]+)\(", program.as_text()))
+        return operations, program.memory_analysis().temp_size_in_bytes
+
+    marked, plain = compiled("lax"), compiled(None)
+    assert marked == plain
+    assert plain[0]["fusion"] > 0
 
 
 # -- which algorithm -------------------------------------------------------------------------------
@@ -722,3 +742,64 @@ def test_a_version_of_jax_that_is_not_known_says_so(monkeypatch):
     monkeypatch.delattr(private.mlir, "_lowerings")
     with pytest.raises(ImportError, match=r"accelerate and install work with jax 0\.10 to 0\.12"):
         accelerate(same)
+
+
+# -- what lax's transformations write is recognised ------------------------------------------------
+
+
+def one(conv, **knobs):
+    return lambda x, w: conv(x, w, (1, 1), "SAME", dimension_numbers=NHWC, **knobs)
+
+
+def kernel_gradient(conv, **knobs):
+    return lambda x, w, g: jax.vjp(lambda w: one(conv, **knobs)(x, w), w)[1](g)[0]
+
+
+def strided(conv):
+    return lambda x, w: conv(x, w, (2, 2), [(1, 1)] * 2, dimension_numbers=NHWC, feature_group_count=4)
+
+
+def transposed(conv):
+    return lambda x, w: conv(x, w, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=NHWC)
+
+
+X5, W5, G5 = (jax.ShapeDtypeStruct(s, "float32") for s in ((3, 2, 9, 7, 4), (3, 3, 3, 4, 8), (3, 2, 9, 7, 8)))
+X4, W4, G4 = (jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in (X5, W5, G5))
+DEPTHWISE = jax.ShapeDtypeStruct((3, 3, 1, 8), "float32")
+WRITTEN = {  # a program of lax's or jconv's convolution, and its arguments
+    "ensemble": (lambda c: jax.vmap(one(c)), X5, W5),
+    "kernels": (lambda c: jax.vmap(one(c), (None, 0)), X4, W5),
+    "inputs": (lambda c: jax.vmap(one(c), (0, None)), X5, W4),
+    "gradients of an ensemble": (lambda c: jax.vmap(kernel_gradient(c)), X5, W5, G5),
+    "per-example gradients": (lambda c: jax.vmap(kernel_gradient(c), (0, None, 0)), X5, W4, G5),
+    "per-example depthwise gradients": (
+        lambda c: jax.vmap(kernel_gradient(c, feature_group_count=4), (0, None, 0)), X5, DEPTHWISE, G5),
+    "depthwise kernel gradient": (lambda c: kernel_gradient(c, feature_group_count=4), X4, DEPTHWISE, G4),
+    "Hessian-vector product": (
+        lambda c: lambda x, w: jax.jvp(jax.grad(lambda w: (one(c)(x, w) ** 2).sum()), (w,), (w,)), X4, W4),
+    "batch groups": (lambda c: one(c, batch_group_count=2), X4, W4),
+    "transposed": (transposed, X4, W4),
+    "gradients of a transposed": (
+        lambda c: jax.grad(lambda x, w: (transposed(c)(x, w) ** 2).sum(), (0, 1)), X4, W4),
+    "gradients of a strided one": (
+        lambda c: jax.grad(lambda x, w: (strided(c)(x, w) ** 2).sum(), (0, 1)), X4, DEPTHWISE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_lax_writes_is_seen_as_what_it_is(name):
+    """The same problems as where jconv's own primitives are transformed, and the same algorithms.
+
+    A strided convolution that does not reach the last row and column has the gradient of one without them.
+    """
+    make, *args = WRITTEN[name]
+    rows = [explain(make(conv), *args) for conv in (lax.conv_general_dilated, jconv.conv_general_dilated)]
+    by_lax, ours = ([(r.role, _reached(r.spec), r.algorithm, r.count) for r in table] for table in rows)
+    assert sorted(map(str, by_lax)) == sorted(map(str, ours))
+
+
+def _reached(spec):
+    """The spec with no more padding than its outputs see."""
+    sides = zip(spec.spatial, spec.kernel, spec.strides, spec.out_spatial, spec.padding, strict=True)
+    padding = tuple((lo, (p - 1) * s + k - h - lo) for h, k, s, p, (lo, _) in sides)
+    return spec.replace(padding=padding) if set(spec.rhs_dilation + spec.lhs_dilation) == {1} else spec

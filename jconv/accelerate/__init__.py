@@ -17,7 +17,6 @@ and as it belongs to the key of jit's caches, a program with the text and one wi
     wrap.py       accelerate, accelerated: set the mark
     policy.py     what the mark's word means: a policy or an algorithm
     lowering.py   the rule that reads it; install: the same rule without a mark
-    modules.py    modules stay modules
 
 `explain` looks through a traced program and says, for every equation, what the rule will make of it.
 jconv's own functions are no part of this: they bind primitives of their own, whatever the mark.

@@ -27,13 +27,9 @@ _ONCE = threading.Lock()
 def install(algorithm: str | Algorithm = "auto") -> None:
     """Run every convolution of this process on jconv, from now on and until `uninstall`.
 
-    What it changes: how JAX lowers lax's convolution where `accelerate` marked nothing.  While installed it
-    is lowered as in an accelerated function.  Compiled functions would go on with what they were compiled
-    to, so JAX's caches are cleared (`jax.clear_caches`): everything is traced and compiled once more.
-    A second call with the same `algorithm` does nothing.
-
-    What it does not change: programs that are compiled or exported already and kept (`jax.export`, ahead
-    of time), other processes, and what a program is while it is traced: jaxprs show lax's convolution.
+    What `accelerate` has not marked is lowered as if it had.  Compiled functions would go on with what they
+    were compiled to, so JAX's caches are cleared: everything is traced and compiled once more.  What was
+    compiled or exported before and kept (`jax.export`, ahead of time) stays as it is.
 
     Args:
       algorithm: as in `accelerate`.
@@ -131,10 +127,8 @@ def in_one_line(error: Exception) -> str:
 
 def _is_refusal(error: Exception, avals: Any) -> bool:
     """Whether jconv means it: what it does not do, sizes not known, shardings that it cannot keep."""
-    typed = explicit.is_explicit(*avals)
-    return isinstance(
-        error, (NotImplementedError, InconclusiveDimensionOperation, *([ValueError] if typed else []))
-    )
+    kinds = (NotImplementedError, InconclusiveDimensionOperation)
+    return isinstance(error, (*kinds, ValueError) if explicit.is_explicit(*avals) else kinds)
 
 
 @functools.cache

@@ -24,7 +24,7 @@ def word_for(algorithm: Any) -> str:
       TypeError, ValueError: it is none of these.
     """
     if isinstance(algorithm, Algorithm):
-        return _word_for_own(algorithm)
+        return algorithm.name if ALGORITHMS.get(algorithm.name) == algorithm else _word_for_own(algorithm)
     if not isinstance(algorithm, str):
         raise TypeError(f"`algorithm` must be a name or a jconv.Algorithm, got {algorithm!r}")
     if algorithm not in (*POLICIES, *ALGORITHMS):
@@ -34,8 +34,6 @@ def word_for(algorithm: Any) -> str:
 
 
 def _word_for_own(algorithm: Algorithm) -> str:
-    if ALGORITHMS.get(algorithm.name) == algorithm:
-        return algorithm.name
     known = (word for word, other in list(_OWN.items()) if other == algorithm)
     word = next(known, None) or f"{algorithm.name}#{next(_NUMBERS)}"
     _OWN[word] = algorithm

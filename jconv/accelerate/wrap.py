@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from jconv.accelerate.lowering import make_ready
-from jconv.accelerate.modules import is_module, marked_module
 from jconv.accelerate.policy import word_for
 from jconv.algorithm import Algorithm
 from jconv.mark import mark
@@ -51,8 +51,9 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
     check_callable(fn)
     word = word_for(algorithm)
     make_ready()
-    if is_module(fn):
-        return marked_module(fn, word, functools.partial(accelerate, algorithm=algorithm))
+    if _is_module(fn):
+        cls: Any = type(fn)
+        return _as(_marked_class(cls, word, algorithm), fn)
     return Accelerated(fn, word, algorithm)  # type: ignore[return-value]
 
 
@@ -114,3 +115,27 @@ class Accelerated:
 
     def __reduce__(self) -> Any:
         return accelerate, (self.__wrapped__, self._algorithm)
+
+
+# -- modules: a wrapper would hide their parameters, so it is their class that is marked --------------
+
+
+def _is_module(fn: Any) -> bool:
+    """Whether `fn` is a module of Flax nnx or Equinox: who has one has imported its library."""
+    libraries = (sys.modules.get(name) for name in ("flax.nnx", "equinox"))
+    return any(library is not None and isinstance(fn, library.Module) for library in libraries)
+
+
+def _as(cls: Any, module: Any) -> Any:  # all attributes shared
+    same = object.__new__(cls)
+    object.__setattr__(same, "__dict__", vars(module))
+    return same
+
+
+@functools.cache
+def _marked_class(cls: Any, word: str, algorithm: str | Algorithm) -> Any:
+    """Derived from `cls`; one for each word, or the structures of two equal modules would differ."""
+    body = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    body["__call__"] = Accelerated(cls.__call__, word, algorithm)
+    body["__reduce__"] = lambda self: (accelerate, (_as(cls, self), algorithm))
+    return type(cls)(cls.__name__, (cls,), body)
