@@ -270,7 +270,7 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Kno
 
 
 def _is_symbolic(padding: Any) -> bool:
-    return isinstance(padding, tuple) and any(map(is_symbolic_dim, sum(padding, ())))
+    return any(map(is_symbolic_dim, jax.tree.leaves(padding)))
 
 
 def _check_steps(call: dict[str, Any], x_ndim: int, w_ndim: int) -> None:

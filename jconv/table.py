@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jconv.accelerate.policy import POLICIES
 from jconv.accelerate.wrap import check_callable
 from jconv.algorithms import XLA
 from jconv.choice import choose, resolve
@@ -143,7 +144,7 @@ def _found(place: Place, platform: str) -> Found:
     role, spec, algorithm = place.problem
     choice = choose(spec, role, platform)
     name = resolve(algorithm, role, spec, platform).name
-    reason = choice.reason if algorithm == "auto" else "asked for by name"
+    reason = choice.reason if algorithm in POLICIES else "asked for by name"
     times = choice.seconds.get(name), choice.seconds.get(XLA.name)
     return Found(where, scope, role, spec, "", count, name, reason, *times, True)
 
