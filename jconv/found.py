@@ -15,10 +15,9 @@ from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from jconv.accelerate.lowering import CONVOLUTION, in_one_line, in_place_of_lax
-from jconv.accelerate.wrap import accelerated
 from jconv.algorithm import Algorithm
 from jconv.derivatives import PRIMITIVES
-from jconv.mark import LAX, unmarked, word_of
+from jconv.mark import LAX, mark, unmarked, word_of
 from jconv.spec import ConvSpec, Role
 
 LIBRARIES = tuple({sysconfig.get_path(of) for of in ("purelib", "platlib", "stdlib")})
@@ -61,7 +60,7 @@ def program(fn: Any, args: Any, kwargs: Any) -> Any:
         fn, args, kwargs = call(jax.tree.unflatten(tree, found))
         return [leaf for leaf in jax.tree.leaves(fn(*args, **kwargs)) if _is_array(leaf)]
 
-    with accelerated(unmarked() or "auto"):
+    with mark(unmarked() or "auto"):
         return jax.make_jaxpr(flat)(*arrays)
 
 

@@ -672,6 +672,7 @@ def test_compiled_functions_do_not_outlive_it(x, v):
     with installed(jconv.Algorithm("mine", forward)):
         assert_close(jitted(x, v), wanted)
         assert_close(same(x, v), wanted)
+        assert explain(same, x, v).rows[0].algorithm == "mine"
     assert asked
     asked.clear()
     assert_close(jitted(x, v), wanted)
