@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jconv.mark import lax_itself
 from jconv.roles import Run, by_rewriting, by_transposing, rewritten
 from jconv.spec import ROLES, ConvSpec, Role
 from jconv.spec_checks import shown
@@ -198,8 +199,8 @@ def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: Conv
     if a.dtype.kind == "c":
         return _by_three_real_ones(algorithm, role, a, b, spec)
     how = _way(algorithm, role, spec)
-    # a user's stricter rules for their own code are not rules for this one
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+    # a user's stricter rules for their own code are not rules for this one, nor is what lax means there
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), lax_itself():
         return how(a, b, spec).reshape(shape).astype(dtype)
 
 

@@ -32,10 +32,11 @@ import jax.numpy as jnp
 from jax.extend.core import InconclusiveDimensionOperation, Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jconv import explicit, partition
+from jconv import explicit, interpreters, partition
 from jconv.algorithm import Algorithm, run, serves
 from jconv.algorithms import ALGORITHMS, XLA
 from jconv.choice import POLICIES, evaluate, resolve
+from jconv.private import needs_devices
 from jconv.roles import OPERANDS, RESULT
 from jconv.spec import ROLES, ConvSpec, Role
 
@@ -49,6 +50,7 @@ def convolve(
     role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named, out_sharding: Any = None
 ) -> jax.Array:
     """`role` of `spec` by the bilinear primitives: the default."""
+    interpreters.meet(PRIMITIVES)
     a, b = _equally_varying(a, b)
     return PRIMITIVES[role].bind(a, b, spec=spec, algorithm=algorithm, out_sharding=out_sharding)
 
@@ -112,7 +114,10 @@ def _equally_varying(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(role: Role, **params: Any) -> Any:
-    return jax.jit(functools.partial(PRIMITIVES[role].bind, **params))
+    bind = functools.partial(PRIMITIVES[role].bind, **params)
+    functools.update_wrapper(bind, PRIMITIVES[role].bind)
+    bind._apply_primitive = True  # type: ignore[attr-defined]  # jax_debug_nans: there is nothing to look into
+    return jax.jit(bind)
 
 
 def _evaluate(role: Role, a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
@@ -246,7 +251,8 @@ def _register(role: Role, primitive: Primitive) -> None:
     primitive.def_abstract_eval(functools.partial(_abstract, role))
     ad.defbilinear(primitive, functools.partial(_transpose, role, 0), functools.partial(_transpose, role, 1))
     batching.primitive_batchers[primitive] = functools.partial(_batch, role)
-    partition.needs_devices(primitive)
+    interpreters.give_rules(primitive)
+    needs_devices(primitive)
     for platform in (None, "cpu", "cuda", "rocm", "tpu"):
         rule = functools.partial(_lower, role, platform or "cpu")
         mlir.register_lowering(primitive, rule, platform=platform)

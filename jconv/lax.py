@@ -40,7 +40,7 @@ from jconv.algorithms import windows
 from jconv.arguments import plain_int
 from jconv.layout import Layout
 from jconv.problem import Knobs, given, hashable, plain
-from jconv.recognise import convolve_as_role
+from jconv.recognise import Named, batch_groups_to_channels, convolve_as_role
 from jconv.spec import ConvSpec, extent
 
 __all__ = [
@@ -105,16 +105,21 @@ def conv_general_dilated(
     ...                            dimension_numbers=("NHWC", "HWIO", "NHWC")).shape
     (1, 8, 8, 4)
     """
-    knobs = hashable(dict(
+    return convolve(
+        lhs, rhs, "auto", out_sharding,
         window_strides=window_strides, padding=padding, lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation,
         dimension_numbers=dimension_numbers, feature_group_count=feature_group_count,
         batch_group_count=batch_group_count, precision=precision,
-        preferred_element_type=preferred_element_type))  # fmt: skip
-    problem = _understand(_aval(lhs), _aval(rhs), knobs)
+        preferred_element_type=preferred_element_type)  # fmt: skip
+
+
+def convolve(lhs: ArrayLike, rhs: ArrayLike, algorithm: Named, out_sharding: Any, **knobs: Any) -> jax.Array:
+    """`conv_general_dilated` by the algorithm named, or by the one that a function finds for the spec."""
+    problem = _understand(_aval(lhs), _aval(rhs), hashable(knobs))
     if explicit.is_explicit(jax.typeof(lhs), jax.typeof(rhs)):
         sharding = _typed_sharding(problem, jax.typeof(lhs), jax.typeof(rhs), out_sharding)
-        return explicit.automatically(functools.partial(_apply, problem), sharding, lhs, rhs)
-    y = _apply(problem, lhs, rhs)
+        return explicit.automatically(functools.partial(_apply, problem, algorithm), sharding, lhs, rhs)
+    y = _apply(problem, algorithm, lhs, rhs)
     return y if out_sharding is None else jax.sharding.reshard(y, out_sharding)
 
 
@@ -372,18 +377,10 @@ def _apply_patches(problem: LaxProblem, lhs: jax.Array) -> jax.Array:
     return columns.reshape(spec.y_shape).astype(spec.y_dtype).transpose(problem.layout.y)
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _apply(problem: LaxProblem, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _apply(problem: LaxProblem, algorithm: Named, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
     spec, layout = problem.spec, problem.layout
     x, w = lhs.transpose(layout.x), rhs.transpose(layout.w)
     if problem.batch_groups > 1:
-        x = _batch_groups_to_channels(x, problem.batch_groups)
-    return convolve_as_role(x, w, spec, swapped=layout.swapped).transpose(layout.y)
-
-
-def _batch_groups_to_channels(x: jax.Array, groups: int) -> jax.Array:
-    """(b·n, *h, c) → (n, *h, b·c): batch groups are feature groups of a regrouped input."""
-    bn, *spatial, c = x.shape
-    x = x.reshape(groups, bn // groups, *spatial, c)
-    x = x.transpose(*range(1, x.ndim - 1), 0, x.ndim - 1)
-    return x.reshape(bn // groups, *spatial, groups * c)
+        x = batch_groups_to_channels(x, problem.batch_groups)
+    return convolve_as_role(x, w, spec, algorithm, swapped=layout.swapped).transpose(layout.y)

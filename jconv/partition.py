@@ -215,15 +215,6 @@ def sharding_rule(role: Role, spec: ConvSpec) -> tuple[str, dict[str, Any]]:
     return rule, words
 
 
-def needs_devices(primitive: Any) -> None:
-    """Have jit tell the lowering of `primitive` the devices; without, it is left to the partitioner."""
-    try:
-        from jax._src.dispatch import prim_requires_devices_during_lowering
-    except ImportError:
-        return
-    prim_requires_devices_during_lowering.add(primitive)
-
-
 def can_partition(context: Any) -> bool:
     """Whether the program being lowered is one for XLA's partitioner, on a mesh that is known."""
     axes = context.axis_context

@@ -28,14 +28,12 @@ import jax
 import numpy as np
 
 from jconv import arguments, cache
-from jconv.accelerate.rewrite import bodies, rewritten
-from jconv.accelerate.stateful import without_state
-from jconv.accelerate.wrap import program
 from jconv.algorithm import Algorithm, run
 from jconv.algorithms import ALGORITHMS, XLA
 from jconv.ask import Operand, is_operand, spec_of
 from jconv.choice import choose, fitting
 from jconv.derivatives import OPERANDS, RESULT, ROLE_OF
+from jconv.found import Place, find, program
 from jconv.layout import Perm, inverse
 from jconv.options import ProblemOptions, complete, spelled_out
 from jconv.spec import ROLES, ConvSpec, Role
@@ -215,10 +213,7 @@ def collect(fn_or_specs: Any, *args: Any, **options: Any) -> Counter[Problem]:
     if options:
         raise TypeError(f"`{next(iter(options))}` goes with an input and a kernel, not with what came")
     if callable(fn_or_specs):
-        fn, args, kwargs = without_state(fn_or_specs, args, {})
-        found: Counter[Problem] = Counter()
-        _walk(rewritten(program(fn, args, kwargs).jaxpr), 1, found)
-        return found
+        return _found(find(program(fn_or_specs, args, {})))
     if args:
         raise TypeError("arguments go with a function; specs take none")
     specs = fn_or_specs if isinstance(fn_or_specs, Iterable) else [fn_or_specs]
@@ -239,15 +234,13 @@ def _problem(entry: Any) -> list[Problem]:
     return [(spec, role)]
 
 
-def _walk(jaxpr: Any, times: int, found: Counter[Problem]) -> None:
+def _found(places: Iterable[Place]) -> Counter[Problem]:
     """Count what "auto" will choose for, also in loops, branches and calls."""
-    for eqn in jaxpr.eqns:
-        role = eqn.primitive.name.removeprefix("jconv_")
-        if role in ROLES and eqn.params["algorithm"] == "auto" and not eqn.params["spec"].is_empty:
-            found[eqn.params["spec"], role] += times
-        steps = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-        for body in bodies(eqn):
-            _walk(body, times * steps, found)
+    found: Counter[Problem] = Counter()
+    for place in places:
+        if place.problem and place.problem.algorithm == "auto" and not place.problem.spec.is_empty:
+            found[place.problem.spec, place.problem.role] += place.count
+    return found
 
 
 # -- measure ---------------------------------------------------------------------------------------

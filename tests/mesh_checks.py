@@ -382,3 +382,62 @@ def test_memory_of_a_device_shrinks_with_the_bands():
 
 def test_compiled_steps_send_what_scaling_on_paper_says():
     assert scaling_check.main((4,)) == 0
+
+
+# -- lax's own convolutions, accelerated -----------------------------------------------------------
+
+
+def by_lax(spec):
+    return lambda x, w: lax.conv_general_dilated(
+        x, w, spec.strides, spec.padding, spec.lhs_dilation, spec.rhs_dilation, ("NHWC", "HWIO", "NHWC"),
+        feature_group_count=spec.groups,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["dense", "grouped", "depthwise"])
+def test_an_accelerated_cut_batch_is_never_gathered(name):
+    """As jconv's own; and the results are those of a whole batch."""
+    spec, mesh = KINDS[name], auto_mesh(data=8)
+    conv, fast = by_lax(spec), jconv.accelerate(by_lax(spec), "im2col")
+    x, w = random(spec.x_shape), random(spec.w_shape)
+    cut = (
+        jax.device_put(x, NamedSharding(mesh, P("data"))),
+        jax.device_put(w, NamedSharding(mesh, P())),
+    )
+    assert collectives(jax.jit(fast).lower(*cut).compile()) == {}
+    assert_near(jax.jit(fast)(*cut), conv(x, w), spec.taps * spec.c, 8.0)
+    grads = jax.jit(jax.grad(dense_loss(fast), (0, 1)))
+    assert set(collectives(grads.lower(*cut).compile())) == {"all-reduce"}
+    for actual, desired in zip(grads(*cut), jax.grad(dense_loss(conv), (0, 1))(x, w), strict=True):
+        assert_near(actual, desired, spec.positions, 8.0)
+
+
+@pytest.mark.parametrize("jit", [jax.jit, lambda fun: fun], ids=["jit", "eager"])
+@pytest.mark.parametrize("wrap", [jconv.accelerate, lambda fun: jconv.accelerate(fun, "im2col")])
+def test_accelerated_gradients_under_typed_shardings(wrap, jit, typed):
+    """What lax can type, a cut batch, jconv computes; the types are lax's."""
+    spec, conv = KINDS["dense"], by_lax(KINDS["dense"])
+    *cuts, out = TYPED["batch"]
+    x, w = (jax.device_put(random(shapes(spec)[name]), c) for name, c in zip("xw", cuts, strict=True))
+    assert jax.typeof(jit(wrap(conv))(x, w)).sharding.spec == out
+    grads = jit(jax.grad(dense_loss(wrap(conv)), (0, 1)))(x, w)
+    assert [jax.typeof(g).sharding.spec for g in grads] == [jax.typeof(v).sharding.spec for v in (x, w)]
+    for actual, desired in zip(grads, _dense_gradients(spec), strict=True):
+        assert_near(actual, desired, spec.positions, 8.0)
+    text = jax.jit(jax.grad(dense_loss(jconv.accelerate(conv, "im2col")), (0, 1))).lower(x, w).as_text()
+    assert "stablehlo.convolution" not in text
+
+
+def test_accelerated_inside_shard_map_with_varying_axes_checked():
+    spec, mesh, cut = KINDS["dense"], auto_mesh(data=8), P("data")
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(cut, P(), cut), out_specs=(cut, cut, P()))
+    def step(x, w, g):
+        y, pull = jax.vjp(by_lax(spec), x, w)
+        return y, *pull(g)
+
+    arrays = [random(shapes(spec)[array]) for array in "xwy"]
+    fast = jax.jit(jconv.accelerate(step, "im2col"))
+    assert "stablehlo.convolution" not in fast.lower(*arrays).as_text()
+    for role, actual in zip(ROLES, fast(*arrays), strict=True):
+        assert_near(actual, reference(role, spec), reductions(spec)[role], 8.0)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from jconv import cases
+from jconv import cases, choice, derivatives, partition
 from jconv.spec import ConvSpec, Role
 
 
@@ -57,3 +57,17 @@ def convolutions(fn, *args) -> list:
     """The jconv primitives that `fn` binds, in order: (role, spec) each."""
     found = [e for e in equations(jax.make_jaxpr(fn)(*args)) if e.primitive.name.startswith("jconv_")]
     return [(e.primitive.name.removeprefix("jconv_"), e.params["spec"]) for e in found]
+
+
+def runs(monkeypatch) -> set:
+    """What is run from now on, as (role, spec in words, algorithm): filled while programs are lowered."""
+    seen = set()
+    for module in (derivatives, partition, choice):
+        if run := getattr(module, "run", None):
+
+            def spy(algorithm, role, a, b, spec, run=run):
+                seen.add((role, str(spec), algorithm.name))
+                return run(algorithm, role, a, b, spec)
+
+            monkeypatch.setattr(module, "run", spy)
+    return seen

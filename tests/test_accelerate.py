@@ -1,9 +1,11 @@
 """accelerate, explain and install: programs keep their meaning, and no convolution is left to lax."""
 
-import dataclasses
+import collections
+import contextlib
 import functools
-import importlib
 import json
+import pickle
+import re
 import threading
 import warnings
 
@@ -12,13 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.extend.core import jaxprs_in_params
 from jax.sharding import PartitionSpec
-from oracles import convolutions
+from oracles import equations, runs
 
-from jconv.accelerate import accelerate, explain, install, installed, uninstall
+import jconv
+from jconv import explain, private
+from jconv.accelerate import accelerate, accelerated, install, installed, lowering, uninstall
+from jconv.mark import mark
 from jconv.tolerance import tolerance
 
+NHWC = ("NHWC", "HWIO", "NHWC")
 ROUNDING = tolerance("float32", 4000)  # no sum below, over two convolutions and a loss, is longer
 
 
@@ -63,17 +68,14 @@ def assert_close(got, wanted):
         np.testing.assert_allclose(a, b, rtol=0, atol=ROUNDING * scale)
 
 
-def equations(jaxpr):
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for inner in jaxprs_in_params(eqn.params):
-            yield from equations(inner)
+def left(fun, *args):
+    """How many convolutions the lowered program has.  im2col has none, so that none is left by
+    `accelerate(fun, "im2col")` but those that are not taken over."""
+    return jax.jit(fun).lower(*args).as_text().count("stablehlo.convolution")
 
 
-def calls(fun, *args):
-    """(convolutions left to lax, calls of jconv) in the jaxpr."""
-    names = [eqn.primitive.name for eqn in equations(jax.make_jaxpr(fun)(*args).jaxpr)]
-    return names.count("conv_general_dilated"), sum(name.startswith("jconv_") for name in names)
+def by_products(fun):
+    return accelerate(fun, "im2col")
 
 
 # -- every primitive that holds programs -----------------------------------------------------------
@@ -163,51 +165,62 @@ PROGRAMS = {
 def test_values_and_gradients_through(name, x, v):
     """The gradient is taken inside and outside of `accelerate`: both times custom rules hold."""
     plain = jax.value_and_grad(loss_of(PROGRAMS[name]), (0, 1))
-    inside = accelerate(plain)
-    outside = jax.value_and_grad(accelerate(loss_of(PROGRAMS[name])), (0, 1))
-    for fast in (inside, outside):
-        left, ours = calls(fast, x, v)
-        assert left == 0
-        assert ours >= calls(plain, x, v)[0]
+    ways = {
+        "inside": accelerate(plain),
+        "outside": jax.value_and_grad(accelerate(loss_of(PROGRAMS[name])), (0, 1)),
+        "around jit": accelerate(jax.jit(plain)),
+    }
     wanted = jax.jit(plain)(x, v)
-    assert_close(jax.jit(outside)(x, v), wanted)
-    if name in ("scan", "policy", "custom_vjp", "custom_jvp"):
-        assert_close(jax.jit(inside)(x, v), wanted)
+    for fast in ways.values():
+        assert_close(jax.jit(fast)(x, v), wanted)
+    assert left(plain, x, v) > 0
+    assert left(by_products(plain), x, v) == 0
+    assert left(jax.value_and_grad(by_products(loss_of(PROGRAMS[name])), (0, 1)), x, v) == 0
+
+
+@pytest.mark.parametrize("name", ["plain", "jit", "custom_vjp", "scan"])
+def test_eager_calls_and_gradients(name, x, v):
+    plain = jax.value_and_grad(loss_of(PROGRAMS[name]), (0, 1))
+    assert_close(accelerate(plain)(x, v), plain(x, v))
+    assert_close(jax.value_and_grad(accelerate(loss_of(PROGRAMS[name])), (0, 1))(x, v), plain(x, v))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_program_stays_what_it_was(name, x, v):
+    """Whoever reads jaxprs sees lax, equation for equation."""
+    names = [
+        [eqn.primitive.name for eqn in equations(jax.make_jaxpr(fun)(x, v))]
+        for fun in (PROGRAMS[name], accelerate(PROGRAMS[name]))
+    ]
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("name", ["dots_saveable", "everything_saveable", "nothing_saveable"])
-def test_a_checkpoint_policy_keeps_what_it_kept(name, x, v):
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_a_checkpoint_policy_keeps_what_it_kept(name, where, x, v):
     """dots_saveable asks for lax's primitive by identity: two convolutions, their results kept."""
     policy = getattr(jax.checkpoint_policies, name)
-    twice = jax.checkpoint(lambda x, v: jnp.sin(same(jnp.sin(same(x, v)), v)), policy=policy)
-    plain = jax.grad(loss_of(twice), (0, 1))
-    fast = jax.grad(loss_of(accelerate(twice)), (0, 1))
-    assert calls(fast, x, v) == (0, calls(plain, x, v)[0])
-    assert_close(jax.jit(fast)(x, v), jax.jit(plain)(x, v))
-
-
-def test_a_checkpoint_policy_that_reads_the_parameters(x, v):
-    seen = []
-
-    def policy(primitive, *avals, **params):
-        if primitive is lax.conv_general_dilated_p:
-            seen.append((params["window_strides"], params["feature_group_count"], len(avals)))
-        return primitive is lax.conv_general_dilated_p
-
-    jax.grad(loss_of(accelerate(jax.checkpoint(conv, policy=policy))))(x, normal(1, 6, 2, 3, 3))
-    assert seen
-    assert set(seen) == {((2, 2), 2, 2)}
+    twice = lambda x, v: jnp.sin(same(jnp.sin(same(x, v)), v))  # noqa: E731
+    plain = jax.checkpoint(twice, policy=policy)
+    fast = accelerate(plain) if where == "inside" else jax.checkpoint(accelerate(twice), policy=policy)
+    count = lambda fun: sum(  # noqa: E731
+        eqn.primitive is lax.conv_general_dilated_p
+        for eqn in equations(jax.make_jaxpr(jax.grad(loss_of(fun), (0, 1)))(x, v))
+    )
+    assert count(fast) == count(plain)
+    assert_close(jax.jit(jax.grad(loss_of(fast), (0, 1)))(x, v), jax.grad(loss_of(plain), (0, 1))(x, v))
 
 
 def test_while(x, v):
-    assert calls(accelerate(in_while), x, v) == (0, 2)
+    assert left(by_products(in_while), x, v) == 0
     assert_close(accelerate(in_while)(x, v), in_while(x, v))
 
 
 def test_a_rule_that_convolves_though_its_body_does_not(x, v):
-    grad = jax.grad(accelerate(loss_of(only_the_rule_convolves)))
-    assert calls(grad, x, v) == (0, 1)
-    assert_close(grad(x, v), jax.grad(loss_of(only_the_rule_convolves))(x, v))
+    plain = jax.grad(loss_of(only_the_rule_convolves))
+    assert_close(jax.grad(accelerate(loss_of(only_the_rule_convolves)))(x, v), plain(x, v))
+    assert left(plain, x, v) == 1
+    assert left(jax.grad(by_products(loss_of(only_the_rule_convolves))), x, v) == 0
 
 
 def test_custom_rules_that_may_not_be_differentiated_are_not_asked(x, v):
@@ -256,19 +269,12 @@ def test_the_roles_of_lax_gradients_are_recognised(x, w):
     assert len({row.spec for row in found}) == 1, "all of one convolution"
 
 
-def test_programs_without_convolutions_are_left_alone(x):
-    program = jax.make_jaxpr(jax.jit(lambda x: jax.nn.relu(jnp.sin(x)).sum()))(x)
-    from jconv.accelerate.rewrite import rewritten
-
-    assert rewritten(program) is program
-
-
 def test_explicit_types_are_kept(x, w):
     half = lambda x, w: lax.conv_general_dilated(  # noqa: E731
         x.astype(jnp.bfloat16), w.astype(jnp.bfloat16), (1, 1), "SAME", feature_group_count=2,
         preferred_element_type=jnp.float32, precision="highest",
     )  # fmt: skip
-    assert calls(accelerate(half), x, w) == (0, 1)
+    assert left(by_products(half), x, w) == 0
     got, wanted = accelerate(half)(x, w), half(x, w)
     assert got.dtype == wanted.dtype == jnp.float32
     assert_close(got, wanted)
@@ -277,32 +283,166 @@ def test_explicit_types_are_kept(x, w):
 # -- what stays lax's ------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_taken_over_stays_and_says_why(x, v, monkeypatch):
-    from jconv.accelerate import takeover
+@pytest.fixture
+def fails(monkeypatch):
+    """jconv fails with the error handed in."""
+    lowering._warn.cache_clear()
 
-    def refuses(*_, **__):
-        raise NotImplementedError("no such thing here\nand more")
+    def failing(error):
+        def convolve(*_, **__):
+            raise error
 
-    takeover._door.cache_clear()
-    monkeypatch.setattr(takeover, "conv_general_dilated", refuses)
-    assert calls(accelerate(same), x, v) == (1, 0)
+        monkeypatch.setattr(lowering, "convolve", convolve)
+
+    yield failing
+    lowering._warn.cache_clear()
+
+
+def test_a_refusal_stays_and_says_why(x, v, fails):
+    plain = same(x, v)
+    fails(NotImplementedError("no such thing here\nand more"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_close(jax.jit(accelerate(same))(x, v), plain)
     (row,) = explain(same, x, v)
     assert (row.algorithm, row.reason) == ("lax", "jconv: NotImplementedError: no such thing here")
     assert not row.taken
     assert "[2,4,9,7]" in row.equation
-    takeover._door.cache_clear()
 
 
-def test_a_primitive_of_unknown_meaning_is_not_looked_into(x, v):
-    @jax.custom_batching.custom_vmap
-    def opaque(x):
+def test_a_failure_is_said_once(x, v, fails):
+    plain = same(x, v)
+    fails(KeyError("a plain bug"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert_close(jax.jit(accelerate(same))(x, v), plain)
+        assert_close(jax.jit(accelerate(same))(x[:1], v), plain[:1])
+    (warning,) = caught
+    assert warning.category is RuntimeWarning
+    assert "KeyError: 'a plain bug'" in str(warning.message)
+
+
+def test_an_algorithm_that_was_named_does_not_fail_in_silence(x, v):
+    wrong = jconv.Algorithm("mine", lambda x, w, spec: jnp.zeros(()))
+    with pytest.raises((TypeError, ValueError)):
+        jax.jit(accelerate(same, wrong))(x, v)
+
+
+def test_an_unmarked_convolution_of_the_same_program_stays(x, v):
+    both = lambda x, v: same(by_products(same)(x, v), v)  # noqa: E731
+    assert left(both, x, v) == 1
+    jitted = jax.jit(same)
+    both = lambda x, v: jitted(by_products(jitted)(x, v), v)  # noqa: E731
+    assert left(both, x, v) == 1
+
+
+def test_the_mark_alone_leaves_the_compiled_program_as_it_was(x, v):
+    """Operations, fusions and temporaries; so its time to compile and run, too."""
+
+    def compiled(word):
+        def block(x, v):
+            with mark(word):
+                return jnp.tanh(same(jax.nn.gelu(x), v)).sum((2, 3)) + x.max()
+
+        program = jax.jit(jax.value_and_grad(lambda x, v: block(x, v).sum(), (0, 1))).lower(x, v).compile()
+        operations = collections.Counter(re.findall(r"= \S+ ([a-z-]+)\(", program.as_text()))
+        return operations, program.memory_analysis().temp_size_in_bytes
+
+    marked, plain = compiled("lax"), compiled(None)
+    assert marked == plain
+    assert plain[0]["fusion"] > 0
+
+
+# -- which algorithm -------------------------------------------------------------------------------
+
+
+def test_two_policies_in_one_process(x, v):
+    """In one program, and for one jitted function called both ways."""
+    jitted = jax.jit(same)
+    for first, second, count in (("xla", "im2col", 1), ("im2col", "xla", 1), ("im2col", "im2col", 0)):
+        chain = lambda x, v: accelerate(jitted, first)(accelerate(jitted, second)(x, v), v)  # noqa: B023, E731
+        assert left(chain, x, v) == count
+        assert_close(chain(x, v), same(same(x, v), v))
+
+
+def test_an_inner_word_goes_before_an_outer_one(x, v):
+    assert left(accelerate(by_products(same), "xla"), x, v) == 0
+    with accelerated("im2col"), accelerated("xla"):
+        assert left(same, x, v) == 1
+
+
+def test_as_a_context(x, v):
+    wanted = same(x, v)
+    with accelerated("im2col"):
+        assert left(same, x, v) == 0
+        assert_close(same(x, v), wanted)
+    assert left(same, x, v) == 1
+
+    @accelerated("im2col")
+    def decorated(x, v):
         return same(x, v)
 
-    opaque.def_vmap(lambda size, batched, x: (jax.vmap(same, (0, None))(x, v), True))
-    assert calls(accelerate(opaque), x) == (1, 0)
-    (row,) = explain(opaque, x)
-    assert "custom_vmap_call" in row.reason
-    assert not row.taken
+    assert left(decorated, x, v) == 0
+
+
+def test_an_algorithm_of_ones_own(x, v):
+    asked = []
+
+    def forward(x, w, spec):
+        asked.append(spec)
+        return lax.conv_general_dilated(x, w, spec.strides, spec.padding, dimension_numbers=NHWC)
+
+    mine, other = (jconv.Algorithm("mine", forward, steps=steps) for steps in (lambda *_: (), lambda *_: ()))
+    fast = jax.jit(accelerate(same, mine))
+    assert_close(fast(x, v), same(x, v))
+    assert len(asked) == 1, "and what it asks lax for is lax's"
+    assert explain(accelerate(same, mine), x, v).rows[0].algorithm == "mine"
+    jax.jit(accelerate(same, mine))(x, v)
+    assert len(asked) == 1, "jit knows it again"
+    jax.jit(accelerate(same, other))(x, v)
+    assert len(asked) == 2, "another of the same name is another"
+
+
+def test_what_the_named_one_cannot_compute_is_chosen(x, v):
+    table = explain(accelerate(jax.grad(loss_of(conv)), "winograd"), x, normal(1, 6, 2, 3, 3))
+    assert "winograd" not in {row.algorithm for row in table}, "it refuses strides and groups"
+    assert all(row.taken for row in table)
+
+
+@pytest.mark.parametrize(
+    "take", [lambda a: accelerate(same, a), lambda a: accelerated(a).__enter__(), install]
+)
+def test_algorithms_that_are_not_known(take):
+    with pytest.raises(ValueError, match=r"`algorithm`='best' is not known; choose one of auto, portable"):
+        take("best")
+    with pytest.raises(TypeError, match=r"`algorithm` must be a name or a jconv.Algorithm, got 3"):
+        take(3)
+
+
+def test_the_mark_is_the_threads_own(x, v):
+    seen = []
+    with accelerated("im2col"):
+        thread = threading.Thread(target=lambda: seen.append(left(same, x, v)))
+        thread.start()
+        thread.join()
+    assert seen == [1]
+
+
+def test_threads_with_different_words(x, v):
+    jitted, wanted, found = jax.jit(same), same(x, v), []
+
+    def work(word):
+        for _ in range(20):
+            found.append(np.asarray(accelerate(jitted, word)(x, v)))
+
+    threads = [threading.Thread(target=work, args=(word,)) for word in ("auto", "im2col", "xla", "shift")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 80
+    for y in found:
+        assert_close(y, np.asarray(wanted))
 
 
 # -- arguments and results -------------------------------------------------------------------------
@@ -325,47 +465,24 @@ def test_numpy_arguments(x, v):
     assert_close(accelerate(same)(np.asarray(x), np.asarray(v)), same(x, v))
 
 
-def test_traced_once_per_kind_of_arguments(x, v):
-    traces = []
-
-    def fn(x, v, n):
-        traces.append(n)
-        return same(x, v) * n
-
-    fast = accelerate(fn)
-    for _ in range(3):
-        fast(x, v, 2)
-    assert traces == [2]
-    fast(x, v, 3)
-    fast(x[:1], v, 3)
-    fast(x, v, 2)
-    assert traces == [2, 3, 3]
-
-
 def test_a_jitted_function_is_compiled_once(x, v):
+    """Also by an `accelerate` of its own each time, and by a function that is jitted after it."""
     compiled, other = [], normal(5, *x.shape)
     jax.monitoring.register_event_duration_secs_listener(
         listen := lambda event, _, **__: compiled.append(event) if "backend_compile" in event else None
     )
+    triple = lambda x, v: same(x, v) * 3  # noqa: E731
+    jitted = jax.jit(triple)
     try:
-        fast = accelerate(jax.jit(lambda x, v: same(x, v) * 3))
-        fast(x, v)
-        assert compiled
-        compiled.clear()
-        fast(other, v)
-        assert compiled == []
+        for way in (lambda: accelerate(jitted), lambda: jax.jit(accelerate(triple))):
+            first = way()
+            first(x, v)
+            assert compiled
+            compiled.clear()
+            way()(other, v)
+            assert compiled == []
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-
-
-def test_unhashable_static_arguments_work(x, v):
-    class Options:
-        __hash__ = None
-
-        def __eq__(self, other):
-            return True
-
-    assert_close(accelerate(lambda x, v, o: same(x, v))(x, v, Options()), same(x, v))
 
 
 class Plain:
@@ -374,142 +491,49 @@ class Plain:
     def __init__(self, w):
         self.w = w
 
+    @accelerate
     def forward(self, x, scale=1):
         return same(x, self.w) * scale
 
     __call__ = forward
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    held: object = None
-
-
-def of_partial(model):
-    return accelerate(functools.partial(model.forward, scale=2))
-
-
-def inside_a_tuple(model):
-    return lambda x: accelerate(lambda held, x: held[1].forward(x))(("model", model), x)
-
-
-CALLS_OF_A_PLAIN_OBJECT = {
-    "method": lambda model: accelerate(model.forward),
-    "object": accelerate,
-    "partial": of_partial,
-    "partial of the object": lambda model: accelerate(functools.partial(model, scale=2)),
-    "argument": lambda model: functools.partial(accelerate(lambda m, x: m.forward(x)), model),
-    "method as argument": lambda model: functools.partial(accelerate(lambda f, x: f(x)), model.forward),
-    "partial as argument": lambda model: functools.partial(
-        accelerate(lambda f, x: f(x)), functools.partial(model.forward, scale=3)
-    ),
-    "in a frozen dataclass": lambda model: functools.partial(
-        accelerate(lambda config, x: config.held.forward(x)), Config(model)
-    ),
-    "method of a container": lambda model: functools.partial(
-        accelerate(lambda get, x: same(x, get("w"))), vars(model).get
-    ),
-}
-
-
-@pytest.mark.parametrize("way", CALLS_OF_A_PLAIN_OBJECT)
-def test_a_change_of_a_plain_object_is_seen(way, x, v):
-    model = Plain(v)
-    fast = CALLS_OF_A_PLAIN_OBJECT[way](model)
-    before = np.asarray(fast(x))
-    model.w = jnp.zeros_like(v)
-    without, scale = np.asarray(fast(x)), way.count("partial") + 1 + way.count("partial as")
-    model.w = v
-    assert_close(without, x * jnp.float32(scale))
-    assert_close(before, same(x, v) * jnp.float32(scale))
-    assert_close(fast(x), before)
-
-
-def test_what_cannot_change_is_traced_once(x, v):
-    traces = []
-
-    def fn(x, v, static):
-        traces.append(static)
-        return same(x, v)
-
-    jitted, cached = jax.jit(jnp.sin), functools.lru_cache(normal)
-    make = (
-        lambda: "text", lambda: 2, lambda: 2.5, lambda: float("nan"), lambda: 1j, lambda: b"b",
-        lambda: jnp.sin, lambda: jitted, lambda: cached, lambda: jax.nn.relu, lambda: np.add, lambda: np,
-        lambda: Plain, lambda: jnp.float32, lambda: np.dtype("int8"), lambda: lax.Precision.HIGHEST,
-        lambda: jax.devices()[0], lambda: jax.sharding.PartitionSpec("a"), lambda: slice,
-        lambda: Config((1, "a", jnp.sin)), lambda: frozenset({1, 2.0}), lambda: int.from_bytes,
-        lambda: functools.partial(jax.nn.gelu, approximate=False), lambda: "a-b".split,
-    )  # fmt: skip
-    for value in make:
-        traces.clear()
-        fast = accelerate(fn)
-        for _ in range(3):
-            fast(x, v, value())
-        assert len(traces) == 1, value()
-
-
 @pytest.mark.parametrize(
-    "wrap", [lambda s: s, Config, lambda s: Config((s,)), lambda s: functools.partial(int, s)]
-)
-def test_the_sign_of_zero_and_the_type_of_a_number_are_part_of_the_kind(wrap):
-    def unwrap(static):
-        if isinstance(static, (int, float, complex)):
-            return static
-        if isinstance(static, Config):
-            return unwrap(static.held)
-        return unwrap(static[0] if isinstance(static, tuple) else static.args[0])
-
-    def fn(static, x):
-        number = unwrap(static)
-        return jnp.copysign(1.0, np.real(number)) * x, number
-
-    fast, one = accelerate(fn), jnp.ones(1)
-    for number in (0.0, -0.0, 1, True, 1.0, 0j, complex(-0.0, 0), 0, False):
-        got, back = fast(wrap(number), one)
-        assert float(got[0]) == np.copysign(1.0, np.real(number))
-        assert repr(back) == repr(number)
-
-
-@pytest.mark.filterwarnings("ignore")  # of Flax
-@pytest.mark.parametrize("kind", ["linen", "nnx", "nnx.jit", "nnx method", "eqx", "eqx method"])
-def test_objects_of_libraries_are_traced_once_for_each_static_value(kind):
-    linen, nnx = pytest.importorskip("flax.linen"), pytest.importorskip("flax.nnx")
-    eqx = pytest.importorskip("equinox")
-    traces, x = [], normal(0, 4, 5, 4)
-
-    def fn(model, scale, *args):
-        traces.append(scale)
-        return jnp.copysign(1.0, scale) * model(*args)
-
-    layer, net = linen.Conv(4, (3, 3)), nnx.Conv(4, 4, (3, 3), rngs=nnx.Rngs(0))
-    module = eqx.nn.Conv2d(4, 4, 3, key=jax.random.key(0))
-    model, *args = {
-        "linen": lambda: (layer.apply, layer.init(jax.random.key(0), x), x),
-        "nnx": lambda: (net, x),
-        "nnx method": lambda: (type("Net", (nnx.Conv,), {"scaled": fn})(4, 4, (3, 3), rngs=nnx.Rngs(0)), x),
-        "nnx.jit": lambda: (nnx.jit(lambda net, x: net(x)), net, x),
-        "eqx": lambda: (module, x),
-        "eqx method": lambda: (
-            type("Net", (eqx.nn.Conv2d,), {"scaled": fn})(4, 4, 3, key=jax.random.key(0)),
-            x,
-        ),
-    }[kind]()
-    fast = accelerate(model.scaled if "method" in kind else functools.partial(fn, model))
-    plain = model(*args)
-    for scale in (0.0, -0.0, 0.0, -0.0):
-        assert_close(fast(scale, *args), jnp.copysign(1.0, scale) * plain)
-    assert list(map(str, traces)) == ["0.0", "-0.0"]
-
-
-@pytest.mark.filterwarnings("ignore")  # of Flax
-def test_a_change_of_a_plain_object_beside_an_nnx_module_is_seen(x, v):
-    nnx = pytest.importorskip("flax.nnx")
-    net, model = nnx.Linear(7, 7, rngs=nnx.Rngs(0)), Plain(v)
-    fast = accelerate(lambda net, model, x: model.forward(net(x)))
-    fast(net, model, x)
+    "way", [lambda m: m, lambda m: m.forward, accelerate, lambda m: accelerate(m.forward),
+            lambda m: accelerate(functools.partial(m.forward, scale=1))],
+)  # fmt: skip
+def test_objects_and_their_methods(way, x, v):
+    """Marked as a method, too; a change of the object is seen."""
+    model = Plain(v)
+    fast = way(model)
+    assert_close(fast(x), same(x, v))
     model.w = jnp.zeros_like(v)
-    assert_close(fast(net, model, x), net(x))
+    assert_close(fast(x), x)
+
+
+def test_attributes_of_what_is_accelerated(x, v):
+    fast = accelerate(jax.jit(same), "im2col")
+    for text in (fast.lower(x, v).as_text(), fast.trace(x, v).lower().as_text()):
+        assert "stablehlo.convolution" not in text
+    assert fast.eval_shape(x, v).shape == x.shape
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = fast.nothing
+    assert accelerate(Plain(v)).w is v
+
+
+def test_it_travels(x, v):
+    """By pickle, as multiprocessing sends it, with its word and with an algorithm of one's own."""
+    for algorithm in ("im2col", jconv.Algorithm("travelling", _travelling)):
+        fast = pickle.loads(pickle.dumps(accelerate(same, algorithm)))
+        assert fast == accelerate(same, algorithm)
+        assert_close(jax.jit(fast)(x, v), same(x, v))
+    cloudpickle = pytest.importorskip("cloudpickle", reason="needs the extra [models]")
+    closure = cloudpickle.loads(cloudpickle.dumps(by_products(lambda x: same(x, v))))
+    assert left(closure, x) == 0
+
+
+def _travelling(x, w, spec):
+    return lax.conv_general_dilated(x, w, spec.strides, spec.padding, dimension_numbers=NHWC)
 
 
 def test_donation(x, v):
@@ -533,39 +557,6 @@ def test_closures_over_tracers(x, v):
     assert_close(at(accelerate)(v), at(lambda fun: fun)(v))
 
 
-def test_callable_objects_and_methods_give_their_arrays_as_arguments(x, v):
-    @jax.tree_util.register_pytree_node_class
-    class Module:
-        def __init__(self, v):
-            self.v = v
-
-        def __call__(self, x):
-            return same(x, self.v)
-
-        def tree_flatten(self):
-            return (self.v,), None
-
-        @classmethod
-        def tree_unflatten(cls, _, children):
-            return cls(*children)
-
-    module = Module(v)
-    for fast in (accelerate(module), accelerate(module.__call__)):
-        assert_close(fast(x), same(x, v))
-    fast = accelerate(module)
-    fast(x)
-    module.v = 2 * v  # an argument, not a constant
-    assert_close(fast(x), same(x, 2 * v))
-
-
-def test_results_of_numpy_are_arrays_of_jax(x):
-    fn = lambda x: (np.arange(3), np.float32(2), jnp.float32(3), x)  # noqa: E731
-    for got, wanted in zip(accelerate(fn)(x), jax.jit(fn)(x), strict=True):
-        assert type(got) is type(wanted)
-        assert (got.dtype, got.weak_type) == (wanted.dtype, wanted.weak_type)
-        np.testing.assert_array_equal(got, wanted)
-
-
 def test_partial(x, v):
     assert_close(accelerate(functools.partial(same, w=v))(x), same(x, v))
 
@@ -584,7 +575,8 @@ def test_names_and_documentation_are_kept():
 
 
 def test_accelerating_twice_changes_nothing(x, v):
-    assert calls(accelerate(accelerate(same)), x, v) == (0, 1)
+    assert_close(accelerate(accelerate(same))(x, v), same(x, v))
+    assert left(by_products(by_products(same)), x, v) == 0
 
 
 # -- explain ---------------------------------------------------------------------------------------
@@ -632,6 +624,16 @@ def test_nothing_found():
     assert str(explain(jnp.sin, 1.0)).endswith("0 convolutions on cpu: estimated 0 µs by lax, 0 µs by jconv")
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_explain_says_is_what_is_lowered(name, x, v, monkeypatch):
+    """The same problems and the same algorithms, asked at both ends; equal ones are lowered once."""
+    grad = accelerate(jax.grad(loss_of(PROGRAMS[name]), (0, 1)))
+    said = {(row.role, str(row.spec), row.algorithm) for row in explain(grad, x, v)}
+    ran = runs(monkeypatch)
+    jax.jit(lambda x, v: grad(x, v)).lower(x, v)
+    assert ran == said
+
+
 # -- install ---------------------------------------------------------------------------------------
 
 
@@ -646,37 +648,59 @@ def clean():
 def test_install_and_uninstall(x, v):
     grad = jax.jit(jax.grad(loss_of(same), (0, 1)))
     wanted = grad(x, v)
-    assert calls(grad, x, v)[0] == 3
-    install()
-    install()
-    assert calls(grad, x, v) == (0, 3), "the compiled function of before is not used any more"
+    assert left(grad, x, v) == 3
+    install("im2col")
+    install("im2col")
+    assert left(grad, x, v) == 0
     assert_close(grad(x, v), wanted)
     assert_close(jax.vmap(jax.grad(loss_of(same)), (None, 0))(x, v[None])[0], wanted[0])
     uninstall()
-    assert calls(grad, x, v) == (3, 0)
+    assert left(grad, x, v) == 3
+
+
+@pytest.mark.usefixtures("clean")
+def test_compiled_functions_do_not_outlive_it(x, v):
+    """What was compiled before is not used while it is installed, nor what was then is afterwards."""
+    asked = []
+
+    def forward(x, w, spec):
+        asked.append(spec)
+        return lax.conv_general_dilated(x, w, spec.strides, spec.padding, dimension_numbers=NHWC)
+
+    jitted = jax.jit(same)
+    wanted = jitted(x, v)
+    with installed(jconv.Algorithm("mine", forward)):
+        assert_close(jitted(x, v), wanted)
+        assert_close(same(x, v), wanted)
+        assert explain(same, x, v).rows[0].algorithm == "mine"
+    assert asked
+    asked.clear()
+    assert_close(jitted(x, v), wanted)
+    assert_close(same(x, v), wanted)
+    assert asked == []
 
 
 @pytest.mark.usefixtures("clean")
 def test_installed_for_a_while(x, v):
-    with installed():
-        with installed():
-            pass
-        assert calls(same, x, v) == (0, 1)
-        assert calls(accelerate(same), x, v) == (0, 1)
-        assert explain(same, x, v).rows[0].taken
-    assert calls(same, x, v) == (1, 0)
+    with installed("im2col"):
+        with installed("xla"):
+            assert left(same, x, v) == 1
+        assert left(same, x, v) == 0
+        assert left(accelerate(same, "xla"), x, v) == 1, "a mark goes before it"
+        assert explain(same, x, v).rows[0].algorithm == "im2col"
+    assert left(same, x, v) == 1
 
 
 @pytest.mark.usefixtures("clean")
-def test_a_named_algorithm_is_not_replaced_while_installed(x, w):
-    """What an algorithm itself asks lax for is lax's, or "xla" would be jconv all the way down."""
-    import jconv
-
-    run = jax.jit(functools.partial(jconv.conv2d, groups=2, algorithm="xla"))
-    with installed():
-        got = run(x, w)
-        text = run.lower(x, w).as_text()
-    assert "stablehlo.convolution" in text
+@pytest.mark.parametrize("around", [lambda: installed("im2col"), lambda: accelerated("im2col")])
+@pytest.mark.parametrize("eager", [False, True])
+def test_what_an_algorithm_asks_lax_for_is_laxs(x, w, around, eager):
+    """Or "xla" would be jconv all the way down."""
+    run = functools.partial(jconv.conv2d, groups=2, algorithm="xla")
+    with around():
+        with jax.disable_jit() if eager else contextlib.nullcontext():
+            got = run(x, w)
+        assert left(run, x, w) == 1
     assert_close(got, jconv.conv2d(x, w, groups=2, algorithm="im2col"))
 
 
@@ -689,50 +713,86 @@ def test_errors_while_installed_are_lax_errors(x, v):
 @pytest.mark.usefixtures("clean")
 def test_install_holds_for_every_thread(x, v):
     seen = []
-    install()
-    thread = threading.Thread(target=lambda: seen.append(calls(same, x, v)))
+    install("im2col")
+    thread = threading.Thread(target=lambda: seen.append(left(same, x, v)))
     thread.start()
     thread.join()
-    assert seen == [(0, 1)]
-
-
-@pytest.mark.usefixtures("clean")
-def test_a_failure_while_installed_is_said_once(x, v, monkeypatch):
-    def fails(*_, **__):
-        raise KeyError("a plain bug")
-
-    module = importlib.import_module("jconv.accelerate.install")  # the package has a function of that name
-    takeover = importlib.import_module("jconv.accelerate.takeover")
-    monkeypatch.setattr(takeover, "conv_general_dilated", fails)
-    module._warn.cache_clear()
-    plain = same(x, v)
-    with installed(), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert_close(same(x, v), plain)
-        assert_close(same(x[:1], v), plain[:1])
-    (warning,) = caught
-    assert warning.category is RuntimeWarning
-    assert "KeyError: 'a plain bug'" in str(warning.message)
-    module._warn.cache_clear()
-
-
-@pytest.mark.usefixtures("clean")
-def test_a_refusal_while_installed_is_not_worth_a_word(x, v, monkeypatch):
-    def refuses(*_, **__):
-        raise NotImplementedError("no such thing here")
-
-    takeover = importlib.import_module("jconv.accelerate.takeover")
-    monkeypatch.setattr(takeover, "conv_general_dilated", refuses)
-    with installed(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert calls(same, x, v) == (1, 0)
+    assert seen == [0]
 
 
 def test_a_precision_recorded_outside_stands():
-    """lax keeps what it recorded; the place where it is rewritten has no say."""
+    """lax keeps what it recorded; the place where it is lowered has no say."""
     x, w = jnp.ones((1, 2, 5, 5)), jnp.ones((3, 2, 3, 3))
     traced = jax.make_jaxpr(lambda x, w: jax.lax.conv(x, w, (1, 1), "SAME"))(x, w)
     with jax.default_matmul_precision("highest"):
-        program = jax.make_jaxpr(accelerate(jax.extend.core.jaxpr_as_fun(traced)))(x, w)
-    specs = [spec for _, spec in convolutions(jax.extend.core.jaxpr_as_fun(program), x, w)]
-    assert [spec.precision for spec in specs] == [None]
+        (row,) = explain(accelerate(jax.extend.core.jaxpr_as_fun(traced)), x, w)
+        text = jax.jit(accelerate(jax.extend.core.jaxpr_as_fun(traced), "im2col")).lower(x, w).as_text()
+    assert row.spec.precision is None
+    assert "HIGHEST" not in text
+
+
+def test_a_version_of_jax_that_is_not_known_says_so(monkeypatch):
+    monkeypatch.delattr(private.mlir, "_lowerings")
+    with pytest.raises(ImportError, match=r"accelerate and install work with jax 0\.10 to 0\.12"):
+        accelerate(same)
+
+
+# -- what lax's transformations write is recognised ------------------------------------------------
+
+
+def one(conv, **knobs):
+    return lambda x, w: conv(x, w, (1, 1), "SAME", dimension_numbers=NHWC, **knobs)
+
+
+def kernel_gradient(conv, **knobs):
+    return lambda x, w, g: jax.vjp(lambda w: one(conv, **knobs)(x, w), w)[1](g)[0]
+
+
+def strided(conv):
+    return lambda x, w: conv(x, w, (2, 2), [(1, 1)] * 2, dimension_numbers=NHWC, feature_group_count=4)
+
+
+def transposed(conv):
+    return lambda x, w: conv(x, w, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=NHWC)
+
+
+X5, W5, G5 = (jax.ShapeDtypeStruct(s, "float32") for s in ((3, 2, 9, 7, 4), (3, 3, 3, 4, 8), (3, 2, 9, 7, 8)))
+X4, W4, G4 = (jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in (X5, W5, G5))
+DEPTHWISE = jax.ShapeDtypeStruct((3, 3, 1, 8), "float32")
+WRITTEN = {  # a program of lax's or jconv's convolution, and its arguments
+    "ensemble": (lambda c: jax.vmap(one(c)), X5, W5),
+    "kernels": (lambda c: jax.vmap(one(c), (None, 0)), X4, W5),
+    "inputs": (lambda c: jax.vmap(one(c), (0, None)), X5, W4),
+    "gradients of an ensemble": (lambda c: jax.vmap(kernel_gradient(c)), X5, W5, G5),
+    "per-example gradients": (lambda c: jax.vmap(kernel_gradient(c), (0, None, 0)), X5, W4, G5),
+    "per-example depthwise gradients": (
+        lambda c: jax.vmap(kernel_gradient(c, feature_group_count=4), (0, None, 0)), X5, DEPTHWISE, G5),
+    "depthwise kernel gradient": (lambda c: kernel_gradient(c, feature_group_count=4), X4, DEPTHWISE, G4),
+    "Hessian-vector product": (
+        lambda c: lambda x, w: jax.jvp(jax.grad(lambda w: (one(c)(x, w) ** 2).sum()), (w,), (w,)), X4, W4),
+    "batch groups": (lambda c: one(c, batch_group_count=2), X4, W4),
+    "transposed": (transposed, X4, W4),
+    "gradients of a transposed": (
+        lambda c: jax.grad(lambda x, w: (transposed(c)(x, w) ** 2).sum(), (0, 1)), X4, W4),
+    "gradients of a strided one": (
+        lambda c: jax.grad(lambda x, w: (strided(c)(x, w) ** 2).sum(), (0, 1)), X4, DEPTHWISE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_lax_writes_is_seen_as_what_it_is(name):
+    """The same problems as where jconv's own primitives are transformed, and the same algorithms.
+
+    A strided convolution that does not reach the last row and column has the gradient of one without them.
+    """
+    make, *args = WRITTEN[name]
+    rows = [explain(make(conv), *args) for conv in (lax.conv_general_dilated, jconv.conv_general_dilated)]
+    by_lax, ours = ([(r.role, _reached(r.spec), r.algorithm, r.count) for r in table] for table in rows)
+    assert sorted(map(str, by_lax)) == sorted(map(str, ours))
+
+
+def _reached(spec):
+    """The spec with no more padding than its outputs see."""
+    sides = zip(spec.spatial, spec.kernel, spec.strides, spec.out_spatial, spec.padding, strict=True)
+    padding = tuple((lo, (p - 1) * s + k - h - lo) for h, k, s, p, (lo, _) in sides)
+    return spec.replace(padding=padding) if set(spec.rhs_dilation + spec.lhs_dilation) == {1} else spec

@@ -9,13 +9,19 @@ run a second time with every parameter moved by a relative `NUDGE`, and what a r
 since a convolution that errs by `tolerance` is a convolution whose kernel is off by as much.
 """
 
+import collections
+import dataclasses
 import functools
 import os
+import pickle
+import re
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import runs
 
 import jconv
 from jconv.bench.models import MODELS, named
@@ -80,6 +86,37 @@ def test_every_convolution_is_taken_over(model):
     assert all(row.taken for row in table)
     roles = {row.role for row in table}
     assert {"forward", "grad_kernel"} <= roles  # at stride one grad_input is a convolution like any other
+
+
+@SOME_OR_ALL
+def test_outside_inside_and_installed_it_is_one_program(model):
+    """`accelerate` around the training step, around the model's apply, and not at all."""
+    built_model, x, *_ = built(model.name)
+    step = lambda model: jax.value_and_grad(model.loss, has_aux=True)  # noqa: E731
+    inside = dataclasses.replace(built_model, apply=jconv.accelerate(built_model.apply))
+    wanted = operations(jconv.accelerate(step(built_model)), built_model.params, x)
+    assert operations(step(inside), built_model.params, x) == wanted
+    plain = operations(step(built_model), built_model.params, x)
+    assert plain != wanted
+    with jconv.installed():
+        assert operations(step(built_model), built_model.params, x) == wanted
+    assert operations(step(built_model), built_model.params, x) == plain
+
+
+def operations(fun, *args):
+    """How many of each the lowered program has."""
+    text = jax.jit(lambda *args: fun(*args)).lower(*args).as_text()
+    return collections.Counter(re.findall(r"(?:stablehlo|chlo|func)\.\w+", text))
+
+
+@SOME_OR_ALL
+def test_what_explain_says_is_what_is_lowered(model, monkeypatch):
+    built_model, x, *_ = built(model.name)
+    step = jconv.accelerate(jax.value_and_grad(built_model.loss, has_aux=True))
+    said = {(row.role, str(row.spec), row.algorithm) for row in jconv.explain(step, built_model.params, x)}
+    ran = runs(monkeypatch)
+    jax.jit(lambda *args: step(*args)).lower(built_model.params, x)
+    assert ran == said
 
 
 @pytest.mark.parametrize("name", ["WaveNet", "Mamba block", pytest.param("U-Net", marks=pytest.mark.slow)])
@@ -150,6 +187,138 @@ def test_the_hook_of_linen():
 
 
 # -- objects of libraries through accelerate -------------------------------------------------------
+
+
+def normal(*shape):
+    return jnp.asarray(np.random.default_rng(0).standard_normal(shape, "float32"))
+
+
+TRANSFORMATIONS = {
+    "alone": lambda nnx, f, x: f(x),
+    "jit": lambda nnx, f, x: jax.jit(f)(x),
+    "grad": lambda nnx, f, x: jax.grad(lambda x: f(x).sum())(x),
+    "vmap": lambda nnx, f, x: jax.vmap(f)(x[:, None]),
+    "jvp": lambda nnx, f, x: jax.jvp(f, (x,), (x,))[1],
+    "scan": lambda nnx, f, x: jax.lax.scan(lambda c, _: (c, f(x)), 0.0, None, length=2)[1],
+    "checkpoint": lambda nnx, f, x: jax.checkpoint(f)(x),
+    "nnx.jit": lambda nnx, f, x: nnx.jit(f)(x),
+    "nnx.grad": lambda nnx, f, x: jax.tree.leaves(nnx.grad(lambda f: f(x).sum())(f))[0],
+    "nnx.jit of a step": lambda nnx, f, x: nnx.jit(lambda f, x: f(x))(f, x),
+    "eval_shape": lambda nnx, f, x: jnp.zeros(jax.eval_shape(f, x).shape),
+    "export": lambda nnx, f, x: jax.export.export(jax.jit(f))(x).call(x),
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "of"),
+    [(way, "module") for way in TRANSFORMATIONS]
+    + [(way, "method") for way in TRANSFORMATIONS if not way.startswith("nnx.")],  # which Flax refuses
+)
+def test_nnx_modules_under_every_transformation(way, of):
+    from flax import nnx
+
+    net, x = nnx.Conv(4, 8, (3, 3), rngs=nnx.Rngs(0)), normal(2, 9, 8, 4)
+    plain = net if of == "module" else net.__call__
+    fast = jconv.accelerate(plain)
+    wanted, got = TRANSFORMATIONS[way](nnx, plain, x), TRANSFORMATIONS[way](nnx, fast, x)
+    assert got.shape == wanted.shape
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance("float32", 200) * np.abs(wanted).max())
+
+
+def runs_products(fun, *args):
+    """Whether no convolution is left of an accelerated "im2col"."""
+    return "stablehlo.convolution" not in jax.jit(lambda *args: fun(*args)).lower(*args).as_text()
+
+
+def test_an_accelerated_nnx_module_is_that_module():
+    import optax
+    from flax import nnx
+
+    net, x = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)), normal(1, 8, 8, 3)
+    fast = jconv.accelerate(net, "im2col")
+    assert isinstance(fast, nnx.Conv)
+    assert fast.kernel is net.kernel
+    assert jax.tree.structure(nnx.state(fast)) == jax.tree.structure(nnx.state(net))
+    graph, state = nnx.split(fast)
+    assert runs_products(nnx.merge(graph, state), x)
+    assert not runs_products(net, x)
+    optimizer = nnx.Optimizer(fast, optax.sgd(0.1), wrt=nnx.Param)
+    before = float(jnp.square(fast(x)).mean())
+    for _ in range(3):
+        optimizer.update(fast, nnx.grad(lambda net: jnp.square(net(x)).mean())(fast))
+    assert float(jnp.square(net(x)).mean()) < before, "it is the same parameters that learned"
+    again = pickle.loads(pickle.dumps(fast))
+    assert runs_products(again, x)
+    np.testing.assert_array_equal(again(x), fast(x))
+
+
+def test_an_accelerated_equinox_module_is_that_module():
+    import equinox as eqx
+    import optax
+
+    net, x = eqx.nn.Conv2d(3, 4, 3, key=jax.random.key(0)), normal(3, 8, 8)
+    fast = jconv.accelerate(net, "im2col")
+    assert isinstance(fast, eqx.nn.Conv2d)
+    assert fast.weight is net.weight
+    arrays, rest = eqx.partition(fast, eqx.is_array)
+    assert len(jax.tree.leaves(arrays)) == 2
+    assert runs_products(eqx.combine(arrays, rest), x)
+    state = (optimizer := optax.sgd(0.1)).init(eqx.filter(fast, eqx.is_array))
+
+    @eqx.filter_jit
+    def step(net, state):
+        grads = eqx.filter_grad(lambda net: jnp.square(net(x)).mean())(net)
+        updates, state = optimizer.update(grads, state)
+        return eqx.apply_updates(net, updates), state
+
+    trained, _ = step(*step(fast, state))
+    assert jnp.square(trained(x)).mean() < 0.99 * jnp.square(fast(x)).mean()
+    assert runs_products(trained, x)
+    assert runs_products(eqx.tree_at(lambda net: net.weight, fast, 2 * fast.weight), x)
+    again = pickle.loads(pickle.dumps(fast))
+    assert runs_products(again, x)
+    np.testing.assert_array_equal(again(x), fast(x))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_equinox_has_nothing_to_warn_of():
+    import equinox as eqx
+
+    net, x = eqx.nn.Conv2d(3, 4, 3, key=jax.random.key(0)), normal(3, 9, 8)
+
+    class Holder(eqx.Module):
+        net: eqx.Module
+        loss: object = eqx.field(static=True)
+
+    holder = Holder(jconv.accelerate(net), jconv.accelerate(lambda y: jnp.square(y).sum()))
+    wanted = eqx.filter_grad(lambda net, x: jnp.square(net(x)).sum())(net, x)
+    for way in (eqx.filter_grad, lambda fun: eqx.filter_jit(jconv.accelerate(eqx.filter_grad(fun)))):
+        got = way(lambda holder, x: holder.loss(holder.net(x)))(holder, x)
+        np.testing.assert_allclose(got.net.weight, wanted.weight, rtol=1e-4, atol=1e-4)
+
+
+def test_explain_changes_no_state():
+    from flax import nnx
+
+    class Net(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.conv, self.norm = nnx.Conv(3, 4, (3, 3), rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+
+        def __call__(self, x):
+            return self.norm(self.conv(x))
+
+    net, x = Net(), normal(2, 8, 8, 3)
+    loss = lambda net, x: jnp.square(net(x)).mean()  # noqa: E731
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(net)))
+    assert [row.role for row in jconv.explain(lambda net, x: nnx.grad(loss)(net, x), net, x)] == [
+        "forward", "grad_kernel"]  # fmt: skip
+    for fun in (net, net.__call__, jconv.accelerate(net)):
+        assert len(jconv.explain(fun, x)) == 1
+    jax.tree.map(np.testing.assert_array_equal, before, nnx.to_pure_dict(nnx.state(net)))
+    abstract = nnx.eval_shape(Net)
+    assert len(jconv.explain(loss, abstract, jax.ShapeDtypeStruct(x.shape, x.dtype))) == 1
 
 
 def test_state_of_nnx_objects_reaches_the_caller():

@@ -1,24 +1,28 @@
 """Existing programs, unchanged, on jconv: `accelerate` one function, or `install` for the process.
 
-JAX writes every function down as a jaxpr, a list of equations, before it compiles it.  There a
-convolution is one equation, `conv_general_dilated`, whoever wrote it: a layer of any library, JAX's own
-gradient rules, vmap.  So the way is short:
+JAX takes a program apart twice.  First it traces: the program becomes equations, and grad, vmap, jit and
+all else that works on programs works on these.  Then each equation is lowered: a rule, one for each
+primitive, writes it in the compiler's language.  A convolution is one equation until then,
+`conv_general_dilated`, whoever wrote it: a layer of any library, JAX's own gradient rules, vmap.
 
-    trace fn → jaxpr → replace each such equation by a call of jconv → evaluate the jaxpr
+So the equations can stay as they are, and only the rule has to change.  Everything that understands lax
+goes on understanding the program, and what is lowered is the convolution that is left after grad and vmap,
+with the platform known: just what a choice between algorithms needs.  Which equations are meant has to be
+said at the first step and be known at the second.  JAX has a place for it, metadata for the compiler: a
+text that is set in a context and kept by every equation traced there and by whatever is derived from it;
+and as it belongs to the key of jit's caches, a program with the text and one without are never mixed up.
 
-    takeover.py     one equation: what replaces it, or the reason why it stays
-    rewrite.py      a whole jaxpr, and the jaxprs inside its equations
-    policies.py     what a checkpoint keeps, decided by primitive, is still decided so
-    rules.py        functions with derivatives of their own (custom_jvp, custom_vjp) keep them
-    wrap.py         a function with pytrees and static arguments, traced once per kind of arguments
-    static.py       what is not an array, and when a trace may be used again
-    stateful.py     Flax nnx objects, which remember what happened inside
-    table.py        what was found and what became of it
-    install.py      the same replacement wherever the process traces a convolution
+    trace fn under the mark  →  JAX does what it does  →  lower a marked convolution as jconv's own
+
+    wrap.py       accelerate, accelerated: set the mark
+    policy.py     what the mark's word means: a policy or an algorithm
+    lowering.py   the rule that reads it; install: the same rule without a mark
+
+`explain` looks through a traced program and says, for every equation, what the rule will make of it.
+jconv's own functions are no part of this: they bind primitives of their own, whatever the mark.
 """
 
-from jconv.accelerate.install import install, installed, uninstall
-from jconv.accelerate.table import Found, Table, explain
-from jconv.accelerate.wrap import accelerate
+from jconv.accelerate.lowering import install, installed, uninstall
+from jconv.accelerate.wrap import accelerate, accelerated
 
-__all__ = ["Found", "Table", "accelerate", "explain", "install", "installed", "uninstall"]
+__all__ = ["accelerate", "accelerated", "install", "installed", "uninstall"]

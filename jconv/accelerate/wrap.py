@@ -1,54 +1,43 @@
-"""`accelerate`: any traceable function, its convolutions on jconv."""
+"""`accelerate` and `accelerated`: trace under the mark."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
-from jax.extend.core import jaxpr_as_fun
-
-from jconv.accelerate import stateful
-from jconv.accelerate.rewrite import rewritten
-from jconv.accelerate.static import Static, is_array, opened, value_of
+from jconv.accelerate.lowering import make_ready
+from jconv.accelerate.policy import word_for
+from jconv.algorithm import Algorithm
+from jconv.mark import mark
 
 F = TypeVar("F", bound=Callable[..., Any])
-KEPT = 256  # kinds of arguments remembered per function
 
 
-def accelerate(fn: F) -> F:
-    """`fn`, computed as before except that every convolution inside runs on jconv.
+def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
+    """`fn`, computed as before except that every convolution of lax inside runs on jconv.
 
-    Forward and backward convolutions alike, through jit, scan, while, cond, checkpoint, custom
-    derivatives and shard_map; in whatever library's layers they are.  It composes with `jax.jit`,
-    `jax.grad` and `jax.vmap` on either side.  `jconv.explain` lists what was found.
-
-    Like `jax.jit`, it traces `fn` once per kind of arguments and from then on runs what was traced, so
-    Python's side effects happen once and values of arrays cannot decide about Python's control flow.
-    Unlike it, it compiles nothing (wrap it in `jax.jit`, or pass it what is jitted), and what is not an
-    array is static: numbers, strings, functions and None reach `fn` as they are, in any place, and are
-    part of the kind.  A Python number that changes at every call is better passed as an array.  An object
-    that is neither a pytree nor defines `==` and `hash` may have changed since the last call without a
-    sign of it: with one as an argument or as the object of a method, every call traces anew, which is
-    right but slow.
-
-    A policy of `jax.checkpoint` inside `fn` is asked about jconv's convolutions as about lax's.  One around
-    the accelerated function (`jax.checkpoint(accelerate(fn), policy=dots_saveable)`) is not: it meets
-    primitives it does not know and has them computed again.  Put the checkpoint inside.
+    Forward and backward convolutions alike, in whatever library's layers they are, through every
+    transformation of JAX, on either side: `jax.jit(accelerate(f))` is `accelerate(jax.jit(f))`.  Nothing is
+    traced or compiled here and nothing is kept; what is not marked by this, and jconv's own functions, are
+    what they were.  `jconv.explain` lists what is found.
 
     Args:
-      fn: a function, a jitted function, a module (Flax nnx, Equinox) or a bound method of one.
-        Arrays held by a module that is a pytree, be it `fn` or the object of a method, are arguments; what
-        an ordinary function closes over is a constant.  Changes to Flax nnx objects among the arguments
-        reach the caller.
+      fn: a function, a jitted one, a bound method, or a module.  A module of Flax nnx or Equinox comes back
+        as a module of the same parameters, whose class is derived from its own: optimisers, `nnx.split` and
+        `eqx.partition` take it as before.
+      algorithm: "auto", the fastest exact one for each convolution; "portable", as "auto" but for programs
+        that are stored and run elsewhere; "fastest", as "auto" but Winograd and FFT, too, which mix values;
+        or a name or a `jconv.Algorithm`, for all convolutions that it can compute, and "auto" for the rest.
 
     Returns:
       A function of the same arguments and results.
 
     Raises:
-      TypeError: `fn` is not callable.  Otherwise whatever `fn` raises.
+      TypeError, ValueError: `fn` is not callable, or `algorithm` is not known.  Otherwise what `fn` raises.
 
     >>> import jax, jax.numpy as jnp, jconv
     >>> def loss(w, x):
@@ -60,13 +49,27 @@ def accelerate(fn: F) -> F:
     True
     """
     check_callable(fn)
-    call = _remembering()
+    word = word_for(algorithm)
+    make_ready()
+    if _is_module(fn):
+        cls: Any = type(fn)
+        return _as(_marked_class(cls, word, algorithm), fn)
+    return Accelerated(fn, word, algorithm)  # type: ignore[return-value]
 
-    @functools.wraps(fn, updated=())
-    def accelerated(*args: Any, **kwargs: Any) -> Any:
-        return stateful.run(call, opened(fn), args, kwargs)
 
-    return accelerated  # type: ignore[return-value]
+@contextlib.contextmanager
+def accelerated(algorithm: str | Algorithm = "auto") -> Iterator[None]:
+    """`accelerate` for all that is traced in a with statement.
+
+    >>> import jax, jax.numpy as jnp, jconv
+    >>> x, w = jnp.ones((1, 2, 5, 5)), jnp.ones((2, 2, 3, 3))
+    >>> with jconv.accelerated():
+    ...     y = jax.lax.conv(x, w, (1, 1), "SAME")  # by jconv
+    """
+    word = word_for(algorithm)
+    make_ready()
+    with mark(word):
+        yield
 
 
 def check_callable(fn: Any) -> None:
@@ -75,56 +78,64 @@ def check_callable(fn: Any) -> None:
         raise TypeError(f"`fn` must be callable, got {type(fn).__name__}; pass the function, not its result.")
 
 
-class Program(NamedTuple):
-    """A function at given arguments: the jaxpr before rewriting, its inputs, the shape of its result."""
+class Accelerated:
+    """A function that is called under a mark.  Two of the same function are equal: jit knows it again.
 
-    jaxpr: Any
-    arrays: list[Any]
-    result: Any
+    Its attributes are the function's, and where they are methods (`lower` of a jitted function) they are
+    called under the mark, too.
+    """
 
+    def __init__(self, fn: Callable[..., Any], word: str, algorithm: str | Algorithm) -> None:
+        functools.update_wrapper(self, fn, updated=())
+        self._word, self._algorithm = word, algorithm
 
-def program(
-    fn: Callable[..., Any], args: Any, kwargs: Any, trace: Callable[..., Any] | None = None
-) -> Program:
-    """Trace `fn`; what is not an array is static."""
-    leaves, tree = jax.tree.flatten((fn, args, kwargs))
-    arrays = [leaf for leaf in leaves if is_array(leaf)]
-    static = tuple(None if is_array(leaf) else Static(leaf) for leaf in leaves)
-    jaxpr, result = (trace or _tracer)(tree, static)(*arrays)
-    return Program(jaxpr, arrays, result)
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns."""
+        with mark(self._word):
+            return self.__wrapped__(*args, **kwargs)
 
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
 
-def _remembering() -> Callable[..., Any]:
-    """Run accelerated, tracing once per kind of arguments: jit's cache, with one function per kind."""
-    cached = functools.lru_cache(maxsize=KEPT)(_tracer)
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = getattr(self.__wrapped__, name)
+        return Accelerated(value, self._word, self._algorithm) if callable(value) else value
 
-    def trace(tree: Any, static: Any) -> Callable[..., Any]:
-        try:
-            return cached(tree, static)
-        except TypeError:  # a value without a key: traced anew each time
-            return _tracer(tree, static)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Accelerated) and self._key == other._key
 
-    def run(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        jaxpr, arrays, result = program(fn, args, kwargs, trace)
-        leaves = [_as_array(leaf) for leaf in jaxpr_as_fun(rewritten(jaxpr))(*arrays)]
-        out = jax.tree.unflatten(jax.tree.structure(result), leaves)
-        return jax.tree.map(value_of, out, is_leaf=lambda node: isinstance(node, Static))
+    def __hash__(self) -> int:
+        return hash(self._key)
 
-    return run
+    @property
+    def _key(self) -> tuple[Any, str]:
+        return self.__wrapped__, self._word
 
-
-def _as_array(leaf: Any) -> jax.Array:
-    """What a function makes with NumPy alone comes out of a jaxpr in a type that is private to JAX."""
-    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+    def __reduce__(self) -> Any:
+        return accelerate, (self.__wrapped__, self._algorithm)
 
 
-def _tracer(tree: Any, static: Any) -> Callable[..., Any]:
-    """From arrays to the jaxpr of a call whose other leaves are `static`, and the shape of its result."""
+# -- modules: a wrapper would hide their parameters, so it is their class that is marked --------------
 
-    def flat(*arrays: jax.Array) -> Any:
-        rest = iter(arrays)
-        leaves = [next(rest) if leaf is None else leaf.value for leaf in static]
-        fn, args, kwargs = jax.tree.unflatten(tree, leaves)
-        return jax.tree.map(lambda leaf: leaf if is_array(leaf) else Static(leaf), fn(*args, **kwargs))
 
-    return jax.make_jaxpr(flat, return_shape=True)
+def _is_module(fn: Any) -> bool:
+    """Whether `fn` is a module of Flax nnx or Equinox: who has one has imported its library."""
+    libraries = (sys.modules.get(name) for name in ("flax.nnx", "equinox"))
+    return any(library is not None and isinstance(fn, library.Module) for library in libraries)
+
+
+def _as(cls: Any, module: Any) -> Any:  # all attributes shared
+    same = object.__new__(cls)
+    object.__setattr__(same, "__dict__", vars(module))
+    return same
+
+
+@functools.cache
+def _marked_class(cls: Any, word: str, algorithm: str | Algorithm) -> Any:
+    """Derived from `cls`; one for each word, or the structures of two equal modules would differ."""
+    body = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    body["__call__"] = Accelerated(cls.__call__, word, algorithm)
+    body["__reduce__"] = lambda self: (accelerate, (_as(cls, self), algorithm))
+    return type(cls)(cls.__name__, (cls,), body)

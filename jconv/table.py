@@ -9,12 +9,45 @@ from typing import Any
 
 import jax
 
-from jconv.accelerate.found import Found, find
-from jconv.accelerate.stateful import without_state
-from jconv.accelerate.wrap import check_callable, program
+from jconv.accelerate.policy import POLICIES
+from jconv.accelerate.wrap import check_callable
+from jconv.algorithms import XLA
+from jconv.choice import choose, resolve
+from jconv.found import Place, find, program
+from jconv.spec import ConvSpec
 
 HEADINGS = ("count", "where", "role", "convolution", "algorithm", "lax", "jconv", "why")
 RIGHT = ("count", "lax", "jconv")  # numbers are aligned at their last digit
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A convolution of a program.
+
+    Args:
+      where: file and line, the last one outside installed libraries.
+      scope: JAX's stack of names there, such as the path of a layer.
+      role: forward, grad_input or grad_kernel; for what jconv leaves to lax, "-".
+      spec: the problem behind the role; None for what jconv leaves to lax.
+      equation: the shapes of what jconv leaves to lax, "" otherwise.
+      count: how often it runs.
+      algorithm: what will compute it.
+      reason: why that one, or why jconv does not.
+      seconds, lax_seconds: estimates for one run; None for what jconv leaves to lax or has no estimate of.
+      taken: whether it runs on jconv.
+    """
+
+    where: str
+    scope: str
+    role: str
+    spec: ConvSpec | None
+    equation: str
+    count: int
+    algorithm: str
+    reason: str
+    seconds: float | None
+    lax_seconds: float | None
+    taken: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +133,20 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
     1
     """
     check_callable(fn)
-    fn, args, kwargs = without_state(fn, args, kwargs)
-    return Table(tuple(find(program(fn, args, kwargs).jaxpr, jax.default_backend())), jax.default_backend())
+    platform = jax.default_backend()
+    return Table(tuple(_found(place, platform) for place in find(program(fn, args, kwargs))), platform)
+
+
+def _found(place: Place, platform: str) -> Found:
+    where, scope, count = place.where, place.scope, place.count
+    if place.problem is None:
+        return Found(where, scope, "-", None, place.shapes, count, "lax", place.reason, None, None, False)
+    role, spec, algorithm = place.problem
+    choice = choose(spec, role, platform)
+    name = resolve(algorithm, role, spec, platform).name
+    reason = choice.reason if algorithm in POLICIES else "asked for by name"
+    times = choice.seconds.get(name), choice.seconds.get(XLA.name)
+    return Found(where, scope, role, spec, "", count, name, reason, *times, True)
 
 
 def _cells(row: Found) -> tuple[str, ...]:
