@@ -26,7 +26,17 @@ FLOORS = (
     ("halo", "partition", "explicit"),  # where: how a mesh of devices cuts it
     ("derivatives", "interpreters"),  # calculus
     ("options", "arguments", "hints", "modes", "recognise", "problem"),  # the border: what is meant
-    ("conv", "conv_transpose", "gradients", "lax", "patches", "ask", "accelerate", "found", "table"),  # the door
+    (
+        "conv",
+        "conv_transpose",
+        "gradients",
+        "lax",
+        "patches",
+        "ask",
+        "accelerate",
+        "found",
+        "table",
+    ),  # the door
     ("tuning",),  # measuring which
     ("",),  # jconv itself: the public names
     ("cases", "sharding", "lesson", "bench", "testing"),  # around

@@ -14,10 +14,10 @@ last dimension and q for its outputs,
     x'[n, h, s·c, q] = x̃[n, h, q·stride + s·dilation, c]
     ∂w[r, s·c, o]    = Σ_{n, p, q}  x'[n, p·stride + r·dilation, s·c, q] · g[n, p, q, o]
 
-is a convolution along the axes n, h and s·c: the channels are q → o, and the kernel is g, with n × p × 1 taps.
-So x is written once for each tap of the *last* dimension, where im2col writes it once for each tap of all, and
-the products run over s·c × o, which are many.  In three dimensions the images lie side by side in the row, and
-the axes are d, h and s·c.  Depthwise, ∂w is simply the depthwise convolution of x with g.
+is a convolution along the axes n, h and s·c: the channels are q → o, and the kernel is g, with n × p × 1
+taps.  So x is written once for each tap of the *last* dimension, where im2col writes it once for each tap of
+all, and the products run over s·c × o, which are many.  In three dimensions the images lie side by side in
+the row, and the axes are d, h and s·c.  Depthwise, ∂w is simply the depthwise convolution of x with g.
 
 **What it takes** was verified by running it (`jconv.verified`): 1 to 3 dimensions, any strides, dilation and
 groups, where no padding is larger than dilation·(taps − 1) and no axis is shorter than the kernel's extent.
@@ -76,8 +76,8 @@ def inside(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
 
 
 def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
-    """How much of every axis' padding is made beforehand: all of it where the axis is shorter than the window,
-    else what is negative and what the window does not reach."""
+    """How much of every axis' padding is made beforehand: all of it where the axis is shorter than the
+    window, else what is negative and what the window does not reach."""
     moved = []
     for sides, window, size in zip(spec.padding, spec.window, spec.spatial, strict=True):
         short = size + sum(min(side, 0) for side in sides) < window
@@ -157,9 +157,9 @@ MOST_CALLS = 16
 def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w of a depthwise convolution: that of x with g, n being an axis of space.
 
-    A stride dilates g.  oneDNN is slow at that in three dimensions, and where x is padded on one side alone: so
-    that of several images is taken apart, the taps r ≡ a (mod stride) seeing every stride-th row from the a-th
-    on, and that of one is padded beforehand.
+    A stride dilates g.  oneDNN is slow at that in three dimensions, and where x is padded on one side alone.
+    So that of several images is taken apart, the taps r ≡ a (mod stride) seeing every stride-th row from the
+    a-th on, and that of one is padded beforehand.
     """
     kernel = g.reshape(*_image_axis(spec), *spec.out_spatial, 1, spec.out_channels)
     if spec.batch == 1:
@@ -227,7 +227,7 @@ def as_rows(spec: ConvSpec) -> ConvSpec:
 
 
 def _shifted(x: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(1, n, *h, s·c, g·q) or, in three dimensions, (1, d, h, s·c, g·n·q): x as every tap of a row sees it."""
+    """(1, n, *h, s·c, g·q) or, in 3-D, (1, d, h, s·c, g·n·q): x as every tap of a row sees it."""
     (lo, _), stride, dilation = spec.padding[-1], spec.strides[-1], spec.rhs_dilation[-1]
     q, axis = spec.out_spatial[-1], spec.ndim
     needed = extent(q, stride) + extent(spec.kernel[-1], dilation) - 1
