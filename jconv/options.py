@@ -25,7 +25,7 @@ Padding = int | PaddingName | Sequence[int] | Sequence[tuple[int, int]]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 LayoutName = Literal["NCHW", "NHWC", "NCW", "NWC", "NCDHW", "NDHWC"]
 AlgorithmName = Literal[
-    "auto", "portable", "fastest",
+    "auto", "portable", "fastest", "onednn",
     "xla", "xla_eigen", "xla_framed", "xla_even", "pointwise", "patchify", "depthwise", "broadcast", "planes",
     "im2col", "im2col_planes", "shift", "overlap_add", "unrolled_xla", "unrolled_xla_eigen",
     "unrolled_winograd", "per_group_xla", "per_group_xla_eigen", "per_group_unrolled_xla",

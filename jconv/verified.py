@@ -1,8 +1,8 @@
 """Where oneDNN may be called: the list of what was verified, and nothing else.
 
-Through the door that `algorithms/onednn_calls.py` opens oneDNN does not raise.  Outside of what its kernels and
-XLA's call of them take, processes were seen to die, to hang, or to let a NaN out of its window.  So nothing is
-ever tried out in the user's process: what is on this list ran in child processes against float64
+Through the door that `algorithms/onednn_calls.py` opens oneDNN does not raise.  Outside of what its kernels
+and XLA's call of them take, processes were seen to die, to hang, or to let a NaN out of its window.  So
+nothing is ever tried out in the user's process: what is on this list ran in child processes against float64
 (`python -m jconv verify`), and everything else is refused with its reason.
 
     system      Linux on x86-64
@@ -147,7 +147,7 @@ def _of_jaxlib() -> str | None:
 
 @functools.cache
 def _is_built() -> bool:
-    """Whether XLA's compiler knows the calls; compiled, not run, in a thread that has no context of a user's."""
+    """Whether XLA's compiler knows the calls; compiled, not run, in a thread free of a user's contexts."""
     found = []
     asking = threading.Thread(target=lambda: found.append(_compiles()))
     asking.start()
