@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {  # what a user types: the module that does it
     "explain": "jconv.lesson.command",
     "scaling": "jconv.bench.scaling",
     "tune": "jconv.bench.tuning",
+    "verify": "jconv.bench.verify",
 }
 EXTRAS = {"rich": "cli", "matplotlib": "bench"}  # what is not there for `import jconv`: the extra it is in
 EXTRAS |= dict.fromkeys(("equinox", "flax", "haiku", "keras", "optax"), "models")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack, cast, overload
+from typing import Any, Unpack, overload
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
 from jconv import arguments, choice
-from jconv.accelerate import explain
-from jconv.choice import Choice
+from jconv.choice import POLICIES, Choice
+from jconv.found import find, program
 from jconv.options import ChooseOptions, complete, spelled_out, usual
 from jconv.problem import hashable, understand
 from jconv.spec import ROLES, ConvSpec, Role
@@ -38,6 +38,7 @@ def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) 
       w: kernel, likewise.
       role: "forward", "grad_input" or "grad_kernel".
       platform: "cpu", "gpu", "cuda", "rocm", "tpu" or, as None too, JAX's default backend.
+      algorithm: what it chooses for: "auto", "portable" or "fastest".
       dtype: of shapes; None is the dtype of the other operand if that has one, or else float32.
       stride, padding, dilation, groups, padding_mode, layout, precision, preferred_element_type: as in
         `conv2d`, for any number of spatial dimensions.
@@ -52,28 +53,31 @@ def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) 
 
     >>> import jax.numpy as jnp, jconv
     >>> x, w = jnp.ones((1, 64, 56, 56)), jnp.ones((64, 1, 3, 3))
-    >>> jconv.choose(x, w, groups=64, padding=1, platform="cpu").algorithm.name
+    >>> jconv.choose(x, w, groups=64, padding=1, platform="cpu", algorithm="portable").algorithm.name
     'planes'
-    >>> jconv.choose(x.shape, w.shape, groups=64, padding=1, platform="cpu").algorithm.name
+    >>> options = dict(groups=64, padding=1, platform="cpu", algorithm="portable")
+    >>> jconv.choose(x.shape, w.shape, **options).algorithm.name
     'planes'
     """
     call = complete("choose", ChooseOptions, options)
-    role, platform = call.pop("role"), call.pop("platform")
+    role, platform, policy = (call.pop(name) for name in ("role", "platform", "algorithm"))
     arguments.one_of("role", role, ROLES)
+    arguments.one_of("algorithm", policy, POLICIES)
     _check_platform(platform)
     if callable(x):
-        _check_nothing_else("a function", "`platform`", call | {"role": role})
+        _check_nothing_else("a function", "`platform` and `algorithm`", call | {"role": role})
         called_with = () if w is None and not args else (w, *args)
-        found = dict.fromkeys((row.spec, row.role) for row in explain(x, *called_with) if row.spec)
-        return tuple(choice.choose(spec, cast(Role, role), platform) for spec, role in found)
+        found = (place.problem for place in find(program(x, called_with, {})) if place.problem)
+        problems = dict.fromkeys((problem.spec, problem.role) for problem in found)
+        return tuple(choice.choose(spec, role, platform, policy) for spec, role in problems)
     if args:
         raise TypeError(
             f"choose() takes `x` and `w` by position, got {len(args)} more; only a function has more"
         )
     if isinstance(x, ConvSpec):
-        _check_nothing_else("a ConvSpec", "`role` and `platform`", {"w": w, **call})
-        return choice.choose(x, role, platform)
-    return choice.choose(spec_of(x, w, call), role, platform)
+        _check_nothing_else("a ConvSpec", "`role`, `platform` and `algorithm`", {"w": w, **call})
+        return choice.choose(x, role, platform, policy)
+    return choice.choose(spec_of(x, w, call), role, platform, policy)
 
 
 def spec_of(x: Any, w: Any, call: Mapping[str, Any]) -> ConvSpec:

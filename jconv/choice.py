@@ -173,7 +173,7 @@ def choose(
 
     >>> from jconv.spec import ConvSpec
     >>> spec = ConvSpec.of(spatial=(56, 56), kernel=(3, 3), in_channels=64, out_channels=64, groups=64)
-    >>> choose(spec, platform="cpu").algorithm.name
+    >>> choose(spec, platform="cpu", algorithm="portable").algorithm.name
     'depthwise'
     """
     platform = platform or jax.default_backend()

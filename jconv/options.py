@@ -24,6 +24,7 @@ PaddingName = Literal["valid", "same", "same_lower", "causal", "VALID", "SAME", 
 Padding = int | PaddingName | Sequence[int] | Sequence[tuple[int, int]]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 LayoutName = Literal["NCHW", "NHWC", "NCW", "NWC", "NCDHW", "NDHWC"]
+PolicyName = Literal["auto", "portable", "fastest"]
 AlgorithmName = Literal[
     "auto", "portable", "fastest", "onednn",
     "xla", "xla_eigen", "xla_framed", "xla_even", "pointwise", "patchify", "depthwise", "broadcast", "planes",
@@ -80,6 +81,7 @@ class ChooseOptions(ProblemOptions, total=False):
 
     role: Annotated[Role, "forward"]
     platform: Annotated[str | None, None]
+    algorithm: Annotated[PolicyName, "auto"]
 
 
 # What other libraries call an option, where that is not spelled nearly the same.

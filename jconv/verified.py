@@ -31,6 +31,7 @@ import jaxlib
 
 from jconv import store
 
+TRUSTED = "JCONV_TRUSTED"  # set for the child process that verifies a jaxlib which is not on the list
 PORTABLE = "JCONV_PORTABLE"  # an environment variable: any value but "" and "0" asks for portable programs
 JAXLIBS = ("0.10.0", "0.10.2", "0.11.0", "0.11.2", "0.12.0.1")
 COMMAND = "python -m jconv verify"
@@ -66,6 +67,11 @@ DTYPES: dict[str, Verified] = {
 def refusal() -> str | None:
     """Why no program may call oneDNN here, or None."""
     return _of_the_system() or _of_the_program() or _of_jaxlib()
+
+
+def unverifiable() -> str | None:
+    """Why there is no oneDNN here that could be verified, or None."""
+    return _of_the_system() or _of_the_program() or (None if _is_built() else _not_built())
 
 
 def refusal_of(x_dtype: str, y_dtype: str) -> str | None:
@@ -114,6 +120,8 @@ def _limit() -> str | None:
 def _of_the_program() -> str | None:
     if os.environ.get(PORTABLE, "0") not in ("", "0"):
         return f"{PORTABLE} asks for portable programs, without oneDNN"
+    if os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT").upper() != "STRICT":
+        return "ONEDNN_DEFAULT_FPMATH_MODE lets oneDNN round float32 to something shorter"
     config = jax.config
     if config.jax_enable_compilation_cache and config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return (
@@ -140,9 +148,14 @@ def _asked_for() -> frozenset[str]:
 
 
 def _of_jaxlib() -> str | None:
-    if version() not in JAXLIBS and not store.entry(verdict_key()).get("agrees"):
+    listed = version() in JAXLIBS or os.environ.get(TRUSTED) == "1"
+    if not listed and not store.entry(verdict_key()).get("agrees"):
         return f"oneDNN in jaxlib {version()} was not verified; `{COMMAND}` does it, in a process of its own"
-    return None if _is_built() else f"jaxlib {version()} was built without oneDNN here"
+    return None if _is_built() else _not_built()
+
+
+def _not_built() -> str:
+    return f"jaxlib {version()} was built without oneDNN here"
 
 
 @functools.cache

@@ -1,0 +1,196 @@
+"""Verify oneDNN on this machine: random convolutions and products in a child process, against float64.
+
+The child draws specs of the whole breadth that `algorithms.onednn` takes (odd and single channels, tails of
+every vector width, kernels as large as the input, long rows, paddings wider than the kernel) and, for each,
+one role.  Whole numbers have to agree to the bit, in bfloat16 to its rounding; each program is run many times,
+since a corrupted heap shows late; and a NaN must not leave its window.  If the child comes back and all agreed,
+the verdict is kept beside the tuned winners, and oneDNN is used with this jaxlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jconv import cases, store, verified
+from jconv.algorithm import refuses, run
+from jconv.algorithms import ONEDNN, onednn_calls
+from jconv.bench import options
+from jconv.spec import ROLES, ConvSpec, Role
+
+CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 40, 48, 63, 64, 65)
+MOST_MACS = 4e6  # of one spec: the reference computes it in NumPy
+ROUNDING = 2.0**-8  # of bfloat16, relative to the largest value
+DTYPES = tuple(verified.DTYPES)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `main` reads."""
+    parser.add_argument("--specs", type=options.positive, default=500, metavar="N", help="how many (500)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random numbers (0)")
+    parser.add_argument("--repeats", type=options.positive, default=20, metavar="K", help="runs of each (20)")
+    parser.add_argument("--dtype", choices=DTYPES, help="only this one, and keep no verdict")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Verify and print; 0 if all agreed, 1 if not, 2 if there is no oneDNN to verify."""
+    if args.child:
+        return _child(args)
+    if reason := verified.unverifiable():
+        print(f"there is nothing to verify: {reason}", file=sys.stderr)
+        return 2
+    again = [word for name in ("specs", "seed", "repeats", "dtype") if (value := getattr(args, name)) is not None
+             for word in (f"--{name}", str(value))]  # fmt: skip
+    command = [sys.executable, "-m", "jconv", "verify", "--child", *again]
+    done = subprocess.run(command, env=os.environ | {verified.TRUSTED: "1"}, check=False)
+    agrees = done.returncode == 0
+    print(
+        "oneDNN agrees" if agrees else f"oneDNN is not used: the child process ended with {done.returncode}"
+    )
+    if not args.dtype:
+        kept = {"agrees": agrees, "specs": args.specs, "seed": args.seed, "repeats": args.repeats}
+        store.put({verified.verdict_key(): kept})
+    return 0 if agrees else 1
+
+
+def _child(args: argparse.Namespace) -> int:
+    """What runs in the child process: 0 if all agreed."""
+    rng, wrong = np.random.default_rng(args.seed), 0
+    dtypes = [args.dtype] if args.dtype else [d for d in DTYPES if not verified.refusal_of(d, _result(d))]
+    for number in range(args.specs):
+        dtype = dtypes[number % len(dtypes)]
+        for fault in (*_of_convolution(rng, dtype, args.repeats), *_of_product(rng, dtype, args.repeats)):
+            print(fault, flush=True)
+            wrong += 1
+    print(
+        f"{args.specs} specs of seed {args.seed} ({', '.join(dtypes)}), {args.repeats} runs each, {wrong} wrong"
+    )
+    return int(wrong > 0)
+
+
+def _result(dtype: str) -> str:
+    return verified.DTYPES[dtype].results[0]
+
+
+# -- convolutions ----------------------------------------------------------------------------------
+
+
+def random_spec(rng: np.random.Generator, dtype: str) -> ConvSpec:
+    """A spec of the list's breadth that is small enough to be computed in NumPy.
+
+    >>> random_spec(np.random.default_rng(0), "float32").x_dtype
+    'float32'
+    """
+    while True:
+        spec = _drawn(rng, dtype)
+        if not spec.is_empty and spec.macs <= MOST_MACS:
+            return spec
+
+
+def _drawn(rng: np.random.Generator, dtype: str) -> ConvSpec:
+    n = int(rng.integers(1, 4))
+    groups = int(rng.choice([1, 1, 1, 2, 3, 4, 8]))
+    c, o = (int(v) for v in rng.choice(CHANNELS, 2))
+    if dtype != "int8" and rng.random() < 0.2:  # depthwise
+        groups, c, o = int(rng.choice(CHANNELS[1:])), 1, int(rng.choice([1, 1, 2]))
+    if dtype == "int8":
+        groups = 1
+    kernel, strides, dilation = (_ints(rng, top, n) for top in ((7, 7, 4)[n - 1] + 1, 4, 4))
+    window = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    longer = _ints(rng, 3000 if n == 1 and rng.random() < 0.2 else (40, 14, 6)[n - 1], n)
+    spatial = tuple(K - 1 + more for K, more in zip(window, longer, strict=True))
+    widest = [K + 2 if rng.random() < 0.1 else K for K in window]
+    padding = tuple((int(rng.integers(0, K)), int(rng.integers(0, K))) for K in widest)
+    result = str(rng.choice(verified.DTYPES[dtype].results))
+    return ConvSpec(
+        int(rng.integers(1, 4)), groups * c, groups * o, spatial, kernel, strides, padding, (1,) * n, dilation,
+        groups, dtype, dtype, result, channels_first=bool(rng.random() < 0.5),
+    )  # fmt: skip
+
+
+def _ints(rng: np.random.Generator, top: int, count: int) -> tuple[int, ...]:
+    return tuple(int(v) for v in rng.integers(1, top, count))
+
+
+def _of_convolution(rng: np.random.Generator, dtype: str, repeats: int) -> Iterator[str]:
+    spec = random_spec(rng, dtype)
+    role: Role = "forward" if dtype == "int8" else ROLES[int(rng.integers(3))]
+    if role != "forward":
+        spec = spec.replace(y_dtype=dtype)
+    if refuses(ONEDNN, role, spec):
+        return
+    arrays = cases.whole(dataclasses.replace(spec, x_dtype="int8"), int(rng.integers(2**31)))
+    a, b = (v.astype(dtype) for v in cases.operands(role, arrays))
+    program = jax.jit(lambda a, b: _in_its_layout(role, a, b, spec))
+    want = cases.reference(role, a, b, spec)
+    yield from _values(f"{role} of {spec}, {spec.padding}", program, (a, b), want, repeats)
+    if dtype != "int8":
+        yield from _nans(rng, role, program, a, b, spec)
+
+
+def _in_its_layout(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+    """`run`, with images and kernels that lie in memory as a user's do."""
+    if spec.channels_first:
+        a, b = (jax.lax.optimization_barrier(jnp.moveaxis(v, -1, 1)) for v in (a, b))
+        a, b = (jnp.moveaxis(v, 1, -1) for v in (a, b))
+    return run(ONEDNN, role, a, b, spec)
+
+
+def _nans(
+    rng: np.random.Generator, role: Role, program: Any, a: Any, b: Any, spec: ConvSpec
+) -> Iterator[str]:
+    """One NaN in one operand reaches only the results that read it."""
+    which = int(rng.integers(2))
+    operands = [a.copy(), b.copy()]
+    operands[which][tuple(int(rng.integers(size)) for size in operands[which].shape)] = np.nan
+    seen = [np.isnan(v.astype("float32")).astype("float64") if i == which else np.ones(v.shape)
+            for i, v in enumerate(operands)]  # fmt: skip
+    may = cases.reference(role, *seen, spec) > 0
+    if (np.isnan(np.asarray(program(*operands)).astype("float64")) & ~may).any():
+        yield f"a NaN left its window: {role} of {spec}, {spec.padding}"
+
+
+def _values(what: str, program: Any, operands: Any, want: np.ndarray, repeats: int) -> Iterator[str]:
+    for _ in range(repeats):
+        got = np.asarray(program(*operands))
+        most = ROUNDING if got.dtype.name == "bfloat16" else 0.0
+        error = cases.error(got.astype(want.dtype), want)
+        if not error <= most:
+            yield f"wrong by {error:.1e}: {what}"
+            return
+
+
+# -- products --------------------------------------------------------------------------------------
+
+
+def _of_product(rng: np.random.Generator, dtype: str, repeats: int) -> Iterator[str]:
+    if dtype == "int8":
+        return
+    batch = (int(rng.integers(1, 5)),) if rng.random() < 0.6 else ()
+    m, n, k = (int(rng.choice([*CHANNELS, int(rng.integers(1, 400))])) for _ in range(3))
+    turned = dict(transpose_a=bool(rng.random() < 0.5), transpose_b=bool(rng.random() < 0.3))
+    a = rng.integers(-3, 4, (*batch, *((k, m) if turned["transpose_a"] else (m, k)))).astype(dtype)
+    b = rng.integers(-3, 4, (*batch, *((n, k) if turned["transpose_b"] else (k, n)))).astype(dtype)
+    program = jax.jit(lambda a, b: onednn_calls.matmul(a, b, "float32", **turned))
+    left, right = (v.astype("float64") for v in (a, b))
+    left = np.swapaxes(left, -1, -2) if turned["transpose_a"] else left
+    right = np.swapaxes(right, -1, -2) if turned["transpose_b"] else right
+    what = f"product of {a.shape} and {b.shape} {dtype}, {turned}"
+    yield from _values(what, program, (a, b), left @ right, repeats)
+    row = int(rng.integers(m))
+    at = (slice(None), row) if turned["transpose_a"] else (row, slice(None))
+    a[(0, *at) if batch else at] = np.nan
+    nans = np.isnan(np.asarray(program(a, b)))
+    nans[(0, row) if batch else row] = False
+    if nans.any():
+        yield f"a NaN left its row: {what}"
