@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 
-from jconv.accelerate.policy import POLICIES
 from jconv.accelerate.wrap import check_callable
 from jconv.algorithms import XLA
-from jconv.choice import choose, resolve
+from jconv.choice import POLICIES, choose, resolve
 from jconv.found import Place, find, program
 from jconv.spec import ConvSpec
 
@@ -142,9 +141,10 @@ def _found(place: Place, platform: str) -> Found:
     if place.problem is None:
         return Found(where, scope, "-", None, place.shapes, count, "lax", place.reason, None, None, False)
     role, spec, algorithm = place.problem
-    choice = choose(spec, role, platform)
-    name = resolve(algorithm, role, spec, platform).name
-    reason = choice.reason if algorithm in POLICIES else "asked for by name"
+    policy = algorithm if isinstance(algorithm, str) and algorithm in POLICIES else ""
+    choice = choose(spec, role, platform, policy or "auto")
+    name = resolve(algorithm, role, spec, platform)[0].name
+    reason = choice.reason if policy else "asked for by name"
     times = choice.seconds.get(name), choice.seconds.get(XLA.name)
     return Found(where, scope, role, spec, "", count, name, reason, *times, True)
 

@@ -14,8 +14,9 @@ from jax.extend.core import InconclusiveDimensionOperation
 from jax.interpreters import mlir
 
 from jconv import explicit
-from jconv.accelerate.policy import POLICIES, meant, word_for
+from jconv.accelerate.policy import meant, word_for
 from jconv.algorithm import Algorithm
+from jconv.choice import POLICIES
 from jconv.lax import convolve
 from jconv.mark import LAX, set_unmarked, unmarked
 from jconv.private import Rule, needs_devices, rules_of, word_of_rule

@@ -9,9 +9,8 @@ from typing import Any
 
 from jconv.algorithm import Algorithm, serves
 from jconv.algorithms import ALGORITHMS
+from jconv.choice import POLICIES
 from jconv.spec import ConvSpec
-
-POLICIES = ("auto", "portable", "fastest")  # what leaves the choice to jconv
 
 _OWN: dict[str, Algorithm] = {}  # a mark is text: here is what its word stands for
 _NUMBERS = itertools.count()
