@@ -14,7 +14,7 @@ from jconv.choice import POLICIES, Choice
 from jconv.found import find, program
 from jconv.options import ChooseOptions, complete, spelled_out, usual
 from jconv.problem import hashable, understand
-from jconv.spec import ROLES, ConvSpec, Role
+from jconv.spec import ROLES, ConvSpec
 from jconv.spec_checks import is_sequence, shown
 
 PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")  # as JAX names them

@@ -301,3 +301,26 @@ def test_late_interpreters_are_met():
     assert set(interpreters.LATE) <= set(sys.modules)
     by_jconv(X[:1], W)
     assert set(interpreters.LATE) == interpreters._MET
+
+
+def test_what_is_exported_or_portable_calls_no_onednn():
+    """Marked, installed or jconv's own: where "auto" may call it, where there is one."""
+    like = jax.ShapeDtypeStruct((1, 56, 56, 64), "float32"), jax.ShapeDtypeStruct((3, 3, 64, 64), "float32")
+    plain = lambda x, w: lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC)  # noqa: E731
+    own = lambda x, w: jconv.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC)  # noqa: E731
+
+    def exported(fun):
+        return jax.export.export(jax.jit(lambda x, w: fun(x, w)))(*like).mlir_module()
+
+    def lowered(fun):
+        return jax.jit(lambda x, w: fun(x, w)).lower(*like).as_text()
+
+    texts = [exported(jconv.accelerate(plain)), exported(own), lowered(jconv.accelerate(plain, "portable"))]
+    called = ["__onednn" in lowered(fun) for fun in (jconv.accelerate(plain), own)]
+    with jconv.installed():
+        texts.append(exported(plain))
+        called.append("__onednn" in lowered(plain))
+    with jconv.installed("portable"):
+        texts.append(lowered(plain))
+    assert not any("__onednn" in text for text in texts)
+    assert len(set(called)) == 1, "all three ways choose alike"

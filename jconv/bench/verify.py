@@ -2,9 +2,9 @@
 
 The child draws specs of the whole breadth that `algorithms.onednn` takes (odd and single channels, tails of
 every vector width, kernels as large as the input, long rows, paddings wider than the kernel) and, for each,
-one role.  Whole numbers have to agree to the bit, in bfloat16 to its rounding; each program is run many times,
-since a corrupted heap shows late; and a NaN must not leave its window.  If the child comes back and all agreed,
-the verdict is kept beside the tuned winners, and oneDNN is used with this jaxlib.
+one role.  Whole numbers have to agree to the bit, in bfloat16 to its rounding; each program is run many
+times, since a corrupted heap shows late; and a NaN must not leave its window.  If the child comes back and
+all agreed, the verdict is kept beside the tuned winners, and oneDNN is used with this jaxlib.
 """
 
 from __future__ import annotations
