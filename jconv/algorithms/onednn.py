@@ -20,8 +20,8 @@ all, and the products run over s·c × o, which are many.  In three dimensions t
 the row, and the axes are d, h and s·c.  Depthwise, ∂w is simply the depthwise convolution of x with g.
 
 **What it takes** was verified by running it (`jconv.verified`): 1 to 3 dimensions, any strides, dilation and
-groups, where no padding is larger than dilation·(taps − 1) and no axis is shorter than the kernel's extent.
-Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of channels would be
+groups, where no padding is larger than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a
+dilated depthwise kernel meets no padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of channels would be
 paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.  Depthwise bfloat16 goes
 through float32, in which it is summed anyway.
 
@@ -77,11 +77,11 @@ def inside(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
 
 def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
     """How much of every axis' padding is made beforehand: all of it where the axis is shorter than the
-    window, else what is negative and what the window does not reach."""
-    moved = []
+    window or a depthwise kernel is dilated, else what is negative and what the window does not reach."""
+    moved, spread = [], spec.is_depthwise and max(spec.rhs_dilation) > 1
     for sides, window, size in zip(spec.padding, spec.window, spec.spatial, strict=True):
         short = size + sum(min(side, 0) for side in sides) < window
-        lo, hi = sides if short else (min(side, 0) + max(0, side - window + 1) for side in sides)
+        lo, hi = sides if short or spread else (min(side, 0) + max(0, side - window + 1) for side in sides)
         moved.append((lo, hi))
     return moved
 
@@ -157,15 +157,12 @@ MOST_CALLS = 16
 def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w of a depthwise convolution: that of x with g, n being an axis of space.
 
-    A stride dilates g.  oneDNN is slow at that in three dimensions, and where x is padded on one side alone.
-    So that of several images is taken apart, the taps r ≡ a (mod stride) seeing every stride-th row from the
-    a-th on, and that of one is padded beforehand.
+    A stride dilates g, at which oneDNN is slow in three dimensions.  So that of several images is taken apart:
+    the taps r ≡ a (mod stride) see every stride-th row from the a-th on.
     """
     kernel = g.reshape(*_image_axis(spec), *spec.out_spatial, 1, spec.out_channels)
     if spec.batch == 1:
         back = spec.as_grad_kernel().replace(y_dtype=spec.accumulator)
-        if _is_lopsided(back):
-            x, back = pad(x, back), back.replace(spatial=back.padded, padding=((0, 0),) * spec.ndim)
         return direct(x, kernel, back).reshape(spec.w_shape)
     padded, parts = pad(x, spec), []
     for start in itertools.product(
@@ -176,10 +173,6 @@ def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
         seen = lax.slice(padded, (0, *start, 0), (spec.batch, *stop, spec.in_channels), (1, *spec.strides, 1))
         parts.append(_put_between(direct(seen[None], kernel, part), start, spec))
     return functools.reduce(jnp.add, parts)
-
-
-def _is_lopsided(spec: ConvSpec) -> bool:
-    return any(lo <= 0 < hi for lo, hi in spec.padding) and any(d > 1 for d in spec.rhs_dilation)
 
 
 def of_images(spec: ConvSpec, start: Ints) -> ConvSpec:
@@ -257,6 +250,8 @@ def rejects(spec: ConvSpec) -> str | None:
         return "a size that only a run will tell; oneDNN's calls state every size"
     if not 1 <= spec.ndim <= 3:
         return f"{spec.ndim} spatial dimensions; oneDNN was verified with 1 to 3"
+    if spec.x_dtype == "int8" and (spec.groups > 1 or spec.c == 1):
+        return "int8 in groups or of a single channel, of which oneDNN makes wrong sums"
     return None if _is_plain(spec) else PHASES.rejects(spec)
 
 

@@ -49,8 +49,8 @@ def main(args: argparse.Namespace) -> int:
     if reason := verified.unverifiable():
         print(f"there is nothing to verify: {reason}", file=sys.stderr)
         return 2
-    again = [word for name in ("specs", "seed", "repeats", "dtype") if (value := getattr(args, name)) is not None
-             for word in (f"--{name}", str(value))]  # fmt: skip
+    given = {name: getattr(args, name) for name in ("specs", "seed", "repeats", "dtype")}
+    again = [f"--{name}={value}" for name, value in given.items() if value is not None]
     command = [sys.executable, "-m", "jconv", "verify", "--child", *again]
     done = subprocess.run(command, env=os.environ | {verified.TRUSTED: "1"}, check=False)
     agrees = done.returncode == 0
@@ -73,7 +73,7 @@ def _child(args: argparse.Namespace) -> int:
             print(fault, flush=True)
             wrong += 1
     print(
-        f"{args.specs} specs of seed {args.seed} ({', '.join(dtypes)}), {args.repeats} runs each, {wrong} wrong"
+        f"{args.specs} specs of seed {args.seed}, {', '.join(dtypes)}, {args.repeats} runs each: {wrong} wrong"
     )
     return int(wrong > 0)
 
@@ -149,14 +149,12 @@ def _in_its_layout(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> ja
 def _nans(
     rng: np.random.Generator, role: Role, program: Any, a: Any, b: Any, spec: ConvSpec
 ) -> Iterator[str]:
-    """One NaN in one operand reaches only the results that read it."""
-    which = int(rng.integers(2))
-    operands = [a.copy(), b.copy()]
-    operands[which][tuple(int(rng.integers(size)) for size in operands[which].shape)] = np.nan
-    seen = [np.isnan(v.astype("float32")).astype("float64") if i == which else np.ones(v.shape)
-            for i, v in enumerate(operands)]  # fmt: skip
-    may = cases.reference(role, *seen, spec) > 0
-    if (np.isnan(np.asarray(program(*operands)).astype("float64")) & ~may).any():
+    """A NaN in the image reaches only the results that read it."""
+    image = a.copy()
+    image[tuple(int(rng.integers(size)) for size in a.shape)] = np.nan
+    seen = np.isnan(image.astype("float32")).astype("float64")
+    may = cases.reference(role, seen, np.ones(b.shape), spec) > 0
+    if (np.isnan(np.asarray(program(image, b)).astype("float64")) & ~may).any():
         yield f"a NaN left its window: {role} of {spec}, {spec.padding}"
 
 
