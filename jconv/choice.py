@@ -181,7 +181,7 @@ def choose(
 
 
 def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice:
-    spec = _with_known_sizes(spec).replace(onednn=not policy.portable)
+    spec = _with_known_sizes(spec)
     return _choose(spec, role, platform, policy, cache.winner(spec, role, platform))
 
 
@@ -190,6 +190,7 @@ def _choose(spec: ConvSpec, role: Role, platform: str, policy: Policy, tuned: st
     if spec.is_empty:  # costs may divide by its sizes
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
     rates, asked = platforms.of(platform), spec
+    spec = spec.replace(onednn=not policy.portable)
     spec = real_valued(spec if rates.turns else spec.replace(channels_first=False))
     records = {name: fitting(algorithm, role, spec) for name, algorithm in ALGORITHMS.items()}
     reasons = {

@@ -441,7 +441,7 @@ POSITIONAL = [
     (lambda: jconv.conv2d(X, W, data_format="NHWC"), "no option `data_format`; here it is called `layout`"),
     (lambda: jconv.conv2d(X, W, output_size=3), "no option `output_size`; choose from stride, padding"),
     (lambda: jconv.conv2d(X, W, output_padding=1), "conv2d() has no option `output_padding`"),
-    (lambda: jconv.choose(X, W, algorithm="xla"), "choose() has no option `algorithm`"),
+    (lambda: jconv.tune(X, W, algorithm="xla"), "tune() has no option `algorithm`"),
     (lambda: jconv.conv2d(X, W, W[:, 0, 0, 0], bias=W[:, 0, 0, 0]), "`b` and `bias` are two names of one"),
 ]  # fmt: skip
 

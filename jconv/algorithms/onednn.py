@@ -20,10 +20,10 @@ all, and the products run over s·c × o, which are many.  In three dimensions t
 the row, and the axes are d, h and s·c.  Depthwise, ∂w is simply the depthwise convolution of x with g.
 
 **What it takes** was verified by running it (`jconv.verified`): 1 to 3 dimensions, any strides, dilation and
-groups, where no padding is larger than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a
-dilated depthwise kernel meets no padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of channels would be
-paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.  Depthwise bfloat16 goes
-through float32, in which it is summed anyway.
+groups, where no padding is larger than dilation·(taps − 1), no axis is shorter than the kernel's extent, and
+a dilated depthwise kernel meets no padding.  Other paddings are made beforehand, by padding or cutting x.  In
+bfloat16 an odd number of channels would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel
+of zeros is added.  Depthwise bfloat16 goes through float32, in which it is summed anyway.
 
 Source: oneDNN, https://github.com/uxlfoundation/oneDNN.
 """
@@ -43,7 +43,7 @@ from jconv.algorithm import Algorithm, Loop, OneDnn, Step
 from jconv.algorithms import onednn_calls
 from jconv.algorithms.transposed import by_phase
 from jconv.algorithms.windows import pad, spaced
-from jconv.roles import channels_swapped, flipped, flips_image
+from jconv.roles import channels_swapped, flipped, flips_image, swapped_kernel
 from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
 
 # -- one call --------------------------------------------------------------------------------------
@@ -133,7 +133,18 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """∂w: by the convolution along rows of the module's docstring, or depthwise along images."""
+    """∂w: by the convolution along rows of the module's docstring, or depthwise along images.
+
+    A dilated x is the gradient, and g the input, of a strided convolution; with a stride as well its zeros are
+    written out.
+    """
+    if not _is_plain(spec) and all(s == 1 for s in spec.strides):
+        strided = spec.as_grad_input()
+        return swapped_kernel(grad_kernel(g, x, strided), strided)
+    if not _is_plain(spec):
+        gaps = [(0, 0, 0), *((0, 0, d - 1) for d in spec.lhs_dilation), (0, 0, 0)]
+        x = lax.pad(x, jnp.zeros((), x.dtype), gaps)
+        spec = spec.replace(spatial=x.shape[1:-1], lhs_dilation=(1,) * spec.ndim)
     if _by_image(spec):
         return _of_images(x, g, spec)
     return direct(_shifted(x, spec), _as_kernel(g, spec), as_rows(spec)).reshape(spec.w_shape)
@@ -157,8 +168,8 @@ MOST_CALLS = 16
 def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w of a depthwise convolution: that of x with g, n being an axis of space.
 
-    A stride dilates g, at which oneDNN is slow in three dimensions.  So that of several images is taken apart:
-    the taps r ≡ a (mod stride) see every stride-th row from the a-th on.
+    A stride dilates g, at which oneDNN is slow in three dimensions.  So that of several images is taken
+    apart: the taps r ≡ a (mod stride) see every stride-th row from the a-th on.
     """
     kernel = g.reshape(*_image_axis(spec), *spec.out_spatial, 1, spec.out_channels)
     if spec.batch == 1:
@@ -264,12 +275,15 @@ def _rejects_dtypes(spec: ConvSpec) -> str | None:
 
 
 def own(spec: ConvSpec, role: Role) -> bool:
-    """Whether the gradient given here is used: for floats, and not where the input is dilated."""
+    """Whether the gradient given here is used: for floats, and not where it had too many phases."""
     floats = {spec.x_dtype, spec.w_dtype, spec.y_dtype} <= {"float32", "bfloat16"}
-    return floats and _is_plain(spec)
+    back = spec.as_grad_input() if role == "grad_input" else spec
+    return floats and (role == "grad_kernel" or _is_plain(back) or PHASES.rejects(back) is None)
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    if role == "grad_kernel" and not _is_plain(spec):
+        return (OneDnn(spec), Loop(0, 4 * spec.bytes, 1))
     if role == "grad_kernel":
         return _steps_of_images(spec) if _by_image(spec) else (_copied(spec), OneDnn(as_rows(spec)))
     if role == "grad_input":

@@ -72,9 +72,8 @@ def _child(args: argparse.Namespace) -> int:
         for fault in (*_of_convolution(rng, dtype, args.repeats), *_of_product(rng, dtype, args.repeats)):
             print(fault, flush=True)
             wrong += 1
-    print(
-        f"{args.specs} specs of seed {args.seed}, {', '.join(dtypes)}, {args.repeats} runs each: {wrong} wrong"
-    )
+    what = f"{args.specs} specs of seed {args.seed}, {', '.join(dtypes)}"
+    print(f"{what}, {args.repeats} runs each: {wrong} wrong")
     return int(wrong > 0)
 
 
@@ -112,9 +111,10 @@ def _drawn(rng: np.random.Generator, dtype: str) -> ConvSpec:
     widest = [K + 2 if rng.random() < 0.1 else K for K in window]
     padding = tuple((int(rng.integers(0, K)), int(rng.integers(0, K))) for K in widest)
     result = str(rng.choice(verified.DTYPES[dtype].results))
+    one, batch, first = (1,) * n, int(rng.integers(1, 4)), bool(rng.random() < 0.5)
     return ConvSpec(
-        int(rng.integers(1, 4)), groups * c, groups * o, spatial, kernel, strides, padding, (1,) * n, dilation,
-        groups, dtype, dtype, result, channels_first=bool(rng.random() < 0.5),
+        batch, groups * c, groups * o, spatial, kernel, strides, padding, one, dilation, groups,
+        dtype, dtype, result, channels_first=first,
     )  # fmt: skip
 
 
