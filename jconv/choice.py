@@ -252,8 +252,8 @@ def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy
 
 def _most_bytes(role: Role, spec: ConvSpec) -> int:
     """Bytes of temporaries that "auto" allows: over 32 MiB only where XLA's own transposes x and y, too."""
-    turned = role == "grad_kernel" or spec.channels_first
-    return BOUND + (2 * spec.image_bytes if turned else 0)
+    turned = 2 if spec.channels_first else 1 if role == "grad_kernel" else 0
+    return BOUND + turned * spec.image_bytes
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:

@@ -40,7 +40,10 @@ def test_a_kernel_larger_than_its_output_is_no_kernel_gradient():
 
 
 SPEC = ConvSpec.of(spatial=(9, 9), kernel=(3, 3))
-BESIDE = "came with a ConvSpec, which says all but `role`, `platform` and `algorithm`; leave it out, or change the spec"
+BESIDE = (
+    "came with a ConvSpec, which says all but `role`, `platform` and `algorithm`; leave it out, or change the"
+    " spec"
+)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The door in lax's names: the same shapes, dtypes, weak types, errors and values as lax."""
 
+import functools
 import inspect
 import json
-import functools
 import re
 
 import chex

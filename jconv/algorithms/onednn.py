@@ -135,8 +135,8 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w: by the convolution along rows of the module's docstring, or depthwise along images.
 
-    A dilated x is the gradient, and g the input, of a strided convolution; with a stride as well its zeros are
-    written out.
+    A dilated x is the gradient, and g the input, of a strided convolution; with a stride as well its zeros
+    are written out.
     """
     if not _is_plain(spec) and all(s == 1 for s in spec.strides):
         strided = spec.as_grad_input()
