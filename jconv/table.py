@@ -141,10 +141,10 @@ def _found(place: Place, platform: str) -> Found:
     if place.problem is None:
         return Found(where, scope, "-", None, place.shapes, count, "lax", place.reason, None, None, False)
     role, spec, algorithm = place.problem
-    asked = isinstance(algorithm, str) and algorithm in POLICIES
-    choice = choose(spec, role, platform, algorithm if asked else "auto")
+    policy = algorithm if isinstance(algorithm, str) and algorithm in POLICIES else None
+    choice = choose(spec, role, platform, policy or "auto")
     name = resolve(algorithm, role, spec, platform)[0].name
-    reason = choice.reason if asked else "asked for by name"
+    reason = choice.reason if policy else "asked for by name"
     times = choice.seconds.get(name), choice.seconds.get(XLA.name)
     return Found(where, scope, role, spec, "", count, name, reason, *times, True)
 
