@@ -72,7 +72,9 @@ def onednn(spec: ConvSpec, way: Direct) -> float:
         rate = way.depthwise / (SERIAL if spec.ndim == 1 else 1)
     else:
         rate = way.rate * spec.c / (spec.c + way.half_c) * min(1.0, spec.o / way.lanes)
-    moving = spec.image_bytes / way.bandwidth + spec.kernel_bytes / way.kernel
+        rate *= 4 / itemsize(spec.x_dtype)  # shorter values fit twice or four times into a register
+    images = spec.image_bytes / (way.planes if spec.channels_first else way.bandwidth)
+    moving = images + spec.kernel_bytes / way.kernel
     return spec.flops / rate + moving + way.call + THREADS * min(1.0, spec.flops / THREADED)
 
 

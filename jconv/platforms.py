@@ -63,7 +63,7 @@ class Direct:
       half_c: input channels that reach half of the rate.
       lanes: output channels of a group that fill a vector register.
       depthwise: FLOP/s where a group has one channel.
-      bandwidth: bytes/s of reading x and writing y.
+      bandwidth: bytes/s of reading x and writing y; `planes`: where they lie channels first.
       kernel: bytes/s of copying the kernel into the order in which it is multiplied.
       call: seconds.
     """
@@ -73,6 +73,7 @@ class Direct:
     lanes: int
     depthwise: float
     bandwidth: float
+    planes: float
     kernel: float
     call: float
 
@@ -145,7 +146,9 @@ CPU = Platform(
     },
     call=11e-6,
     batched=0.3e-6,
-    onednn=Direct(430e9, half_c=1.5, lanes=16, depthwise=130e9, bandwidth=40e9, kernel=25e9, call=12e-6),
+    onednn=Direct(
+        430e9, half_c=1.5, lanes=16, depthwise=130e9, bandwidth=40e9, planes=5e9, kernel=25e9, call=12e-6
+    ),
     blocked=2.0,
 )
 # These are not measured but taken from the data sheet of an H200, so that "auto" has an order to follow.
