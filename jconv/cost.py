@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 
 from jconv.algorithm import Fft, Gemm, Loop, Native, OneDnn, Step
-from jconv.algorithms.xla_forms import is_framed
 from jconv.platforms import Direct, Platform, Route
 from jconv.spec import ConvSpec, itemsize
 
@@ -92,7 +91,7 @@ def _unrolled(spec: ConvSpec, taken: str) -> float:
     """Seconds YNNPACK spends writing all patches to memory, as it does where nothing is padded and the stride
     is 1.  Unpadded and padded, 3×3 48→16 takes 3.4 and 1.0 ms on 2×66² (14 MB of patches), 43 and 6 on 11×66²
     (78 MB), and 32→32 on 272² takes 47 and 9 (2026-11, jax 0.10, Intel Xeon, 2 cores)."""
-    if taken != "ynn" or spec.taps == 1 or is_framed(spec) or any(s != 1 for s in spec.strides):
+    if taken != "ynn" or spec.taps == 1 or spec.is_padded or any(s != 1 for s in spec.strides):
         return 0.0
     size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)
     return size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
@@ -133,7 +132,7 @@ def _passes(spec: ConvSpec, taken: str) -> int:
     if taken.startswith("eigen_3d"):
         return spec.groups * (spec.taps > 1)
     spread = any(d > 1 for d in spec.rhs_dilation)
-    return (spec.ndim > 1 and is_framed(spec)) + spread if taken.endswith("_kernel") else 1
+    return (spec.ndim > 1 and spec.is_padded) + spread if taken.endswith("_kernel") else 1
 
 
 def _slowed(spec: ConvSpec, taken: str) -> float:

@@ -27,13 +27,12 @@ LayoutName = Literal["NCHW", "NHWC", "NCW", "NWC", "NCDHW", "NDHWC"]
 PolicyName = Literal["auto", "portable", "fastest"]
 AlgorithmName = Literal[
     "auto", "portable", "fastest", "onednn",
-    "xla", "xla_eigen", "xla_framed", "xla_even", "pointwise", "patchify", "depthwise", "broadcast", "planes",
+    "xla", "xla_eigen", "pointwise", "patchify", "depthwise", "broadcast", "planes",
     "im2col", "im2col_planes", "shift", "overlap_add", "unrolled_xla", "unrolled_xla_eigen",
     "unrolled_winograd", "per_group_xla", "per_group_xla_eigen", "per_group_unrolled_xla",
-    "merged_per_group_xla_eigen", "phase_xla", "phase_xla_eigen", "phase_im2col", "phase_depthwise",
-    "phase_broadcast", "phase_planes", "phase_per_group_xla_eigen", "tap_products", "adjoint_im2col",
-    "adjoint_im2col_planes", "adjoint_patchify", "adjoint_depthwise", "adjoint_broadcast",
-    "adjoint_unrolled_xla", "winograd", "winograd2", "winograd4", "fft", "fft_overlap",
+    "phase_xla", "phase_xla_eigen", "phase_im2col", "phase_depthwise",
+    "phase_broadcast", "phase_planes", "phase_per_group_xla_eigen", "winograd", "winograd2", "winograd4",
+    "fft", "fft_overlap",
 ]  # fmt: skip
 
 

@@ -257,6 +257,11 @@ class ConvSpec:
         return any(isinstance(size, int) and size == 0 for size in sizes)
 
     @property
+    def is_padded(self) -> bool:
+        """Any side is padded."""
+        return any(side > 0 for sides in self.padding for side in sides)
+
+    @property
     def is_depthwise(self) -> bool:
         """One input channel per group, more than one group."""
         return self.groups > 1 and self.c == 1

@@ -72,13 +72,13 @@ def test_vmap_of_what_is_refused_folded_goes_one_by_one(name, what, axes):
 
 def test_there_is_something_to_test():
     assert {"pointwise", "patchify", "overlap_add", "unrolled_xla"} <= {name for name, *_ in UNFOLDABLE}
-    assert {"overlap_add", "tap_products", "xla_eigen"} <= {name for name, *_ in REFUSED}
+    assert {"overlap_add", "xla_eigen"} <= {name for name, *_ in REFUSED}
 
 
 def test_the_gradient_of_a_refused_role():
     """`overlap_add` refuses strides, and is named for the transposed convolution: its gradient is strided."""
     x, w, weights = jnp.array([[[1.0, 2.0]]]), jnp.ones((1, 1, 2)), jnp.arange(4.0)
-    for name in ("overlap_add", "tap_products", "auto"):
+    for name in ("overlap_add", "auto"):
         conv = functools.partial(jconv.conv_transpose1d, stride=2, algorithm=name)
         dx = jax.grad(lambda x, conv=conv: jnp.sum(weights * conv(x, w)))(x)
         assert dx.ravel().tolist() == [1, 5]

@@ -15,7 +15,7 @@ from jconv.spec import ROLES, ConvSpec
 from jconv.tolerance import tolerance
 from jconv.work import steps, workspace
 
-NAMES = ("xla", "im2col", "winograd", "fft", "phase_xla", "adjoint_im2col", "depthwise")
+NAMES = ("xla", "im2col", "winograd", "fft", "phase_xla", "depthwise")
 TAKEN = [pair for pair in itertools.product(NAMES, ROLES) if pair != ("phase_xla", "grad_kernel")]
 LARGE = ConvSpec.of(
     batch=6, spatial=(32, 64, 64), kernel=(4, 4, 4), strides=(2, 2, 2), padding=((1, 1),) * 3,

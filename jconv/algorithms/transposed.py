@@ -164,7 +164,7 @@ def _rejects(inner: Algorithm, written_out: Count | None, spec: ConvSpec) -> str
     if all(d == 1 for d in spec.lhs_dilation):
         return "the input is not dilated, there is only one phase"
     if spec.taps > math.prod(spec.out_spatial):
-        return "as a kernel gradient: each phase takes a part of g for its kernel; 'adjoint_…' all at once"
+        return "as a kernel gradient: each phase takes a part of g for its kernel"
     count = math.prod(spec.lhs_dilation)
     if count > MAX_PHASES:
         return f"{count} phases would be {count} convolutions; it takes at most {MAX_PHASES}"

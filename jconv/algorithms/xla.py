@@ -1,7 +1,7 @@
 """XLA's own convolution as `lax.conv_general_dilated` would be called: the reference and the one to beat.
 
 XLA:CPU hands a 2-D convolution whose output is no larger than its input to YNNPACK, any other to Eigen
-(`cost.route` has the rules).  `xla_forms` writes the same convolution so that it takes the faster way.
+(`cost.route` has the rules).  `xla_eigen` writes the same convolution so that it takes the faster way.
 """
 
 from __future__ import annotations
