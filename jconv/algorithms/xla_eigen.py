@@ -1,4 +1,6 @@
-"""XLA's own convolution with rows of zeros below, so that XLA:CPU hands a 2-D convolution whose output is no larger than its input to YNNPACK, any other to Eigen.
+"""XLA's own convolution with rows of zeros below, so that its compiler hands it to Eigen, not to YNNPACK.
+
+XLA:CPU hands a 2-D convolution whose output is no larger than its input to YNNPACK, any other to Eigen.
 Eigen is the faster one for most dense stride-1 layers (2026-11, jax 0.10, AMD EPYC, 2 cores: 3×3 64→64 on
 56² 0.82 against 1.05 ms; 32→32 on 282² 5 against 43 ms, where YNNPACK's buffer passes 32 MiB).  So padding
 the bottom until the output is one row higher than the input selects Eigen, and the row is cut off again.  It
