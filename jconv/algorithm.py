@@ -34,7 +34,7 @@ class Gemm:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """One fused elementwise loop: `flops` operations over `bytes` of memory traffic.
+    """`count` fused elementwise loops, each of `flops` operations over `bytes` of memory traffic.
 
     `run` is how many elements lie side by side in memory: the inner, vectorised length.  A `blocked` one is
     run block by block, each cut out of what is there and put back.
@@ -44,6 +44,7 @@ class Loop:
     bytes: float
     run: int = 64
     blocked: bool = False
+    count: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ The constants are those of `platforms.py`.
 
 from __future__ import annotations
 
+import collections
 import math
 
 from jconv.algorithm import Fft, Gemm, Loop, Native, OneDnn, Step
@@ -43,7 +44,9 @@ ODD_CHANNELS = 9  # YNNPACK takes 1 + this / (c + 1) times as long for an odd c 
 def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
     """Estimated seconds of all steps, one after the other, with `workspace` bytes of temporaries."""
     fresh = rates.fresh * workspace if workspace > rates.large else 0.0
-    return sum(seconds(step, rates) for step in steps) + fresh + rates.call
+    times = collections.Counter(map(id, steps))  # one step may be listed once per image
+    each = {id(step): step for step in steps}
+    return sum(count * seconds(each[at], rates) for at, count in times.items()) + fresh + rates.call
 
 
 def seconds(step: Step, rates: Platform) -> float:
@@ -52,10 +55,10 @@ def seconds(step: Step, rates: Platform) -> float:
         case Gemm(count, m, n, k, transposed):
             rate = (rates.transposed if transposed else rates.gemm)(m, n, k)
             return 2 * count * m * n * k / rate + rates.call + (count - 1) * rates.batched
-        case Loop(flops, size, run, blocked):
+        case Loop(flops, size, run, blocked, count):
             used = run / (run + rates.half_run) / (rates.blocked if blocked else 1)
             moving = size / (rates.bandwidth if flops else rates.copy)
-            return max(flops / rates.loop, moving) / used + rates.call
+            return count * (max(flops / rates.loop, moving) / used + rates.call)
         case Fft(count, length):
             return 2.5 * count * length * math.log2(max(length, 2)) / rates.fft + rates.call
         case Native(spec):

@@ -1,16 +1,17 @@
 """Which algorithm "auto" takes of those it has estimates for."""
 
 import re
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 import jconv
-from jconv import cost
+from jconv import choice, cost
 from jconv.choice import _preferred as preferred
 from jconv.choice import choose
-from jconv.spec import ConvSpec
+from jconv.spec import ROLES, ConvSpec
 
 MS = 1e-3
 
@@ -88,3 +89,61 @@ def test_the_reason_says_when_a_lesser_estimate_is_not_believed():
     assert time < chosen.seconds["xla"]
     assert f"; {other}, estimated at " in chosen.reason
     assert "is not faster by more than the estimates err" in chosen.reason
+
+
+# -- the time that choosing takes --------------------------------------------------------------------
+
+
+def opcodes(function):
+    """How many of Python's opcodes a call runs: a measure of its work that is the same on every machine."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+CAUSAL = {
+    "depthwise": dict(in_channels=4, out_channels=4, groups=4),
+    "dense": dict(in_channels=4, out_channels=4),
+}
+
+
+def causal(taps, channels):
+    return ConvSpec.of(batch=2, spatial=(taps,), kernel=(taps,), padding=((taps - 1, 0),), **CAUSAL[channels])
+
+
+def template(taps, _):
+    return ConvSpec.of(spatial=(2048,) * 2, kernel=(taps,) * 2, padding=((taps // 2,) * 2,) * 2)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(
+    ("spec", "few", "many", "channels"),
+    [(causal, 512, 32768, "depthwise"), (causal, 512, 32768, "dense"), (template, 31, 255, "one")],
+)
+def test_choosing_does_not_take_longer_for_more_taps(spec, few, many, channels, role):
+    """A million opcodes take about 20 ms."""
+    policy = choice.Policy("fastest")
+
+    def work(taps):
+        return opcodes(lambda: choice._choose.__wrapped__(spec(taps, channels), role, "cpu", policy, None))
+
+    work(few + 1)  # what is computed once for all
+    assert work(many) < 2 * work(few) + 100_000 < 1_000_000
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_choosing_works_out_the_phases_once(role):
+    spec = ConvSpec.of(spatial=(512,), kernel=(8192,), lhs_dilation=(64,), padding=((4000, 4000),))
+    assert opcodes(lambda: choice._choose.__wrapped__(spec, role, "cpu", choice.Policy(), None)) < 1_500_000

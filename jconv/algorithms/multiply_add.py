@@ -101,12 +101,13 @@ def _sum_of_products(views: list[tuple[jax.Array, Ints]], w: jax.Array, spec: Co
 
 def by_region(spec: ConvSpec) -> bool:
     """Whether x is padded, and the regions are so few that the products of all can be written out."""
-    return spec.c * regions.taps(spec) <= IN_REGIONS
+    return regions.taps(spec, IN_REGIONS // spec.c) < math.inf
 
 
 def written_out(spec: ConvSpec) -> float:
     """The number of products in the one loop that `forward` compiles to."""
-    return spec.c * (regions.taps(spec) if by_region(spec) else tap_block(spec, WRITTEN_OUT).taps)
+    count = regions.taps(spec, IN_REGIONS // spec.c) if by_region(spec) else tap_block(spec, WRITTEN_OUT).taps
+    return spec.c * count
 
 
 def _by_region(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -163,7 +164,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if any(d != 1 for d in spec.lhs_dilation):  # neighbours in memory are not neighbours in the sum
         flops *= 1.5
     copied = (Loop(0, x * (1 + spec.o), run),) if is_repeated(spec) else ()
-    return *copied, *((Loop(flops, x + (7 if one_image else 1 if count == 1 else 2) * y, run),) * count)
+    moved = x + (7 if one_image else 1 if count == 1 else 2) * y
+    return *copied, Loop(flops, moved, run, count=count)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:

@@ -150,8 +150,8 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
     x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
     views = block.taps * spec.c
     partial, loops = views * y // rows_added(spec), -(-views // VIEWS)
-    each = Loop(2 * block.flops / loops, (x + y + partial) / loops, run)
-    return (*(each,) * loops, Loop(0, 2 * partial, run)) * count
+    each = Loop(2 * block.flops / loops, (x + y + partial) / loops, run, count=loops * count)
+    return each, Loop(0, 2 * partial, run, count=count)
 
 
 def workspace(spec: ConvSpec) -> int:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 from jax import lax
@@ -33,30 +33,50 @@ class Run:
 Region = tuple[Run, ...]
 
 
-def runs(spec: ConvSpec, axis: int) -> list[Run]:
-    """The outputs along an axis, cut where the taps that fall inside x change."""
+def runs(spec: ConvSpec, axis: int) -> Iterator[Run]:
+    """The outputs along an axis, cut where the taps that fall inside x change.
+
+    Tap r of output p is inside x for 0 ≤ p·stride + r·dilation − lo < size.  These r are an interval whose
+    ends both fall as p grows, so the next cut follows from the present one, whatever the number of taps.
+    """
     stride, dilation, lo = spec.strides[axis], spec.rhs_dilation[axis], spec.padding[axis][0]
-    size, outs = spec.spatial[axis], spec.out_spatial[axis]
-    seen = [
-        (-(-(lo - r * dilation) // stride), (size - 1 + lo - r * dilation) // stride + 1)
-        for r in range(spec.kernel[axis])
-    ]  # first and end (not included) of the outputs for which tap r is inside x
-    cuts = sorted({0, outs, *(min(max(end, 0), outs) for pair in seen for end in pair)})
-    found = []
-    for p, stop in itertools.pairwise(cuts):
-        inside = [r for r, (first, end) in enumerate(seen) if first <= p < end]
-        first = inside[0] if inside else 0
-        found.append(Run(stop - p, range(first, first + len(inside)), p * stride + first * dilation - lo))
-    return found
+    last, outs, k = spec.spatial[axis] - 1 + lo, spec.out_spatial[axis], spec.kernel[axis]
+    p = 0
+    while p < outs:
+        first = min(max(-((p * stride - lo) // dilation), 0), k)
+        end = min(max((last - p * stride) // dilation + 1, 0), k)
+        enters = -(((first - 1) * dilation - lo) // stride) if first else outs  # tap first − 1
+        leaves = (last - (end - 1) * dilation) // stride + 1 if end else outs  # tap end − 1
+        stop = min(enters, leaves, outs)
+        seen = range(first, end) if first < end else range(0)
+        yield Run(stop - p, seen, p * stride + seen.start * dilation - lo)
+        p = stop
 
 
 @functools.lru_cache(maxsize=1024)
-def taps(spec: ConvSpec) -> float:
-    """The number of taps of all regions together; infinite if nothing is padded or the input is dilated."""
+def taps(spec: ConvSpec, most: int) -> float:
+    """The number of taps of all regions together.  Infinite if nothing is padded, if the input is dilated, or
+    above `most`, where the count ends."""
     known = all(isinstance(size, int) for size in (*spec.spatial, *spec.out_spatial))
     if not known or any(d != 1 for d in spec.lhs_dilation) or not any(map(any, spec.padding)):
         return math.inf
-    return math.prod(sum(len(run.taps) for run in runs(spec, axis)) for axis in range(spec.ndim))
+    count = math.prod(_taps_along(spec, axis, most) for axis in range(spec.ndim))
+    return count if count <= most else math.inf
+
+
+def _taps_along(spec: ConvSpec, axis: int, most: int) -> float:
+    """The number of taps of all runs of an axis; infinite above `most`."""
+    count = 0
+    for run in runs(spec, axis):
+        count += len(run.taps)
+        if count > most:
+            return math.inf
+    return count
+
+
+def are_many(spec: ConvSpec, axis: int) -> bool:
+    """Whether an axis has more than two runs."""
+    return len(list(itertools.islice(runs(spec, axis), 3))) > 2
 
 
 def joined(compute: Callable[[Region], jax.Array], spec: ConvSpec) -> jax.Array:

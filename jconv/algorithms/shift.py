@@ -61,7 +61,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
         cut = Loop(0, 12 * spec.positions * spec.c * count, spec.c)
         return Gemm(count, spec.c, spec.o, spec.positions, transposed=True), cut, *apart
     partial = 3 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
-    return (Gemm(count, spec.positions, spec.o, spec.c), *([Loop(0, partial)] * (spec.taps - 1)), *apart)
+    return (Gemm(count, spec.positions, spec.o, spec.c), Loop(0, partial, count=spec.taps - 1), *apart)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:

@@ -53,7 +53,7 @@ def phases(spec: ConvSpec, axis: int) -> list[Phase]:
     (lo, _), k = spec.padding[axis], spec.kernel[axis]
     if not isinstance(lo, int):  # or no tap would be found, for no comparison with it is true
         raise InconclusiveDimensionOperation(f"which taps a phase sees depends on the padding {lo}")
-    P, R = L // math.gcd(s, L), L // math.gcd(d, L)
+    P, R = _phase_count(spec, axis), L // math.gcd(d, L)
     found = []
     for phi in range(min(P, spec.out_spatial[axis])):
         first = next((r for r in range(min(R, k)) if (phi * s + r * d - lo) % L == 0), k)
@@ -80,18 +80,24 @@ def sub_spec(spec: ConvSpec, combination: tuple[Phase, ...]) -> ConvSpec:
 
 def _lengths(spec: ConvSpec) -> list[int]:
     """Outputs per phase in each dimension: those of the longest, so that all are equally long."""
-    counts = [len(phases(spec, axis)) for axis in range(spec.ndim)]
+    counts = [min(_phase_count(spec, axis), p) for axis, p in enumerate(spec.out_spatial)]
     return [-(-p // P) for p, P in zip(spec.out_spatial, counts, strict=True)]
+
+
+def _phase_count(spec: ConvSpec, axis: int) -> int:
+    """P = L / gcd(s, L)."""
+    return spec.lhs_dilation[axis] // math.gcd(spec.strides[axis], spec.lhs_dilation[axis])
 
 
 def _combinations(spec: ConvSpec) -> list[tuple[Phase, ...]]:
     return list(itertools.product(*(phases(spec, axis) for axis in range(spec.ndim))))
 
 
-def _subs(spec: ConvSpec) -> list[ConvSpec]:
+@functools.lru_cache(maxsize=64)
+def _subs(spec: ConvSpec) -> tuple[ConvSpec, ...]:
     """The ordinary convolutions of all phases but those that no tap reaches."""
     subs = (sub_spec(spec, combination) for combination in _combinations(spec))
-    return [sub for sub in subs if not sub.is_empty]
+    return tuple(sub for sub in subs if not sub.is_empty)
 
 
 def _forward(
@@ -113,7 +119,7 @@ def is_framed(spec: ConvSpec) -> bool:
     size = math.prod(spec.x_shape) * itemsize(spec.x_dtype)
     small = isinstance(size, int) and size <= KEPT
     axes = range(spec.ndim)
-    return small and any(len(regions.runs(sub, axis)) > 2 for sub in _subs(spec) for axis in axes)
+    return small and any(regions.are_many(sub, axis) for sub in _subs(spec) for axis in axes)
 
 
 def _framed(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
@@ -193,7 +199,8 @@ def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
     """The one loop into which the compiler merges the phases of a multiply-add and their interleaving."""
     x, y = math.prod(spec.x_shape), math.prod(spec.y_shape)
     return Loop(
-        sum(loop.flops for loop in loops) * (1 if spec.c == 1 else 1.5),  # interleaved while x is broadcast
+        sum(loop.flops * loop.count for loop in loops)
+        * (1 if spec.c == 1 else 1.5),  # interleaved while x is broadcast
         (x + 2 * y) * itemsize(spec.accumulator),
         max((loop.run for loop in loops), default=1),
     )
