@@ -9,11 +9,13 @@ import pytest
 
 from jconv import cases
 from jconv.algorithm import run
-from jconv.algorithms import fft
+from jconv.algorithms import ALGORITHMS, fft
 from jconv.algorithms.fft import FFT, FFT_OVERLAP
 from jconv.algorithms.fft_lengths import fast_length, overlapping, whole
+from jconv.roles import OPERANDS
 from jconv.spec import ROLES, ConvSpec
 from jconv.tolerance import tolerance, unit_roundoff
+from jconv.work import workspace
 
 
 def is_smooth(number):
@@ -111,3 +113,34 @@ def test_refuses_with_a_reason(algorithm):
     spec = ConvSpec.of(spatial=(5,), kernel=(3,))
     assert "integers" in algorithm.rejects(cases.with_dtype(spec, "int32"))
     assert "dimensions" in algorithm.rejects(ConvSpec.of(spatial=(3,) * 4, kernel=(2,) * 4))
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+WORK = {
+    "template": dict(spatial=(250, 260), kernel=(250, 260), padding=((125, 125),) * 2),
+    "bank": dict(spatial=(128, 120), kernel=(31, 33), out_channels=12, padding=((15, 15),) * 2),
+    "depthwise": dict(batch=2, spatial=(64, 60), kernel=(31, 31), in_channels=16, out_channels=16, groups=16,
+                      padding=((15, 15),) * 2),
+    "in blocks": dict(batch=32, spatial=(56, 56), kernel=(31, 31), in_channels=64, out_channels=64,
+                      groups=64, padding=((15, 15),) * 2),
+    "dense": dict(batch=2, spatial=(40, 44), kernel=(9, 9), in_channels=16, out_channels=24),
+    "strided": dict(batch=3, spatial=(100, 90), kernel=(31, 29), in_channels=6, out_channels=5,
+                    strides=(2, 3)),
+    "sequence": dict(batch=2, spatial=(16000,), kernel=(1001,), in_channels=4, out_channels=5,
+                     padding=((1000, 0),)),
+    "volume": dict(batch=3, spatial=(24, 22, 20), kernel=(9, 7, 9), in_channels=2, out_channels=4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["fft", "fft_overlap"])
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("geometry", WORK.values(), ids=WORK)
+def test_the_memory_estimated_is_what_the_compiler_reports(geometry, role, name):
+    spec = ConvSpec.of(**geometry)
+    shapes = cases.shapes(spec)
+    operands = [jax.ShapeDtypeStruct(shapes[operand], "float32") for operand in OPERANDS[role]]
+    program = jax.jit(functools.partial(run, ALGORITHMS[name], role, spec=spec)).lower(*operands)
+    taken = program.compile().memory_analysis().temp_size_in_bytes
+    assert taken > 1e6
+    assert taken / 1.5 < workspace(ALGORITHMS[name], role, spec) < 1.5 * taken

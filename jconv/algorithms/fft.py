@@ -223,18 +223,19 @@ WHOLE = 30 * MiB  # up to here in one piece: allocations from 32 MiB on are page
 BLOCK = 16 * MiB
 
 
-def _workspace_whole(lengths: Lengths, spec: ConvSpec) -> tuple[int, int]:
-    """Bytes of the kernel's signal and spectrum, and of the larger two of x, y and their spectra."""
+def _spectra_bytes(lengths: Lengths, spec: ConvSpec) -> tuple[int, int, int]:
+    """Bytes of the spectra of x, w and y; their signals are as large."""
     points = math.prod(lengths[0]) + 2 * math.prod(lengths[0][:-1])
     x, w, y = (count * points * _dtype(spec).itemsize for count in _spectra(lengths, spec))
-    return 2 * w, x + y + max(x, y)
+    return x, w, y
 
 
 @functools.lru_cache(maxsize=1024)
 def _block(lengths: Lengths, spec: ConvSpec) -> ConvSpec:
     """The spec of what is transformed at a time: all of it, whole images, or groups of one image."""
-    kernel, rest = _workspace_whole(lengths, spec)
-    if not isinstance(spec.batch, int) or kernel + rest <= WHOLE:
+    x, w, y = _spectra_bytes(lengths, spec)
+    rest = x + y + max(x, y)
+    if not isinstance(spec.batch, int) or 2 * w + rest <= WHOLE:
         return spec
     image = rest // spec.batch + 1
     images = _divisor(spec.batch, BLOCK // image)
@@ -286,9 +287,19 @@ def steps_of(lengths: Lengths, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def workspace_of(lengths: Lengths, spec: ConvSpec, role: Role) -> int:
-    """Bytes of one block, and of the kernel's signal and spectrum before and after a sum (its gradient's)."""
-    kernel, _ = _workspace_whole(lengths, spec)
-    return 2 * kernel + _workspace_whole(lengths, _block(lengths, spec))[1]
+    """Bytes of the signals and spectra that are kept at one time.
+
+    Two spectra and their product, or a spectrum beside another and the signal that it is made from (or into).
+    In blocks, the kernel's spectrum is kept all the while.
+    """
+    block = _block(lengths, spec)
+    (x, w, y), (_, all_w, _) = _spectra_bytes(lengths, block), _spectra_bytes(lengths, spec)
+    if role == "grad_kernel":
+        kept = 0 if block == spec else all_w  # the sum
+        return max(kept + max(x + 2 * y, y + 2 * x, x + w + y), 2 * all_w)
+    if block == spec:
+        return max(x + 2 * w, w + 2 * x, x + w + y, 2 * y)
+    return max(2 * all_w, all_w + max(2 * x, x + y, 2 * y))
 
 
 def _amplification(lengths: Lengths, spec: ConvSpec) -> float:

@@ -198,9 +198,9 @@ def _steps(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role: Ro
 def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
     """The one loop into which the compiler merges the phases of a multiply-add and their interleaving."""
     x, y = math.prod(spec.x_shape), math.prod(spec.y_shape)
+    flops = sum(loop.flops * loop.count for loop in loops)
     return Loop(
-        sum(loop.flops * loop.count for loop in loops)
-        * (1 if spec.c == 1 else 1.5),  # interleaved while x is broadcast
+        flops * (1 if spec.c == 1 else 1.5),  # interleaved while x is broadcast
         (x + 2 * y) * itemsize(spec.accumulator),
         max((loop.run for loop in loops), default=1),
     )
