@@ -1,0 +1,333 @@
+"""What a direct sum promises, an exact algorithm keeps, and "auto" takes no other.
+
+An output depends on its window and on nothing else: a NaN, an Inf or a huge value reaches only the outputs
+whose windows hold it and never another member of a vmap; what sums zeros is zero; sums of terms ≥ 0 are
+≥ 0; whole numbers come out to the bit; the error is small beside Σ|x·w| of the output's own window.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jconv
+from jconv import cases
+from jconv.algorithm import refuses, run
+from jconv.algorithms import ALGORITHMS
+from jconv.derivatives import convolve
+from jconv.roles import OPERANDS
+from jconv.spec import ROLES, ConvSpec
+from jconv.tolerance import unit_roundoff
+
+# -- uses, through every door ----------------------------------------------------------------------
+
+
+def by_conv(x, w, padding):
+    return jconv.conv(x, w, padding=padding)
+
+
+def by_lax_s_door(x, w, padding):
+    return jconv.lax.conv_general_dilated(x, w, (1,) * (x.ndim - 2), padding)
+
+
+def by_lax(x, w, padding):
+    return lax.conv_general_dilated(x, w, (1,) * (x.ndim - 2), padding)
+
+
+def in_accelerated(x, w, padding):
+    with jconv.accelerated():
+        return by_lax(x, w, padding)
+
+
+DOORS = {
+    "conv": by_conv,
+    "lax's door": by_lax_s_door,
+    "accelerate": jconv.accelerate(by_lax),
+    "accelerated": in_accelerated,
+}
+doors = pytest.mark.parametrize("conv", DOORS.values(), ids=DOORS)
+
+
+def star_and_psf():
+    """A star of 5000 counts in a sky of 1e-6, and a Gaussian of 25×25 that sums to 1."""
+    sky = np.full((1, 1, 72, 70), 1e-6, np.float32)
+    sky[0, 0, 40, 30] = 5000
+    line = np.exp(-(np.linspace(-4, 4, 25) ** 2))
+    psf = np.outer(line, line) / line.sum() ** 2
+    return sky, psf[None, None].astype(np.float32)
+
+
+@doors
+def test_a_star_leaves_the_faint_sky_positive(conv):
+    sky, psf = star_and_psf()
+    counts = np.asarray(jax.jit(functools.partial(conv, padding=((12, 12),) * 2))(sky, psf), np.float64)
+    spec = ConvSpec.of(spatial=sky.shape[2:], kernel=(25, 25), padding=((12, 12),) * 2)
+    right = cases.reference("forward", sky.reshape(spec.x_shape), psf.reshape(spec.w_shape), spec)
+    assert (counts > 0).all()
+    np.testing.assert_allclose(counts.ravel(), right.ravel(), rtol=625 * unit_roundoff("float32"))
+    # the Poisson likelihood's gradient, too: Σ over the window of 1 − data / counts
+    slope = jax.jit(jax.grad(lambda sky: jnp.log(conv(sky, psf, ((12, 12),) * 2)).sum()))(sky)
+    assert (np.asarray(slope) > 0).all()
+
+
+@doors
+def test_a_mask_grows_by_the_kernel_and_no_further(conv):
+    mask = np.zeros((1, 1, 99, 90), np.float32)
+    mask[0, 0, [20, 64, 80], [30, 64, 12]] = 1
+    ones = np.ones((1, 1, 11, 11), np.float32)
+    counts = np.asarray(jax.jit(functools.partial(conv, padding=((5, 5),) * 2))(mask, ones))
+    right = np.zeros_like(mask)
+    for row, column in ((20, 30), (64, 64), (80, 12)):
+        right[0, 0, row - 5 : row + 6, column - 5 : column + 6] += 1
+    assert right.sum() == 363
+    np.testing.assert_array_equal(counts, right)
+
+
+@doors
+def test_small_values_are_right_beside_large_ones(conv):
+    """float64 over 36 decades, full convolution: each output to its own roundoff."""
+    rng = np.random.default_rng(0)
+    x, w = (10.0 ** rng.uniform(-18, 18, size) for size in (700, 301))
+    right = np.convolve(x.astype(np.longdouble), w[::-1].astype(np.longdouble))
+    with jax.enable_x64(True):
+        got = jax.jit(functools.partial(conv, padding=((300, 300),)))(x[None, None], w[None, None])
+    assert got.dtype == "float64"
+    np.testing.assert_allclose(
+        np.asarray(got)[0, 0], right.astype(float), rtol=301 * unit_roundoff("float64")
+    )
+
+
+@doors
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_gap_at_the_end_of_a_sequence_is_lost_alone(conv, groups):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 4 if groups == 1 else 1, 4096)).astype("f")
+    w = rng.standard_normal((4, x.shape[1], 255)).astype("f")
+    x[..., -4:] = np.nan
+    y, slopes = jax.jit(lambda x, w: jax.vjp(lambda x: conv(x, w, ((254, 0),)), x))(x, w)
+    assert np.isfinite(np.asarray(y)[..., :-4]).all()
+    assert np.isnan(np.asarray(y)[..., -4:]).all()
+    (gradient,) = slopes(np.where(np.isnan(y), np.nan, 1).astype("f"))
+    assert np.isfinite(np.asarray(gradient)[..., : -4 - 254]).all()
+    assert np.isnan(np.asarray(gradient)[..., -4 - 254 :]).all()
+
+
+@doors
+@pytest.mark.parametrize("spoilt", ["x", "w"])
+@pytest.mark.parametrize("channels", [3, 8])
+def test_models_side_by_side_do_not_see_each_other(conv, spoilt, channels):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 2, channels, 8, 9)).astype("f")
+    w = rng.standard_normal((3, channels, channels, 3, 3)).astype("f") / channels
+
+    def loss(w, x):
+        return jnp.mean(jnp.tanh(conv(x, w, ((1, 1),) * 2)))
+
+    of_all = jax.jit(jax.vmap(jax.value_and_grad(loss, (0, 1))))
+    right = of_all(w, x)
+    (x if spoilt == "x" else w)[1].flat[5] = np.nan
+    got = of_all(w, x)
+    assert np.isnan(got[0][1])
+    for clean, result in zip(jax.tree.leaves(right), jax.tree.leaves(got), strict=True):
+        np.testing.assert_array_equal(np.delete(result, 1, 0), np.delete(clean, 1, 0))
+
+
+@doors
+def test_an_autoregressive_mask_leaves_no_gradient_behind(conv):
+    """3×3, the taps before the centre in raster order: what comes later has a gradient of exactly 0."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 128, 12, 13)).astype("f")
+    kernels = rng.standard_normal((2, 128, 128, 3, 3)).astype("f") / 34
+    kernels *= np.arange(9).reshape(3, 3) < 4
+
+    def pixel(x):
+        return functools.reduce(lambda x, w: conv(x, w, ((1, 1),) * 2), kernels, x)[0, :, 6, 7].sum()
+
+    gradient = np.abs(np.asarray(jax.jit(jax.grad(pixel))(x))[0]).sum(0).ravel()
+    assert (gradient[6 * 13 + 7 :] == 0).all()
+    assert gradient[6 * 13 + 6 - 1] > 0
+
+
+# -- every exact algorithm, over the table ---------------------------------------------------------
+
+EXACT = {name: algorithm for name, algorithm in ALGORITHMS.items() if algorithm.exact}
+MIXING = [name for name, algorithm in ALGORITHMS.items() if not algorithm.exact]
+# a few more than in the table, for what takes only these
+MORE = {
+    "valid": ConvSpec.of(batch=2, spatial=(7, 9), kernel=(7, 7), in_channels=2, out_channels=3),
+    "colours": ConvSpec.of(batch=2, spatial=(9, 8), kernel=(5, 5), in_channels=3, out_channels=8),
+}
+
+
+@functools.cache
+def some_of_the_table(name, role):
+    """Up to three cases that the algorithm takes in that role, which together have most of the features."""
+    more = (cases.Case(name, spec, frozenset([name])) for name, spec in MORE.items())
+    taken = [case for case in (*cases.CASES, *more) if not refuses(ALGORITHMS[name], role, case.spec)]
+    found = []
+    while taken and len(found) < 3:
+        seen = frozenset().union(*(case.tags for case in found))
+        found.append(max(taken, key=lambda case: len(case.tags - seen)))
+        taken.remove(found[-1])
+    return tuple(found)
+
+
+PAIRS = [(name, role) for name in EXACT for role in ROLES if some_of_the_table(name, role)]
+every_exact_one = pytest.mark.parametrize(("name", "role"), PAIRS)
+
+
+def test_every_exact_algorithm_is_held_to_the_promise():
+    assert {name for name, _ in PAIRS} == set(EXACT)
+
+
+def scattered(role, spec):
+    """Operands ≥ 0 over 16 decades, a third of them 0."""
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for name, shape in cases.shapes(spec).items():
+        values = 10.0 ** rng.uniform(-8, 8, shape) * (rng.uniform(size=shape) > 1 / 3)
+        arrays[name] = values.astype(spec.x_dtype)
+    return cases.operands(role, arrays)
+
+
+def assert_right_in_every_window(got, role, operands, spec):
+    """Terms ≥ 0, so Σ|x·w| of a window is its value; where that is 0, so is what came."""
+    right = cases.reference(role, *operands, spec)
+    unit, summed = unit_roundoff(spec.y_dtype), unit_roundoff(spec.accumulator)
+    bound = (cases.reduction(role, spec) + 8) * summed + unit
+    got = np.asarray(got).astype(float)
+    assert (got >= 0).all()
+    assert (got[right == 0] == 0).all()
+    np.testing.assert_array_less(np.abs(got - right), bound * right + (right == 0))
+
+
+@every_exact_one
+def test_exact_algorithms_keep_the_promise(name, role):
+    """Each sentence on the same compiled programs."""
+    for case in some_of_the_table(name, role):
+        program = jax.jit(functools.partial(run, ALGORITHMS[name], role, spec=case.spec))
+        operands = scattered(role, case.spec)
+        assert_right_in_every_window(program(*operands), role, operands, case.spec)
+        operands = cases.operands(role, cases.whole(case.spec))
+        np.testing.assert_array_equal(program(*operands), cases.reference(role, *operands, case.spec))
+        for value in (np.nan, np.inf, 1e30):
+            assert_local(program, role, value, case.spec)
+
+
+def images(role):
+    """Which operands are images (or gradients of them), not kernels."""
+    return [at for at, operand in enumerate(OPERANDS[role]) if operand != "w"]
+
+
+def assert_local(program, role, value, spec):
+    """A value in an image changes the results that see it and no other."""
+    operands = cases.operands(role, cases.normal(spec))
+    clean = np.asarray(program(*operands))
+    for at in images(role):
+        entry = tuple(size // 2 for size in operands[at].shape)
+        bad, marks = [v.copy() for v in operands], [np.ones_like(v) for v in operands]
+        marks[at][...] = 0
+        bad[at][entry], marks[at][entry] = value, 1
+        seen = cases.reference(role, *marks, spec) > 0
+        got = np.asarray(program(*bad))
+        np.testing.assert_array_equal(got[~seen], clean[~seen])
+        assert (got[seen] != clean[seen]).all()
+
+
+@every_exact_one
+@pytest.mark.parametrize("mapped", [(0, 0), (0, None), (None, 0)], ids=["both", "first", "second"])
+def test_members_of_a_vmap_do_not_see_each_other(name, role, mapped):
+    assert_members_apart(name, role, mapped, some_of_the_table(name, role)[0].spec)
+
+
+def assert_members_apart(algorithm, role, mapped, spec):
+    members = [cases.operands(role, cases.normal(spec, seed)) for seed in range(3)]
+    columns = zip(zip(*members, strict=True), mapped, strict=True)
+    stacks = [np.stack(values) if axis == 0 else values[0] for values, axis in columns]
+    one = functools.partial(convolve, role, spec=spec, algorithm=algorithm)
+    program = jax.jit(jax.vmap(one, mapped))
+    clean = np.asarray(program(*stacks))
+    for index in (index for index, axis in enumerate(mapped) if axis == 0):
+        bad = [v.copy() for v in stacks]
+        bad[index][1] = np.nan
+        got = np.asarray(program(*bad))
+        np.testing.assert_array_equal(np.delete(got, 1, 0), np.delete(clean, 1, 0))
+        assert np.isnan(got[1]).any()
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(
+    "case", [*cases.tagged("few"), cases.named("same"), cases.named("1d_causal")], ids=str
+)
+@pytest.mark.parametrize("word", ["auto", "portable"])
+def test_the_choice_keeps_members_apart(name, role, word):
+    assert_members_apart(word, role, (0, 0), cases.named(name).spec)
+
+
+@every_exact_one
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_other_dtypes_keep_the_promise(name, role, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        for case in some_of_the_table(name, role)[:1]:
+            spec = cases.with_dtype(case.spec, dtype)
+            if refuses(ALGORITHMS[name], role, spec):
+                continue
+            rng, program = (
+                np.random.default_rng(2),
+                jax.jit(functools.partial(run, ALGORITHMS[name], role, spec=spec)),
+            )
+            normal = cases.operands(role, cases.normal(case.spec))
+            few = [(np.abs(v) * 2.0 ** rng.integers(-3, 3, v.shape)).astype(dtype) for v in normal]
+            clean = program(*few)
+            assert_right_in_every_window(clean, role, few, spec)
+            bad = [v.copy() for v in few]
+            at = images(role)[0]
+            bad[at][0] = np.nan  # all of the first image
+            got, clean = (np.asarray(v).astype("float64") for v in (program(*bad), clean))
+            if role != "grad_kernel":
+                np.testing.assert_array_equal(got[1:], clean[1:])
+
+
+# -- what the others give up -----------------------------------------------------------------------
+
+
+SKY = ConvSpec.of(spatial=(16, 15), kernel=(3, 3), in_channels=8, out_channels=8, padding=((1, 1),) * 2)
+VOLUME = ConvSpec.of(spatial=(5, 16, 15), kernel=(3, 3, 3), in_channels=8, out_channels=8)
+
+
+@pytest.mark.parametrize("name", [name for name in MIXING if not name.startswith("merged")])
+def test_transforms_lose_small_values_beside_a_large_one(name):
+    """A star that no window sees but through a tap that is 0 still costs the digits of its neighbours."""
+    spec = VOLUME if refuses(ALGORITHMS[name], "forward", SKY) else SKY
+    x = np.full(spec.x_shape, 1e-6, np.float32)
+    x[(0, *(size // 2 for size in spec.spatial), 0)] = 5000
+    w = np.random.default_rng(0).uniform(1, 2, spec.w_shape).astype("f")
+    w[..., 1:, :, :] = 0
+    right = cases.reference("forward", x, w, spec)
+    got = np.asarray(run(ALGORITHMS[name], "forward", x, w, spec), float)
+    assert cases.error(got, right) < 1e-5  # beside the largest all is well
+    faint = right < 1
+    assert (np.abs(got - right)[faint] > 0.1 * right[faint]).any()
+
+
+@pytest.mark.parametrize("name", [name for name in MIXING if name.startswith("merged")])
+def test_merged_groups_share_a_nan(name):
+    spec = SKY.replace(groups=4)
+    x, w = cases.operands("forward", cases.normal(spec))
+    x[0, 8, 8, 0] = np.nan
+    got = np.asarray(run(ALGORITHMS[name], "forward", x, w, spec))
+    assert np.isnan(got[0, 8, 8, :2]).all()
+    assert np.isnan(got[0, 8, 8, 2:]).any()
+
+
+@pytest.mark.parametrize("word", ["auto", "portable"])
+@pytest.mark.parametrize("role", ROLES)
+def test_the_words_take_exact_ones_alone(role, word):
+    specs = [case.spec for case in cases.CASES] + [SKY, SKY.replace(groups=4, batch=64, spatial=(56, 56))]
+    for spec in specs:
+        choice = jconv.choice.choose(spec, role, "cpu", word)
+        assert choice.algorithm.exact
+        assert not set(choice.seconds) & set(MIXING)
