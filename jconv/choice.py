@@ -28,6 +28,21 @@ of an AMD EPYC, jax 0.10, 2026-11):
     FFT for large kernels              true for depthwise ones from about 15×15 on; with many channels to
                                        sum, products stay cheaper than transforms up to larger kernels
 
+**The promise.**  What a direct sum gives without being asked, "auto" and "portable" give, too, in every role
+and dtype, under vmap and grad, because they take only algorithms whose record says `exact`:
+
+    an output depends on its window alone  a NaN, an Inf or a huge value reaches only the outputs whose
+                                           windows hold it, never another group or member of a vmap
+    zeros stay zeros                       a window whose products are all 0 gives exactly 0
+    no sum of terms ≥ 0 is negative        so logarithms and roots of counts and likelihoods are numbers
+    whole numbers are exact                as long as their sums fit the accumulator
+    the error is the window's own          at most about K roundoffs of Σ|x·w| over its K products
+
+The zeros of a padding belong to the windows, as in lax: a NaN in a kernel meets them, and so does one in an
+image whose kernel's gradient is taken, where it may reach every tap of its channels.  "fastest" gives the
+promise up for what a norm-wise error allows: Winograd and the FFT mix the values of a tile or of an image,
+and merged groups multiply foreign values by 0.
+
 On one kind of machine the same call always gets the same answer.  The choice is made at lowering, when
 vmap and grad have already rewritten the problem.
 """

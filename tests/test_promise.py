@@ -223,7 +223,11 @@ def images(role):
 
 
 def assert_local(program, role, value, spec):
-    """A value in an image changes the results that see it and no other."""
+    """A value in an image changes the results that see it and no other.
+
+    In a kernel's gradient it meets the zeros around the other image, too, as in lax, and 0·NaN is NaN: any
+    tap of the channels that see it may be lost.
+    """
     operands = cases.operands(role, cases.normal(spec))
     clean = np.asarray(program(*operands))
     for at in images(role):
@@ -233,7 +237,8 @@ def assert_local(program, role, value, spec):
         bad[at][entry], marks[at][entry] = value, 1
         seen = cases.reference(role, *marks, spec) > 0
         got = np.asarray(program(*bad))
-        np.testing.assert_array_equal(got[~seen], clean[~seen])
+        lost = seen if role != "grad_kernel" else seen | seen.any(tuple(range(spec.ndim)))
+        np.testing.assert_array_equal(got[~lost], clean[~lost])
         assert (got[seen] != clean[seen]).all()
 
 
@@ -259,9 +264,7 @@ def assert_members_apart(algorithm, role, mapped, spec):
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize(
-    "case", [*cases.tagged("few"), cases.named("same"), cases.named("1d_causal")], ids=str
-)
+@pytest.mark.parametrize("name", ["multiplier", "everything", "same", "1d_causal", "transposed_groups"])
 @pytest.mark.parametrize("word", ["auto", "portable"])
 def test_the_choice_keeps_members_apart(name, role, word):
     assert_members_apart(word, role, (0, 0), cases.named(name).spec)

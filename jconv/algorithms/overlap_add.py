@@ -23,6 +23,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jconv.algorithm import Algorithm, Gemm, Loop, Step
@@ -41,10 +42,12 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
         z = _products(x, w, spec)
         return _cropped(functools.reduce(jnp.add, map(_shifted, z, shifts, [spec] * len(z))), spec)
     x, parts = x.reshape(-1, spec.c), w.reshape(spec.c, len(shifts), -1)
+    real = np.array([_is_real(by, spec) for by in shifts])
 
     def add(i: jax.Array, total: jax.Array) -> jax.Array:
         z = product(x, lax.dynamic_index_in_dim(parts, i, 1, keepdims=False), spec)
         z = z.reshape(spec.batch, *spec.spatial, *spec.lhs_dilation, spec.o)
+        z = jnp.where(jnp.asarray(real)[i], z, 0)
         corner = (0, *jnp.asarray(shifts)[i], *[0] * (spec.ndim + 1))
         seen = lax.dynamic_slice(total, corner, z.shape)
         return lax.dynamic_update_slice(total, seen + z, corner)
@@ -86,10 +89,23 @@ def _blocked_kernel(w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _shifted(z: jax.Array, by: Ints, spec: ConvSpec) -> jax.Array:
-    """One block of z moved by so many blocks: (n, *(h + blocks − 1), *L, o)."""
+    """One block of z moved by so many blocks: (n, *(h + blocks − 1), *L, o).
+
+    The last block has taps beyond the kernel, of weight 0.  What they make is cut off, as 0·NaN is NaN.
+    """
     z = z.reshape(spec.batch, *spec.spatial, *spec.lhs_dilation, spec.o)
+    real = [min(L, k - at * L) for at, L, k in zip(by, spec.lhs_dilation, spec.kernel, strict=True)]
+    for axis, taps in enumerate(real, spec.ndim + 1):
+        z = lax.slice_in_dim(z, 0, taps, axis=axis)
     room = [(at, count - 1 - at) for at, count in zip(by, _blocks(spec), strict=True)]
-    return jnp.pad(z, [(0, 0), *room, *[(0, 0)] * (spec.ndim + 1)])
+    cut = [(0, L - taps) for L, taps in zip(spec.lhs_dilation, real, strict=True)]
+    return jnp.pad(z, [(0, 0), *room, *cut, (0, 0)])
+
+
+def _is_real(by: Ints, spec: ConvSpec) -> np.ndarray:
+    """Which taps of a block are the kernel's: (*L, 1)."""
+    real = [at * L + np.arange(L) < k for at, L, k in zip(by, spec.lhs_dilation, spec.kernel, strict=True)]
+    return functools.reduce(np.multiply.outer, real)[..., None]
 
 
 def _cropped(z: jax.Array, spec: ConvSpec) -> jax.Array:
