@@ -243,7 +243,7 @@ def assert_local(program, role, value, spec):
 
 
 @every_exact_one
-@pytest.mark.parametrize("mapped", [(0, 0), (0, None), (None, 0)], ids=["both", "first", "second"])
+@pytest.mark.parametrize("mapped", [(0, 0), (0, None)], ids=["both", "first"])
 def test_members_of_a_vmap_do_not_see_each_other(name, role, mapped):
     assert_members_apart(name, role, mapped, some_of_the_table(name, role)[0].spec)
 
@@ -271,7 +271,7 @@ def test_the_choice_keeps_members_apart(name, role, word):
 
 
 @every_exact_one
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_other_dtypes_keep_the_promise(name, role, dtype):
     with jax.enable_x64(dtype == "float64"):
         for case in some_of_the_table(name, role)[:1]:
