@@ -6,7 +6,8 @@ nothing is ever tried out in the user's process: what is on this list ran in chi
 (`python -m jconv verify`), and everything else is refused with its reason.
 
     system      Linux on x86-64
-    jaxlib      a version in `JAXLIBS`, or one whose verdict lies in the cache folder
+    jaxlib      a version in `JAXLIBS`, or one whose verdict lies in the cache folder; a verdict against it
+                refuses either
     build       XLA's compiler knows the call; it is asked once, by compiling (not running) one
     dtypes      those of `DTYPES`, on processors with their features
     program     one that is neither exported nor kept: such a program cannot be serialised
@@ -148,9 +149,12 @@ def _asked_for() -> frozenset[str]:
 
 
 def _of_jaxlib() -> str | None:
-    listed = version() in JAXLIBS or os.environ.get(TRUSTED) == "1"
-    if not listed and not store.entry(verdict_key()).get("agrees"):
+    trusted = os.environ.get(TRUSTED) == "1"
+    agrees = store.entry(verdict_key()).get("agrees", version() in JAXLIBS or None)
+    if agrees is None and not trusted:
         return f"oneDNN in jaxlib {version()} was not verified; `{COMMAND}` does it, in a process of its own"
+    if not agrees and not trusted:
+        return f"oneDNN in jaxlib {version()} did not agree here, as `{COMMAND}` found"
     return None if _is_built() else _not_built()
 
 
