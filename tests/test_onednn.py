@@ -34,7 +34,7 @@ ROUNDING = 2.0**-8  # of bfloat16
 
 @pytest.fixture(autouse=True)
 def available():
-    if reason := verified.refusal():
+    if reason := verified.refusal() or verified.refusal_of("float32", "float32"):
         pytest.skip(reason)
 
 

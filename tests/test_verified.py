@@ -148,11 +148,10 @@ def test_asking_is_free_of_the_users_contexts(monkeypatch):
 def test_a_limit_of_the_instruction_set_refuses_what_was_not_verified_with_it(fine, variable, dtype, result):
     flags = variable == "XLA_FLAGS"
     fine.setenv(variable, "--xla_foo=1 --xla_cpu_max_isa=AVX2" if flags else "AVX2")
-    reason = verified.refusal_of(dtype, result)
-    if dtype == "float32":
-        assert reason is None
-    else:
-        assert reason == f"{dtype} was not verified with oneDNN limited to AVX2"
+    assert verified.refusal_of(dtype, result) == f"{dtype} was not verified with oneDNN limited to AVX2"
+    spec = DENSE.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=result)
+    choice._choose.cache_clear()
+    assert choice.choose(spec, platform="cpu").algorithm.name != "onednn"
     fine.setenv(variable, "--xla_cpu_max_isa=default --xla_foo=1" if flags else "all")
     assert verified.refusal_of(dtype, result) is None, "no limit at all"
 
@@ -215,7 +214,7 @@ def calls_onednn(fun):
 
 @pytest.fixture
 def available():
-    if reason := verified.refusal():
+    if reason := verified.refusal() or verified.refusal_of("float32", "float32"):
         pytest.skip(reason)
 
 
@@ -352,6 +351,14 @@ def test_nothing_to_verify_is_told(fine, capsys):
     fine.setattr(verified, "_compiles", lambda: False)
     assert command_line(["verify"]) == 2
     assert "there is nothing to verify: jaxlib" in capsys.readouterr().err
+
+
+def test_where_every_dtype_is_refused_there_is_nothing_to_verify(fine, capsys):
+    """A verdict would be one on nothing, and would hold where the limit is gone."""
+    fine.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert command_line(["verify"]) == 2
+    assert "float32 was not verified with oneDNN limited to AVX2" in capsys.readouterr().err
+    assert store.is_empty()
 
 
 def test_what_is_wrong_is_found(available, monkeypatch, capsys):
