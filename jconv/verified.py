@@ -6,7 +6,8 @@ nothing is ever tried out in the user's process: what is on this list ran in chi
 (`python -m jconv verify`), and everything else is refused with its reason.
 
     system      Linux on x86-64
-    jaxlib      a version in `JAXLIBS`, or one whose verdict lies in the cache folder
+    jaxlib      a version in `JAXLIBS`, or one whose verdict lies in the cache folder; a verdict against it
+                refuses either
     build       XLA's compiler knows the call; it is asked once, by compiling (not running) one
     dtypes      those of `DTYPES`, on processors with their features
     program     one that is neither exported nor kept: such a program cannot be serialised
@@ -56,7 +57,8 @@ class Verified:
 
 
 DTYPES: dict[str, Verified] = {
-    "float32": Verified(("float32",), ("sse4_1",), True, 0, ""),
+    # below AVX-512 oneDNN's `gemm:jit`, which it takes for many channels first, hangs or writes past its heap
+    "float32": Verified(("float32",), ("avx512f", "avx512bw", "avx512dq", "avx512vl"), False, 0, ""),
     "bfloat16": Verified(
         ("bfloat16", "float32"), ("avx512f", "avx512bw", "avx512dq", "avx512vl"), False, 0, ""
     ),
@@ -71,7 +73,7 @@ def refusal() -> str | None:
 
 def unverifiable() -> str | None:
     """Why there is no oneDNN here that could be verified, or None."""
-    return _of_the_system() or _of_the_program() or (None if _is_built() else _not_built())
+    return _of_the_system() or _of_the_program() or (_of_every_dtype() if _is_built() else _not_built())
 
 
 def refusal_of(x_dtype: str, y_dtype: str) -> str | None:
@@ -84,6 +86,11 @@ def refusal_of(x_dtype: str, y_dtype: str) -> str | None:
     if not line.limited and (limit := _limit()):
         return f"{x_dtype} was not verified with oneDNN limited to {limit}"
     return None
+
+
+def _of_every_dtype() -> str | None:
+    reasons = [refusal_of(dtype, line.results[0]) for dtype, line in DTYPES.items()]
+    return reasons[0] if all(reasons) else None
 
 
 # -- the system ------------------------------------------------------------------------------------
@@ -148,9 +155,12 @@ def _asked_for() -> frozenset[str]:
 
 
 def _of_jaxlib() -> str | None:
-    listed = version() in JAXLIBS or os.environ.get(TRUSTED) == "1"
-    if not listed and not store.entry(verdict_key()).get("agrees"):
+    trusted = os.environ.get(TRUSTED) == "1"
+    agrees = store.entry(verdict_key()).get("agrees", version() in JAXLIBS or None)
+    if agrees is None and not trusted:
         return f"oneDNN in jaxlib {version()} was not verified; `{COMMAND}` does it, in a process of its own"
+    if not agrees and not trusted:
+        return f"oneDNN in jaxlib {version()} did not agree here, as `{COMMAND}` found"
     return None if _is_built() else _not_built()
 
 

@@ -6,6 +6,7 @@ import math
 import re
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 import jconv
 import jconv.sharding
-from jconv import halo
+from jconv import halo, verified
 from jconv.algorithm import refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.bench import scaling_check
@@ -291,13 +292,13 @@ SPACES = {  # sizes of the mesh axes that the image is cut over, the whole convo
 }  # fmt: skip
 
 
-def in_space(role, spec, sizes, **knobs):
+def in_space(role, spec, sizes, algorithm="xla", **knobs):
     """`jconv.sharding.conv` (or conv_transpose) of the whole arrays, cut over a mesh of `sizes`."""
     names = tuple(f"s{d}" for d in range(len(sizes)))
     mesh, cut = auto_mesh(**dict(zip(names, sizes, strict=True))), P(None, *names)
     layout = {1: "NWC", 2: "NHWC", 3: "NDHWC"}[spec.ndim]
     knobs |= dict(stride=spec.strides, padding=spec.padding, dilation=spec.rhs_dilation, groups=spec.groups,
-                  algorithm="xla")  # fmt: skip
+                  algorithm=algorithm)  # fmt: skip
     door = jconv.sharding.conv if role == "forward" else jconv.sharding.conv_transpose
     shard = functools.partial(door, spatial_axes=names, layout=layout, **knobs)
     return jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=(cut, P()), out_specs=cut))
@@ -382,6 +383,68 @@ def test_memory_of_a_device_shrinks_with_the_bands():
 
 def test_compiled_steps_send_what_scaling_on_paper_says():
     assert scaling_check.main((4,)) == 0
+
+
+# -- oneDNN: every device's program calls it for its own shard --------------------------------------
+
+
+@pytest.fixture
+def onednn():
+    if reason := verified.refusal() or verified.refusal_of("float32", "float32"):
+        pytest.skip(reason)
+
+
+def calls_onednn(compiled):
+    return compiled.as_text().count('custom_call_target="__onednn$convolution"')
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "cut", [{"x": P("a"), "y": P("a")}, {"x": P("a", "b"), "y": P("a", "b")}], ids=["batch", "height"]
+)
+def test_onednn_is_called_for_each_shard_that_the_partitioner_cuts(cut, kind, role, onednn):
+    spec = KINDS[kind]
+    program, arrays = compiled(role, spec, cut, auto_mesh(a=2, b=4), "onednn")
+    assert calls_onednn(program) >= 1
+    assert_near(program(*arrays), reference(role, spec), reductions(spec)[role], 8.0)
+
+
+@pytest.mark.parametrize("cut", TYPED)
+def test_onednn_is_called_under_typed_shardings(cut, typed, onednn):
+    spec = KINDS["dense"]
+    *cuts, out = TYPED[cut]
+    x, w = (jax.device_put(random(shapes(spec)[name]), c) for name, c in zip("xw", cuts, strict=True))
+    conv = lambda x, w: jconv.conv2d(x, w, layout="NHWC", padding=1, algorithm="onednn")  # noqa: E731
+    both = jax.jit(jax.value_and_grad(dense_loss(conv), (0, 1)))
+    assert calls_onednn(both.lower(x, w).compile()) >= 3
+    y = jax.jit(conv)(x, w)
+    assert jax.typeof(y).sharding.spec == out
+    assert_near(y, reference("forward", spec), spec.taps * spec.c, 8.0)
+    for actual, desired in zip(both(x, w)[1], _dense_gradients(spec), strict=True):
+        assert_near(actual, desired, spec.positions, 8.0)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_onednn_computes_what_is_cut_in_space(name, onednn):
+    sizes, spec = SPACES[name]
+    f = in_space("forward", spec, sizes, algorithm="onednn")
+    x, w, g = (random(shapes(spec)[array]) for array in "xwy")
+    both = jax.jit(lambda x, w, g: (f(x, w), *jax.vjp(f, x, w)[1](g)))
+    assert calls_onednn(both.lower(x, w, g).compile()) >= 3
+    for _ in range(20):
+        for role, actual in zip(ROLES, both(x, w, g), strict=True):
+            assert_near(actual, reference(role, spec), reductions(spec)[role], 8.0)
+
+
+def test_exported_for_a_mesh_it_is_portable():
+    mesh, spec = auto_mesh(data=8), KINDS["dense"].replace(batch=64, spatial=(28, 28), in_channels=64)
+    cut = jax.device_put(random(spec.x_shape), NamedSharding(mesh, P("data")))
+    w = jax.device_put(random(spec.w_shape), NamedSharding(mesh, P()))
+    conv = jax.jit(lambda x, w: jconv.conv2d(x, w, layout="NHWC", padding=1))
+    exported = jax.export.export(conv)(cut, w)
+    assert "__onednn" not in exported.mlir_module()
+    assert_near(jax.jit(exported.call)(cut, w), reference("forward", spec), spec.taps * spec.c, 8.0)
 
 
 # -- lax's own convolutions, accelerated -----------------------------------------------------------

@@ -1,0 +1,384 @@
+"""oneDNN's calls: values in every role, layout, dtype and mode of JAX; what lies where; memory.
+
+Everything here runs it, and is skipped with the reason where `verified` refuses it.
+"""
+
+import concurrent.futures
+import functools
+import math
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jconv
+from jconv import cases, verified
+from jconv.algorithm import refuses
+from jconv.algorithms import ONEDNN
+from jconv.cases import CASES
+from jconv.derivatives import OPERANDS, RESULT, convolve
+from jconv.spec import ROLES, ConvSpec
+from jconv.testing import check_algorithm
+
+ROOT = Path(__file__).parents[1]
+ROUNDING = 2.0**-8  # of bfloat16
+
+
+@pytest.fixture(autouse=True)
+def available():
+    if reason := verified.refusal() or verified.refusal_of("float32", "float32"):
+        pytest.skip(reason)
+
+
+def needs(dtype, result):
+    if reason := verified.refusal_of(dtype, result):
+        pytest.skip(reason)
+
+
+def whole(*shape):
+    return np.random.default_rng(shape).integers(-2, 3, shape).astype("float32")
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def all_roles(spec, channels_first, roles=ROLES):
+    """(x, w, g) → the results of the roles, of arrays that lie in memory as a user's do."""
+    spec = spec.replace(channels_first=channels_first)
+    last = lambda v, name: jnp.moveaxis(v, 1, -1) if channels_first and name != "w" else v  # noqa: E731
+    first = lambda v, name: jnp.moveaxis(v, -1, 1) if channels_first and name != "w" else v  # noqa: E731
+
+    def results(*arrays):
+        held = {name: last(v, name) for name, v in zip("xwy", arrays, strict=True)}
+        return {
+            role: first(convolve(role, *(held[n] for n in OPERANDS[role]), spec, "onednn"), RESULT[role])
+            for role in roles
+        }
+
+    return results
+
+
+def lying(arrays, channels_first):
+    return [np.moveaxis(v, -1, 1) if channels_first and name != "w" else v for name, v in arrays.items()]
+
+
+def check_values(spec, dtype, most, roles=ROLES):
+    """Whole numbers against NumPy in float64, channels last and first."""
+    arrays = {name: v.astype(dtype) for name, v in cases.whole(spec.replace(x_dtype="int8")).items()}
+    roles = [role for role in roles if refuses(ONEDNN, role, spec) is None]
+    assert roles
+    for channels_first in (False, True):
+        got = jax.jit(all_roles(spec, channels_first, roles))(*lying(arrays, channels_first))
+        for role in roles:
+            result = np.asarray(got[role])
+            if channels_first and RESULT[role] != "w":
+                result = np.moveaxis(result, 1, -1)
+            want = cases.reference(role, *cases.operands(role, arrays), spec)
+            assert result.dtype.name == spec.result(role)[1]
+            assert result.shape == want.shape
+            assert cases.error(result.astype(want.dtype), want) <= most, (role, channels_first)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_float32_is_exact_on_whole_numbers(case):
+    check_values(case.spec, "float32", 0.0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_bfloat16_is_right_to_its_rounding(case):
+    needs("bfloat16", "bfloat16")
+    check_values(cases.with_dtype(case.spec, "bfloat16"), "bfloat16", ROUNDING)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_bfloat16_to_float32_is_exact_on_whole_numbers(case):
+    needs("bfloat16", "float32")
+    spec = cases.with_dtype(case.spec, "bfloat16").replace(y_dtype="float32")
+    check_values(spec, "bfloat16", 0.0, ["forward"])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.spec.groups == 1], ids=str)
+def test_int8_to_int32_is_exact(case):
+    needs("int8", "int32")
+    spec = cases.with_dtype(case.spec, "int8").replace(y_dtype="int32")
+    if reason := refuses(ONEDNN, "forward", spec):
+        assert spec.c == 1, reason
+        return
+    check_values(spec, "int8", 0.0, ["forward"])
+
+
+def test_halves_and_bytes_of_lax():
+    """`preferred_element_type` says what comes out, as lax does."""
+    x, w = np.arange(-60, 60).reshape(1, 4, 5, 6) % 7 - 3, np.arange(-36, 36).reshape(2, 4, 3, 3) % 5 - 2
+    want = lax.conv_general_dilated(x.astype("float32"), w.astype("float32"), (1, 2), "SAME")
+    for dtype, result in (("bfloat16", "float32"), ("int8", "int32")):
+        needs(dtype, result)
+        plain = functools.partial(lax.conv_general_dilated, window_strides=(1, 2), padding="SAME",
+                                  preferred_element_type=jnp.dtype(result))  # fmt: skip
+        f = jconv.accelerate(plain, "onednn")
+        a, b = jnp.asarray(x, dtype), jnp.asarray(w, dtype)
+        assert "__onednn$convolution" in jax.jit(f).lower(a, b).as_text()
+        y = jax.jit(f)(a, b)
+        assert y.dtype == result
+        np.testing.assert_array_equal(y, want)
+
+
+def test_it_is_an_algorithm_as_any_other():
+    assert all(verdict.agrees for verdict in check_algorithm(ONEDNN, cases.tagged("few")))
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("case", [c for c in CASES if not c.spec.is_pointwise], ids=str)
+def test_a_nan_reaches_the_results_that_read_it_and_no_other(case, role):
+    rng = np.random.default_rng(len(case.name))
+    a, b = cases.operands(role, cases.normal(case.spec))
+    a[tuple(rng.integers(size) for size in a.shape)] = np.nan
+    may = cases.reference(role, np.isnan(a).astype("float64"), np.ones(b.shape), case.spec) > 0
+    got = jax.jit(lambda a, b: convolve(role, a, b, case.spec, "onednn"))(a, b)
+    assert not (np.isnan(got) & ~may).any()
+    assert np.isnan(got).any() == may.any()
+
+
+# -- what lies where -------------------------------------------------------------------------------
+
+MOVED = r"= \w+\[([\d,]*)\]\S* (transpose|copy|reverse|bitcast|pad|slice)\("
+
+
+def layout_case(layout):
+    if layout == "NCHW":
+        return whole(2, 16, 14, 13), whole(24, 16, 3, 3), whole(2, 24, 14, 13)
+    return whole(2, 14, 13, 16), whole(3, 3, 16, 24), whole(2, 14, 13, 24)
+
+
+def moved(text):
+    """How many values every instruction moves that does nothing but move values."""
+    return [math.prod(int(n) for n in shape.split(",") if n) for shape, _ in re.findall(MOVED, text)]
+
+
+def compiled_text(fun, *args):
+    return jax.jit(fun).lower(*args).compile().as_text()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_the_forward_is_one_call_of_what_lies_there(layout, stride):
+    x, w, _ = layout_case(layout)
+    conv = lambda x, w: jconv.conv2d(x, w, padding=1, stride=stride, layout=layout, algorithm="onednn")  # noqa: E731
+    text = compiled_text(conv, x, w)
+    assert text.count('custom_call_target="__onednn$convolution"') == 1
+    assert moved(text) == []
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_the_input_gradient_moves_nothing_but_the_kernel(layout):
+    x, w, g = layout_case(layout)
+    conv = lambda x, w: jconv.conv2d(x, w, padding=1, layout=layout, algorithm="onednn")  # noqa: E731
+    text = compiled_text(lambda g, w: jax.linear_transpose(lambda x: conv(x, w), x)(g)[0], g, w)
+    assert text.count('custom_call_target="__onednn$convolution"') == 1
+    assert set(moved(text)) == {w.size}, "the kernel is flipped in space"
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_small_image_is_flipped_in_place_of_a_large_kernel(layout):
+    if layout == "NCHW":
+        x, w, g = whole(1, 64, 7, 5), whole(96, 64, 3, 3), whole(1, 96, 7, 5)
+    else:
+        x, w, g = whole(1, 7, 5, 64), whole(3, 3, 64, 96), whole(1, 7, 5, 96)
+    conv = lambda x, w: jconv.conv2d(x, w, padding=1, layout=layout, algorithm="onednn")  # noqa: E731
+    text = compiled_text(lambda g, w: jax.linear_transpose(lambda x: conv(x, w), x)(g)[0], g, w)
+    assert text.count('custom_call_target="__onednn$convolution"') == 1
+    assert w.size not in moved(text)
+
+
+# -- modes of JAX ----------------------------------------------------------------------------------
+
+
+X, W = whole(2, 5, 9, 8), whole(5, 5, 3, 3)  # as many channels out as in, so that it can be repeated
+
+
+def conv(x, w, algorithm="onednn"):
+    return jconv.conv2d(x, w, padding=1, algorithm=algorithm)
+
+
+def by_lax(x, w):
+    return lax.conv_general_dilated(x, w, (1, 1), ((1, 1), (1, 1)))
+
+
+def scanned(conv, x, w):
+    ws = jnp.stack([w, w[::-1], -w])
+    return lax.scan(lambda x, w: (conv(x, w) % 5, x.sum()), x, ws)
+
+
+def looped(conv, x, w):
+    body = lambda state: (state[0] + 1, conv(state[1], w) % 7)  # noqa: E731
+    return lax.while_loop(lambda state: state[0] < 4, body, (0, x))[1]
+
+
+def conditional(conv, x, w):
+    return lax.cond(x[0, 0, 0, 0] > -9, lambda: conv(x, w), lambda: conv(x, -w))
+
+
+def over_images(conv, x, w):
+    return jax.vmap(lambda x: conv(x[None], w))(x)
+
+
+def over_kernels(conv, x, w):
+    return jax.vmap(lambda w: conv(x, w))(jnp.stack([w, w + 1, -w]))
+
+
+def over_both(conv, x, w):
+    return jax.vmap(conv)(jnp.stack([x, x + 1]), jnp.stack([w, -w]))
+
+
+def gradients(conv, x, w):
+    return jax.grad(lambda x, w: (conv(x, w) * X).sum(), (0, 1))(x, w)
+
+
+def remat(conv, x, w):
+    return jax.grad(lambda x, w: (jax.checkpoint(lambda x: conv(conv(x, w), w))(x) * X).sum(), (0, 1))(x, w)
+
+
+def twice(conv, x, w):
+    return jax.grad(lambda w: (jax.grad(lambda x: (conv(x, w) ** 2).sum())(x) * X).sum())(w)
+
+
+def per_example(conv, x, w):
+    return jax.vmap(jax.grad(lambda w, x: (conv(x[None], w) * X[:1]).sum()), (None, 0))(w, x)
+
+
+def forward_mode(conv, x, w):
+    return jax.jvp(conv, (x, w), (x + 1, w - 1))
+
+
+MODES = [scanned, looped, conditional, over_images, over_kernels, over_both, gradients, remat, twice,
+         per_example, forward_mode]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.__name__)
+def test_modes_agree_to_the_bit(mode):
+    """All sums stay below 2²⁴, so that float32 is exact."""
+    program = jax.jit(functools.partial(mode, conv)).lower(X, W)
+    assert "__onednn$convolution" in program.as_text()
+    want = jax.jit(functools.partial(mode, by_lax))(X, W)
+    for got in (program.compile()(X, W), mode(conv, X, W)):
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("mode", [gradients, over_both, scanned], ids=lambda mode: mode.__name__)
+def test_modes_agree_without_jit(mode):
+    with jax.disable_jit():
+        got = mode(conv, X, W)
+    jax.tree.map(np.testing.assert_array_equal, got, mode(by_lax, X, W))
+
+
+@pytest.mark.parametrize("mode", [gradients, over_both, scanned], ids=lambda mode: mode.__name__)
+def test_modes_agree_with_64_bit_types_on(mode, x64):
+    got = jax.jit(functools.partial(mode, conv))(X, W)
+    jax.tree.map(np.testing.assert_array_equal, got, mode(by_lax, X, W))
+    assert jax.tree.leaves(got)[0].dtype == "float32"
+    with pytest.raises(ValueError, match="float64 to float64 was not verified with oneDNN"):
+        conv(X.astype("float64"), W.astype("float64"))
+
+
+def test_donated_arrays_are_not_read_after_they_are_written():
+    step = jax.jit(lambda x, w: conv(x, w) % 5 - 2, donate_argnums=0)
+    got, want = jnp.asarray(X), X
+    for _ in range(20):
+        given, got = got, step(got, W)
+        want = np.asarray(by_lax(want, W)) % 5 - 2
+        assert given.is_deleted()
+    np.testing.assert_array_equal(got, want)
+
+
+def test_eight_threads_of_two_hundred_calls():
+    shapes = [((1 + n % 3, 3 + n, 7 + n, 8), (4 + n, 3 + n, 3, 2 + n % 2)) for n in range(8)]
+    programs = [
+        (jax.jit(lambda x, w: jax.vjp(lambda x, w: conv(x, w), x, w)[1](conv(x, w))), whole(*x), whole(*w))
+        for x, w in shapes
+    ]
+    want = [jax.jit(lambda x, w: jax.vjp(by_lax, x, w)[1](by_lax(x, w)))(x, w) for _, x, w in programs]
+
+    def calls(number):
+        program, x, w = programs[number]
+        results = [program(x, w) for _ in range(200)]
+        return all(
+            np.array_equal(got, right)
+            for result in results
+            for got, right in zip(result, want[number], strict=True)
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(calls, range(8)))
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+MIB = 1 << 20
+LARGE = [
+    dict(batch=8, in_channels=64, out_channels=64, spatial=(56, 56), kernel=(3, 3), padding=((1, 1), (1, 1))),
+    dict(batch=4, in_channels=144, out_channels=144, groups=144, spatial=(56, 56), kernel=(3, 3),
+         padding=((1, 1), (1, 1))),
+    dict(batch=4, in_channels=3, out_channels=64, spatial=(112, 112), kernel=(7, 7), strides=(2, 2),
+         padding=((3, 3), (3, 3))),
+    dict(batch=2, in_channels=512, out_channels=512, spatial=(14, 14), kernel=(3, 3),
+         padding=((1, 1), (1, 1))),
+    dict(batch=8, in_channels=256, out_channels=64, spatial=(28, 28), kernel=(1, 1)),
+    dict(batch=1, in_channels=16, out_channels=32, spatial=(16, 28, 28), kernel=(3, 3, 3),
+         padding=((1, 1),) * 3),
+]  # fmt: skip
+
+
+def peak(role, spec, algorithm):
+    """Bytes that a process grows by at most in its first runs, its arguments and program being there."""
+    if refuses(ONEDNN, role, spec):
+        return None
+    operands = [jnp.asarray(v) for v in cases.operands(role, cases.normal(spec))]
+    program = jax.jit(lambda a, b: convolve(role, a, b, spec, algorithm)).lower(*operands).compile()
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
+    for _ in range(3):
+        jax.block_until_ready(program(*operands))
+    return _resident("VmHWM") - before
+
+
+def _resident(what):
+    line = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(line[1]) << 10
+
+
+def peaks(problems):
+    """Prints what lax's and oneDNN's take, each in a fork of its own of a process that has not run JAX yet:
+    what one freed and kept would be the other's."""
+    each = [(role, spec, name) for spec in problems for role in ROLES for name in ("xla", "onednn")]
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        found = pool.starmap(peak, each, chunksize=1)
+    for (role, spec, _), lax_takes, onednn_takes in zip(each[::2], found[::2], found[1::2], strict=True):
+        if lax_takes is not None:
+            print(lax_takes, onednn_takes, role, spec)
+
+
+def test_the_process_takes_at_most_twice_what_lax_does_and_32_mib():
+    """oneDNN's own memory is not in `memory_analysis()`: it is the process that is measured."""
+    at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # freed is given back
+    environment = os.environ | at_once | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line.split(" ", 2) for line in done.stdout.splitlines()]
+    assert len(lines) == len(ROLES) * len(LARGE)
+    assert max(int(onednn_takes) for _, onednn_takes, _ in lines) > MIB, "something was measured"
+    over = [line for line in lines if int(line[1]) > 2 * int(line[0]) + 32 * MIB]
+    assert not over, over
+
+
+if __name__ == "__main__":  # with --table, of the whole table as well
+    peaks([ConvSpec.of(**large) for large in LARGE] + [case.spec for case in CASES if "--table" in sys.argv])
