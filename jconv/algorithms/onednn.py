@@ -19,11 +19,12 @@ taps.  So x is written once for each tap of the *last* dimension, where im2col w
 all, and the products run over s·c × o, which are many.  In three dimensions the images lie side by side in
 the row, and the axes are d, h and s·c.  Depthwise, ∂w is simply the depthwise convolution of x with g.
 
-**What it takes** was verified by running it (`jconv.verified`): 1 to 3 dimensions, any strides, dilation and
-groups, where no padding is larger than dilation·(taps − 1), no axis is shorter than the kernel's extent, and
-a dilated depthwise kernel meets no padding.  Other paddings are made beforehand, by padding or cutting x.  In
-bfloat16 an odd number of channels would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel
-of zeros is added.  Depthwise bfloat16 goes through float32, in which it is summed anyway.
+**What it takes** was verified by running it (`jconv.verified`): 1 to 3 dimensions, any strides and dilation,
+groups of one to one or several to several channels in two and three dimensions, where no padding is larger
+than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a dilated depthwise kernel meets no
+padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of channels
+would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.  Depthwise
+bfloat16 goes through float32, in which it is summed anyway.
 
 Source: oneDNN, https://github.com/uxlfoundation/oneDNN.
 """
@@ -263,7 +264,21 @@ def rejects(spec: ConvSpec) -> str | None:
         return f"{spec.ndim} spatial dimensions; oneDNN was verified with 1 to 3"
     if spec.x_dtype == "int8" and (spec.groups > 1 or spec.c == 1):
         return "int8 in groups or of a single channel, of which oneDNN makes wrong sums"
+    if reason := _rejects_groups(spec):
+        return reason
     return None if _is_plain(spec) else PHASES.rejects(spec)
+
+
+def _rejects_groups(spec: ConvSpec) -> str | None:
+    """oneDNN has kernels of its own for groups in two and three dimensions, one to one or several to several
+    channels; what else there is goes through a product inside a parallel loop, which waits for itself."""
+    if spec.groups == 1:
+        return None
+    if spec.ndim == 1:
+        return "groups in one dimension, for which oneDNN has no kernel"
+    if spec.c != spec.o and 1 in (spec.c, spec.o):
+        return f"groups of {spec.c} to {spec.o} channels, for which oneDNN has no kernel"
+    return None
 
 
 def _rejects_dtypes(spec: ConvSpec) -> str | None:
@@ -278,7 +293,9 @@ def own(spec: ConvSpec, role: Role) -> bool:
     """Whether the gradient given here is used: for floats, and not where it had too many phases."""
     floats = {spec.x_dtype, spec.w_dtype, spec.y_dtype} <= {"float32", "bfloat16"}
     back = spec.as_grad_input() if role == "grad_input" else spec
-    return floats and (role == "grad_kernel" or _is_plain(back) or PHASES.rejects(back) is None)
+    if not floats or (role == "grad_kernel" and not spec.is_depthwise and _rejects_groups(as_rows(spec))):
+        return False
+    return role == "grad_kernel" or _is_plain(back) or PHASES.rejects(back) is None
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
