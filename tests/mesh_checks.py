@@ -425,7 +425,7 @@ def test_onednn_is_called_under_typed_shardings(cut, typed, onednn):
         assert_near(actual, desired, spec.positions, 8.0)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", [name for name in SPACES if name != "groups"])  # of 1 to 2 channels: refused
 def test_onednn_computes_what_is_cut_in_space(name, onednn):
     sizes, spec = SPACES[name]
     f = in_space("forward", spec, sizes, algorithm="onednn")

@@ -211,7 +211,7 @@ def test_the_command_fails_when_a_bound_is_broken(capsys, monkeypatch):
 
 def test_the_command_refuses_wrong_usage(tmp_path, capsys, monkeypatch):
     assert command_line.main(["accuracy", "guesswork"]) == 2
-    assert "no algorithm 'guesswork'; there are xla" in capsys.readouterr().err
+    assert "no algorithm 'guesswork'; there are onednn, xla" in capsys.readouterr().err
     monkeypatch.setattr(accuracy, "sweep", lambda *_: iter([]))
     assert command_line.main(["accuracy", "--csv", str(tmp_path / "no" / "folder.csv")]) == 2
     assert "No such file" in capsys.readouterr().err

@@ -257,16 +257,22 @@ def _as_kernel(g: jax.Array, spec: ConvSpec) -> jax.Array:
 def rejects(spec: ConvSpec) -> str | None:
     if reason := verified.refusal() or _rejects_dtypes(spec):
         return reason
-    sizes = (*spec.x_shape, *spec.w_shape, *sum(spec.padding, ()))
-    if not all(isinstance(size, int) for size in sizes):
-        return "a size that only a run will tell; oneDNN's calls state every size"
-    if not 1 <= spec.ndim <= 3:
-        return f"{spec.ndim} spatial dimensions; oneDNN was verified with 1 to 3"
+    if reason := _rejects_sizes(spec):
+        return reason
     if spec.x_dtype == "int8" and (spec.groups > 1 or spec.c == 1):
         return "int8 in groups or of a single channel, of which oneDNN makes wrong sums"
     if reason := _rejects_groups(spec):
         return reason
     return None if _is_plain(spec) else PHASES.rejects(spec)
+
+
+def _rejects_sizes(spec: ConvSpec) -> str | None:
+    sizes = (*spec.x_shape, *spec.w_shape, *sum(spec.padding, ()))
+    if not all(isinstance(size, int) for size in sizes):
+        return "a size that only a run will tell; oneDNN's calls state every size"
+    if not 1 <= spec.ndim <= 3:
+        return f"{spec.ndim} spatial dimensions; oneDNN was verified with 1 to 3"
+    return None
 
 
 def _rejects_groups(spec: ConvSpec) -> str | None:
@@ -292,8 +298,10 @@ def _rejects_dtypes(spec: ConvSpec) -> str | None:
 def own(spec: ConvSpec, role: Role) -> bool:
     """Whether the gradient given here is used: for floats, and not where it had too many phases."""
     floats = {spec.x_dtype, spec.w_dtype, spec.y_dtype} <= {"float32", "bfloat16"}
+    if not floats or _rejects_sizes(spec):
+        return False
     back = spec.as_grad_input() if role == "grad_input" else spec
-    if not floats or (role == "grad_kernel" and not spec.is_depthwise and _rejects_groups(as_rows(spec))):
+    if role == "grad_kernel" and not spec.is_depthwise and _rejects_groups(as_rows(spec)):
         return False
     return role == "grad_kernel" or _is_plain(back) or PHASES.rejects(back) is None
 
