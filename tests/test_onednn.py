@@ -78,6 +78,13 @@ def test_groups_without_a_kernel_of_their_own_are_refused(name):
     assert "for which oneDNN has no kernel" in refuses(ONEDNN, "forward", cases.named(name).spec)
 
 
+def test_a_kernel_gradient_along_rows_is_on_the_list_or_not_its_own():
+    """Depthwise in 3-D, the rows of several images would be groups of several channels to one."""
+    one = ConvSpec.of(spatial=(5, 6, 7), kernel=(3, 3, 3), in_channels=4, out_channels=4, groups=4)
+    assert ONEDNN.own(one, "grad_kernel")
+    assert not ONEDNN.own(one.replace(batch=2), "grad_kernel")
+
+
 def check_values(spec, dtype, most, roles=ROLES):
     """Whole numbers against NumPy in float64, channels last and first."""
     arrays = {name: v.astype(dtype) for name, v in cases.whole(spec.replace(x_dtype="int8")).items()}

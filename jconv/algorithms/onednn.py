@@ -50,14 +50,12 @@ from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
 # -- one call --------------------------------------------------------------------------------------
 
 
-def direct(
-    x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False, bias: jax.Array | None = None
-) -> jax.Array:
+def direct(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False) -> jax.Array:
     """y of an undilated x by one call; `swapped`: the kernel of one group lies as (*r, o, c)."""
     spec = _typed_as(x, w, spec)
     x, spec = inside(x, spec)
     how = _halves if spec.x_dtype == "bfloat16" else onednn_calls.convolution
-    return how(x, w, spec, swapped=swapped, bias=bias)
+    return how(x, w, spec, swapped=swapped)
 
 
 def _typed_as(x: jax.Array, w: jax.Array, spec: ConvSpec) -> ConvSpec:
@@ -87,18 +85,16 @@ def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
     return moved
 
 
-def _halves(
-    x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool, bias: jax.Array | None
-) -> jax.Array:
+def _halves(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool) -> jax.Array:
     """bfloat16: channels last and an even number of them in a group, or through float32 if there is one."""
     if spec.is_depthwise:
         wide = spec.replace(x_dtype="float32", w_dtype="float32", y_dtype="float32")
         x, w = x.astype("float32"), w.astype("float32")
-        return onednn_calls.convolution(x, w, wide, bias=bias).astype(spec.y_dtype)
+        return onednn_calls.convolution(x, w, wide).astype(spec.y_dtype)
     spec = spec.replace(channels_first=False)
     if spec.c % 2:
         x, w, spec = _even(x, w, spec, swapped)
-    return onednn_calls.convolution(x, w, spec, swapped=swapped, bias=bias)
+    return onednn_calls.convolution(x, w, spec, swapped=swapped)
 
 
 def _even(x: jax.Array, w: jax.Array, spec: ConvSpec, swapped: bool) -> tuple[jax.Array, jax.Array, ConvSpec]:
@@ -301,9 +297,10 @@ def own(spec: ConvSpec, role: Role) -> bool:
     if not floats or _rejects_sizes(spec):
         return False
     back = spec.as_grad_input() if role == "grad_input" else spec
-    if role == "grad_kernel" and not spec.is_depthwise and _rejects_groups(as_rows(spec)):
-        return False
-    return role == "grad_kernel" or _is_plain(back) or PHASES.rejects(back) is None
+    if role == "grad_kernel":
+        seen = spec if _is_plain(spec) or max(spec.strides) > 1 else spec.as_grad_input()
+        return _by_image(seen) or _rejects_groups(as_rows(seen)) is None
+    return _is_plain(back) or PHASES.rejects(back) is None
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:

@@ -28,15 +28,12 @@ from jconv.spec import ConvSpec, Ints
 CONVOLUTION, MATMUL = "__onednn$convolution", "__onednn$matmul"
 
 
-def convolution(
-    x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False, bias: jax.Array | None = None
-) -> jax.Array:
+def convolution(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False) -> jax.Array:
     """y of an undilated x; `swapped`: the kernel lies as that of the convolution whose grad_input this is."""
     if spec.channels_first:
         x, w = jnp.moveaxis(x, -1, 1), w.transpose(spec.ndim + 1, spec.ndim, *range(spec.ndim))
     shape = _order(spec.y_shape, spec.channels_first)
-    operands = (x, w) if bias is None else (x, w, bias)
-    y = _call(CONVOLUTION, shape, spec.y_dtype, _convolution(spec, swapped, bias is not None), *operands)
+    y = _call(CONVOLUTION, shape, spec.y_dtype, _convolution(spec, swapped), x, w)
     return jnp.moveaxis(y, 1, -1) if spec.channels_first else y
 
 
@@ -65,7 +62,7 @@ def _order(shape: Ints, channels_first: bool) -> Ints:
 
 
 @functools.lru_cache(maxsize=1024)
-def _convolution(spec: ConvSpec, swapped: bool, bias: bool) -> str:
+def _convolution(spec: ConvSpec, swapped: bool) -> str:
     first, rank = spec.channels_first, str(spec.ndim + 2)
     w_shape = (*spec.w_shape[:-2], *spec.w_shape[-2:][:: -1 if swapped else 1])
     config: dict[str, Any] = {
@@ -82,8 +79,6 @@ def _convolution(spec: ConvSpec, swapped: bool, bias: bool) -> str:
         },
         "feature_groups": str(spec.groups),
     }
-    if bias:
-        config["fusions"] = {"ops": ["BIAS"]}
     return json.dumps({"onednn_conv_config": config})
 
 
