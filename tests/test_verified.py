@@ -90,7 +90,7 @@ def test_an_unknown_jaxlib_names_the_command_and_a_verdict_lifts_the_refusal(fin
     fine.setattr(verified, "version", lambda: "9.9.10")
     assert "jaxlib 9.9.10 was not verified" in refusal(), "the verdict is on another one"
     fine.setattr(verified, "version", lambda: "9.9.9")
-    fine.setattr(verified, "features", lambda: EVERY - {"avx512_vnni"})
+    fine.setattr(verified, "features", lambda: EVERY | {"avx512_vnni"})
     assert "was not verified" in refusal(), "the verdict is on another processor"
 
 

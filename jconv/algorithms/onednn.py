@@ -24,7 +24,8 @@ groups of one to one or several to several channels in two and three dimensions,
 than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a dilated depthwise kernel meets no
 padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of channels
 would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.  Depthwise
-bfloat16 goes through float32, in which it is summed anyway.
+bfloat16 goes through float32, in which it is summed anyway.  So does int8, of which oneDNN's own kernels
+write past their heap where there is padding: float32 holds sums of 1024 products exactly, and int32 adds them.
 
 Source: oneDNN, https://github.com/uxlfoundation/oneDNN.
 """
@@ -54,7 +55,7 @@ def direct(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False)
     """y of an undilated x by one call; `swapped`: the kernel of one group lies as (*r, o, c)."""
     spec = _typed_as(x, w, spec)
     x, spec = inside(x, spec)
-    how = _halves if spec.x_dtype == "bfloat16" else onednn_calls.convolution
+    how = {"bfloat16": _halves, "int8": _integers}.get(spec.x_dtype, onednn_calls.convolution)
     return how(x, w, spec, swapped=swapped)
 
 
@@ -85,16 +86,19 @@ def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
     return moved
 
 
-def _halves(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool) -> jax.Array:
+def _halves(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False) -> jax.Array:
     """bfloat16: channels last and an even number of them in a group, or through float32 if there is one."""
     if spec.is_depthwise:
-        wide = spec.replace(x_dtype="float32", w_dtype="float32", y_dtype="float32")
-        x, w = x.astype("float32"), w.astype("float32")
-        return onednn_calls.convolution(x, w, wide).astype(spec.y_dtype)
+        return _widened(x, w, spec)
     spec = spec.replace(channels_first=False)
     if spec.c % 2:
         x, w, spec = _even(x, w, spec, swapped)
     return onednn_calls.convolution(x, w, spec, swapped=swapped)
+
+
+def _widened(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    wide = spec.replace(x_dtype="float32", w_dtype="float32", y_dtype="float32")
+    return onednn_calls.convolution(x.astype("float32"), w.astype("float32"), wide).astype(spec.y_dtype)
 
 
 def _even(x: jax.Array, w: jax.Array, spec: ConvSpec, swapped: bool) -> tuple[jax.Array, jax.Array, ConvSpec]:
@@ -104,6 +108,19 @@ def _even(x: jax.Array, w: jax.Array, spec: ConvSpec, swapped: bool) -> tuple[ja
     apart = x.reshape(*x.shape[:-1], spec.groups, spec.c)
     x = jnp.pad(apart, [*[(0, 0)] * x.ndim, (0, 1)]).reshape(*x.shape[:-1], -1)
     return x, w, spec.replace(in_channels=x.shape[-1])
+
+
+EXACT = 2**24 // 128**2  # products of two int8 whose sum float32 holds exactly, whatever they are
+
+
+def _integers(x: jax.Array, w: jax.Array, spec: ConvSpec, **_: bool) -> jax.Array:
+    """int8 to int32: as many channels at a time as float32 sums exactly."""
+    most = spec.c if spec.groups > 1 else EXACT // spec.taps
+    return functools.reduce(jnp.add, (
+        _widened(x[..., at : at + most * spec.groups], w[..., at : at + most, :],
+                 spec.replace(in_channels=min(most, spec.c - at) * spec.groups))
+        for at in range(0, spec.c, most)
+    ))  # fmt: skip
 
 
 # -- the three roles -------------------------------------------------------------------------------
@@ -255,8 +272,8 @@ def rejects(spec: ConvSpec) -> str | None:
         return reason
     if reason := _rejects_sizes(spec):
         return reason
-    if spec.x_dtype == "int8" and (spec.groups > 1 or spec.c == 1):
-        return "int8 in groups or of a single channel, of which oneDNN makes wrong sums"
+    if spec.x_dtype == "int8" and spec.taps * (spec.c if spec.groups > 1 else 1) > EXACT:
+        return f"int8 sums of more than {EXACT} products that cannot be taken apart by channels"
     if reason := _rejects_groups(spec):
         return reason
     return None if _is_plain(spec) else PHASES.rejects(spec)

@@ -100,10 +100,8 @@ def _drawn(rng: np.random.Generator, dtype: str) -> ConvSpec:
     n = int(rng.integers(1, 4))
     groups = int(rng.choice([1, 1, 1, 2, 3, 4, 8]))
     c, o = (int(v) for v in rng.choice(CHANNELS, 2))
-    if dtype != "int8" and rng.random() < 0.2:  # depthwise
+    if rng.random() < 0.2:  # depthwise
         groups, c, o = int(rng.choice(CHANNELS[1:])), 1, int(rng.choice([1, 1, 2]))
-    if dtype == "int8":
-        groups = 1
     kernel, strides, dilation = (_ints(rng, top, n) for top in ((7, 7, 4)[n - 1] + 1, 4, 4))
     window = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     longer = _ints(rng, 3000 if n == 1 and rng.random() < 0.2 else (40, 14, 6)[n - 1], n)
