@@ -129,8 +129,9 @@ def test_int8_to_int32_is_exact(case):
 def test_int8_is_exact_where_float32_is_not():
     """4050 products of -128 and ±127: their sum needs more than the 24 bits of a float32."""
     needs("int8", "int32")
-    spec = ConvSpec.of(spatial=(6, 7), kernel=(3, 3), in_channels=450, out_channels=5, padding=((1, 1), (0, 1)),
-                       dtype="int8").replace(y_dtype="int32")  # fmt: skip
+    spec = ConvSpec.of(
+        spatial=(6, 7), kernel=(3, 3), in_channels=450, out_channels=5, padding=((1, 1), (0, 1)), dtype="int8"
+    ).replace(y_dtype="int32")
     x, w = np.full(spec.x_shape, -128, "int8"), np.full(spec.w_shape, 127, "int8")
     w[0, 0, ::7] = -127
     y = jax.jit(lambda x, w: run(ONEDNN, "forward", x, w, spec))(x, w)

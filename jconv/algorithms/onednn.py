@@ -25,7 +25,7 @@ than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a 
 padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of channels
 would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.  Depthwise
 bfloat16 goes through float32, in which it is summed anyway.  So does int8, of which oneDNN's own kernels
-write past their heap where there is padding: float32 holds sums of 1024 products exactly, and int32 adds them.
+write past their heap where there is padding: float32 holds sums of 1024 products exactly, int32 adds them.
 
 Source: oneDNN, https://github.com/uxlfoundation/oneDNN.
 """
