@@ -21,7 +21,7 @@ import numpy as np
 
 import jconv
 from jconv.bench.comparison import compare, conditions
-from jconv.tolerance import tolerance
+from jconv.testing import tolerance
 
 SIDE, CHANNELS = 28, 64
 ROUNDS = 12

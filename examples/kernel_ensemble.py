@@ -16,7 +16,7 @@ import numpy as np
 
 import jconv
 from jconv.bench.comparison import compare, conditions
-from jconv.tolerance import tolerance
+from jconv.testing import tolerance
 
 MEMBERS, SIDE, CHANNELS = 16, 28, 32
 

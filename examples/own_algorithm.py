@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jconv
-from jconv import cases
-from jconv.algorithm import Loop
+from jconv.algorithms.record import Loop
 from jconv.algorithms.windows import pad
-from jconv.testing import check_algorithm
+from jconv.testing import cases, check_algorithm
 
 # -- first, one that is right for every kernel -----------------------------------------------------
 

@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 
 import jconv
 from jconv.bench.comparison import compare, conditions
-from jconv.tolerance import tolerance
+from jconv.testing import tolerance
 
 CLIP, NOISE, RATE, BATCH, STEPS = 1.0, 0.6, 0.5, 64, 120
 HELD_BACK = 360  # digits for the test

@@ -15,7 +15,7 @@ import numpy as np
 
 import jconv
 from jconv.bench.comparison import compare, conditions
-from jconv.tolerance import tolerance
+from jconv.testing import tolerance
 
 MANY, SIDE, CHANNELS = 8, 28, 32
 OVER = {

@@ -6,7 +6,7 @@ import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
-from jconv import cache
+from jconv.choice import winners as cache
 
 cache.use(None)  # what somebody tuned on this machine must not decide what is tested
 

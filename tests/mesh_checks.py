@@ -16,13 +16,14 @@ from jax.sharding import PartitionSpec as P
 
 import jconv
 import jconv.sharding
-from jconv import halo, verified
-from jconv.algorithm import refuses
 from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import refuses
 from jconv.bench import scaling_check
-from jconv.derivatives import OPERANDS, RESULT, convolve
+from jconv.calculus.primitives import OPERANDS, RESULT, convolve
+from jconv.mesh import halo
+from jconv.runtime import verified
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
 
 SAME = ((1, 1), (1, 1))
 WIRE = r"= (\w+)\[([\d,]*)\]\S* (collective-permute|all-gather|all-reduce|reduce-scatter|all-to-all)\((.*)"

@@ -6,8 +6,11 @@ import jax
 import numpy as np
 from jax import lax
 
-from jconv import cases, choice, derivatives, partition
+from jconv.calculus import primitives as derivatives
+from jconv.choice import pick as choice
+from jconv.mesh import partition
 from jconv.spec import ConvSpec, Role
+from jconv.testing import cases
 
 
 def lax_forward(x, w, spec: ConvSpec):

@@ -18,10 +18,12 @@ from jax.sharding import PartitionSpec
 from oracles import equations, runs
 
 import jconv
-from jconv import explain, private
-from jconv.accelerate import accelerate, accelerated, install, installed, lowering, uninstall
-from jconv.mark import mark
-from jconv.tolerance import tolerance
+from jconv import explain
+from jconv.programs.accelerate import accelerate, accelerated
+from jconv.programs.lowering import install, installed, lowering, uninstall
+from jconv.runtime import private
+from jconv.runtime.mark import mark
+from jconv.spec.tolerance import tolerance
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 ROUNDING = tolerance("float32", 4000)  # no sum below, over two convolutions and a loss, is longer

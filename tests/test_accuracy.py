@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from jconv import __main__ as command_line
-from jconv import cases
-from jconv.algorithm import MAX_AMPLIFICATION, allowed, refuses, run
 from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import MAX_AMPLIFICATION, allowed, refuses, run
 from jconv.bench import accuracy
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import tolerance, unit_roundoff
+from jconv.spec.tolerance import tolerance, unit_roundoff
+from jconv.testing import cases
 
 everyone = pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from oracles import lax_forward
 
 import jconv
-from jconv import cases
-from jconv.algorithm import own, refuses, run
 from jconv.algorithms import ALGORITHMS
-from jconv.derivatives import convolve
+from jconv.algorithms.record import own, refuses, run
+from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec, windows
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 DEEP = settings.default == settings.get_profile("deep")
 

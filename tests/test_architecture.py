@@ -19,28 +19,14 @@ MODULES = {
 
 # From the ground up.  A room may import from its own floor and from those below, never from above.
 FLOORS = (
-    ("spec_checks", "spec", "layout", "tolerance", "store", "mark", "private"),  # what
-    ("roles", "algorithm", "work", "verified"),  # the record, and what it costs to run
+    ("spec", "runtime"),  # what is to be computed; where
     ("algorithms",),  # how
-    ("platforms", "cost", "cache", "choice"),  # which
-    ("halo", "partition", "explicit"),  # where: how a mesh of devices cuts it
-    ("derivatives", "interpreters"),  # calculus
-    ("options", "arguments", "hints", "modes", "recognise", "problem"),  # the border: what is meant
-    (
-        "conv",
-        "conv_transpose",
-        "gradients",
-        "lax",
-        "patches",
-        "ask",
-        "accelerate",
-        "found",
-        "table",
-    ),  # the door
-    ("tuning",),  # measuring which
-    ("",),  # jconv itself: the public names
-    ("cases", "sharding", "lesson", "bench", "testing"),  # around
-    ("__main__",),
+    ("choice",),  # which
+    ("mesh",),  # on many devices
+    ("calculus",),  # its derivatives
+    ("api", "lax", "sharding"),  # what the user types
+    ("programs", ""),  # whole programs, and jconv itself: the public names
+    ("testing", "lesson", "bench", "__main__"),  # around
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 BESIDE = "textbook"  # NumPy only; whoever stands around may use it
@@ -109,7 +95,7 @@ def test_the_library_stands_on_jax_and_numpy_alone(module):
 
 def test_only_the_calculus_and_accelerate_touch_the_interpreters():
     users = {m for m in MODULES if any(name.startswith("jax.interpreters") for name in imports(m))}
-    assert users == {"jconv.derivatives", "jconv.accelerate.lowering", "jconv.private"}
+    assert users == {"jconv.calculus.primitives", "jconv.programs.lowering", "jconv.runtime.private"}
     for module in MODULES:
         reached = {ast.unparse(node) for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute)}
         assert not {name for name in reached if name.startswith("jax.interpreters")}, module

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jconv import cases
-from jconv.algorithm import run
 from jconv.algorithms import ALGORITHMS, XLA, blocks
-from jconv.tolerance import tolerance
+from jconv.algorithms.record import run
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 CUT = [case for case in cases.CASES if case.spec.ndim and case.spec.out_spatial[0] > 1]
 SHARES = [(1, 1), (1, 2), (2, 3), (3, 1)]  # images of a batch of three, rows

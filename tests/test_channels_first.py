@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from oracles import lax_role
 
-from jconv import cases
-from jconv.algorithm import run
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.gemm import by_image
 from jconv.algorithms.pointwise import summed_by_image
-from jconv.choice import choose
+from jconv.algorithms.record import run
+from jconv.choice.pick import choose
 from jconv.lax import conv_general_dilated
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 LARGE = ConvSpec.of(batch=2, spatial=(17, 19), kernel=(1, 1), in_channels=5, out_channels=7)
 PADDED = LARGE.replace(kernel=(3, 2), padding=((1, 1), (2, 0)))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import jconv
-from jconv import choice, cost
-from jconv.choice import _preferred as preferred
-from jconv.choice import choose
+from jconv.choice import cost
+from jconv.choice import pick as choice
+from jconv.choice.pick import _preferred as preferred
+from jconv.choice.pick import choose
 from jconv.spec import ROLES, ConvSpec
 
 MS = 1e-3

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 import jconv
-from jconv.options import ELSEWHERE, ConvOptions, usual
+from jconv.api.options import ELSEWHERE, ConvOptions, usual
 
 PAGE = (Path(__file__).parent.parent / "docs" / "coming_from.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))

@@ -13,13 +13,13 @@ from jax.test_util import check_grads
 from oracles import convolutions, lax_forward
 
 import jconv
-from jconv import cases
-from jconv.algorithm import refuses, run
 from jconv.algorithms import ALGORITHMS
-from jconv.derivatives import by_autodiff, by_custom_vjp, convolve
+from jconv.algorithms.record import refuses, run
+from jconv.calculus.primitives import by_autodiff, by_custom_vjp, convolve
 from jconv.spec import ROLES
+from jconv.spec.tolerance import tolerance, unit_roundoff
+from jconv.testing import cases
 from jconv.textbook.backward import conv2d_backward
-from jconv.tolerance import tolerance, unit_roundoff
 
 EXACT = "im2col"
 

@@ -10,9 +10,9 @@ from jax import lax
 from jax.test_util import check_grads
 
 import jconv
-from jconv import cases
-from jconv.choice import choose
-from jconv.tolerance import tolerance
+from jconv.choice.pick import choose
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 FLOATS = ["float16", "bfloat16", "float32", "float64"]

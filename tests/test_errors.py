@@ -17,12 +17,12 @@ import pytest
 
 import jconv
 import jconv.sharding
-from jconv import options, problem
 from jconv.algorithms import ALGORITHMS
+from jconv.api import options, problem
+from jconv.programs.tune import Tuned, collect
 from jconv.spec import ROLES
-from jconv.tuning import Tuned, collect
 
-conv_transpose_module = sys.modules["jconv.conv_transpose"]  # the name is the function's
+conv_transpose_module = sys.modules["jconv.api.conv_transpose"]  # the name is the function's
 
 X = np.zeros((2, 8, 9, 7), "float32")
 W = np.zeros((6, 8, 3, 3), "float32")

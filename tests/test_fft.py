@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from jconv import cases
-from jconv.algorithm import run
 from jconv.algorithms import ALGORITHMS, fft
 from jconv.algorithms.fft import FFT, FFT_OVERLAP
 from jconv.algorithms.fft_lengths import fast_length, overlapping, whole
-from jconv.roles import OPERANDS
+from jconv.algorithms.record import run
+from jconv.algorithms.work import workspace
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import tolerance, unit_roundoff
-from jconv.work import workspace
+from jconv.spec.roles import OPERANDS
+from jconv.spec.tolerance import tolerance, unit_roundoff
+from jconv.testing import cases
 
 
 def is_smooth(number):

@@ -7,9 +7,9 @@ import pytest
 import jconv
 from jconv.algorithms import ALGORITHMS
 from jconv.spec import ConvSpec
+from jconv.spec.tolerance import tolerance
 from jconv.textbook import CONV2D
 from jconv.textbook.example import INPUT, OUTPUT, SOBEL_X
-from jconv.tolerance import tolerance
 
 SPEC = ConvSpec.of(spatial=(5, 5), kernel=(3, 3))
 LAYOUTS = {

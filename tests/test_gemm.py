@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from jconv import cases
 from jconv.algorithms.gemm import LONG, PARTS, is_long, transposed_product
 from jconv.spec import ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 SHAPES = {
     "short, wide": ((), 49, 300, 40),

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 import jconv
-from jconv import cases, choice, platforms
-from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.im2col import IM2COL
-from jconv.cases import named
-from jconv.choice import choose
-from jconv.derivatives import convolve
+from jconv.algorithms.record import Algorithm, refuses
+from jconv.calculus.primitives import convolve
+from jconv.choice import pick as choice
+from jconv.choice import rates as platforms
+from jconv.choice.pick import choose
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
+from jconv.testing.cases import named
 
 FAMILIES = ("same", "stride_dilation", "groups", "multiplier", "pointwise", "large_kernel", "1d_causal",
             "3d", "transposed")  # fmt: skip

@@ -2,11 +2,11 @@
 
 import pytest
 
-from jconv import cases
-from jconv.algorithm import run
 from jconv.algorithms import ALGORITHMS, blocks
-from jconv.tolerance import tolerance
-from jconv.work import steps, workspace
+from jconv.algorithms.record import run
+from jconv.algorithms.work import steps, workspace
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 NAMES = ["everything", "crop", "wide_padding", "gaps", "3d_everything", "1d"]
 

@@ -20,9 +20,9 @@ from jax.experimental.jet import jet
 from oracles import equations
 
 import jconv
-from jconv.derivatives import PRIMITIVES, convolve
+from jconv.calculus.primitives import PRIMITIVES, convolve
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -296,7 +296,7 @@ def test_differential_equations():
 
 def test_late_interpreters_are_met():
     """Whoever imports one after jconv finds its rules at the next convolution."""
-    from jconv import interpreters
+    from jconv.calculus import interpreters
 
     assert set(interpreters.LATE) <= set(sys.modules)
     by_jconv(X[:1], W)

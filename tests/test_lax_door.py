@@ -14,10 +14,10 @@ import pytest
 from jax import lax
 
 import jconv
-from jconv.algorithm import run
 from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import run
 from jconv.spec import ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
 
 X, W = (2, 4, 7, 6), (6, 2, 3, 2)
 EVERYTHING = dict(window_strides=(2, 1), padding=((1, 2), (0, 1)), lhs_dilation=(1, 2), rhs_dilation=(2, 1),

@@ -15,16 +15,16 @@ from jconv import textbook
 from jconv.__main__ import main as command_line
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.cook_toom import matrices
-from jconv.choice import choose
+from jconv.algorithms.work import workspace
+from jconv.choice.pick import choose
 from jconv.lesson import compare
 from jconv.lesson.command import write
 from jconv.lesson.example import B, W, X, upstream
 from jconv.lesson.kernels import NAMED
 from jconv.lesson.page import build, embedded
 from jconv.lesson.sources import BEHIND, NAMES, sources
+from jconv.spec.tolerance import tolerance
 from jconv.textbook.example import INPUT, SOBEL_X
-from jconv.tolerance import tolerance
-from jconv.work import workspace
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLAGS = (

@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from jconv import __main__ as command_line
-from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.im2col import IM2COL
-from jconv.bench import accuracy, check, interrupts, job, ladder, timing
-from jconv.cases import named, tagged
-from jconv.choice import choose
+from jconv.algorithms.record import Algorithm, refuses
+from jconv.bench import accuracy, interrupts, job, ladder, timing
+from jconv.choice.pick import choose
 from jconv.spec import ROLES, ConvSpec
+from jconv.testing import check
+from jconv.testing.cases import named, tagged
 
 pytest.importorskip("rich")
 

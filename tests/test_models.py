@@ -25,7 +25,7 @@ from oracles import runs
 
 import jconv
 from jconv.bench.models import MODELS, named
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
 
 NUDGE = 1e-5
 TERMS = 9 * 1024  # longest sum of products: a kernel gradient over batch and positions

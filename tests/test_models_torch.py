@@ -9,7 +9,7 @@ import pytest
 from jconv.bench.models import named
 from jconv.bench.models_torch import TWINS
 from jconv.bench.models_torch_sequences import scan
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries

@@ -8,8 +8,8 @@ import pytest
 from jax.test_util import check_grads
 
 import jconv
-from jconv import modes
-from jconv.tolerance import tolerance
+from jconv.api import modes
+from jconv.spec.tolerance import tolerance
 
 MODES = ["reflect", "replicate", "circular"]
 PAIRS = [((1, 0), (0, 2)), ((3, 4), (2, 1)), ((9, 13), (0, 8))]  # of 4×3: within, past the image, far past

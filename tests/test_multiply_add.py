@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from oracles import equations, lax_role
 
-from jconv import cases
-from jconv.algorithm import run
 from jconv.algorithms import DEPTHWISE, multiply_add, multiply_add_gradient
 from jconv.algorithms.multiply_add import BROADCAST
+from jconv.algorithms.record import run
 from jconv.algorithms.regions import runs
 from jconv.spec import ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 GEOMETRIES = [
     dict(kernel=(3,), padding=((2, 0),)),

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import jconv
-from jconv import cases
-from jconv.algorithm import refuses, run, serves
 from jconv.algorithms import ALGORITHMS
-from jconv.derivatives import convolve
-from jconv.roles import OPERANDS
+from jconv.algorithms.record import refuses, run, serves
+from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.roles import OPERANDS
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 TWICE = dict(lhs_dilation=(2, 2), padding=((2, 2), (1, 1)))
 SPECS = {

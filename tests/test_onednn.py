@@ -20,12 +20,12 @@ import pytest
 from jax import lax
 
 import jconv
-from jconv import cases, verified
-from jconv.algorithm import refuses, run
 from jconv.algorithms import ONEDNN
-from jconv.derivatives import OPERANDS, RESULT, convolve
+from jconv.algorithms.record import refuses, run
+from jconv.calculus.primitives import OPERANDS, RESULT, convolve
+from jconv.runtime import verified
 from jconv.spec import ROLES, ConvSpec
-from jconv.testing import check_algorithm
+from jconv.testing import cases, check_algorithm
 
 ROOT = Path(__file__).parents[1]
 ROUNDING = 2.0**-8  # of bfloat16

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jconv import cases, choice
-from jconv.algorithm import refuses, run
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.parts import in_parts
+from jconv.algorithms.record import refuses, run
+from jconv.algorithms.work import steps, workspace
+from jconv.choice import pick as choice
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import tolerance
-from jconv.work import steps, workspace
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 NAMES = ("xla", "im2col", "winograd", "fft", "phase_xla", "depthwise")
 TAKEN = [pair for pair in itertools.product(NAMES, ROLES) if pair != ("phase_xla", "grad_kernel")]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from jconv import cases
-from jconv.algorithm import run
 from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import run
 from jconv.algorithms.windows import MAX_SLICES
 from jconv.spec import ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 TALL = MAX_SLICES + 1
 

@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 
-from jconv import choice, cost, platforms
-from jconv.algorithm import Native
+from jconv.algorithms.record import Native
+from jconv.choice import cost
+from jconv.choice import pick as choice
+from jconv.choice import rates as platforms
 from jconv.spec import ROLES, ConvSpec
 
 SPECS = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import training_process
 
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
 
 SCRIPT = Path(training_process.__file__)
 LIMIT = 300  # seconds; a hang is killed and fails

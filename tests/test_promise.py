@@ -14,13 +14,13 @@ import pytest
 from jax import lax
 
 import jconv
-from jconv import cases
-from jconv.algorithm import refuses, run
 from jconv.algorithms import ALGORITHMS
-from jconv.derivatives import convolve
-from jconv.roles import OPERANDS
+from jconv.algorithms.record import refuses, run
+from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import unit_roundoff
+from jconv.spec.roles import OPERANDS
+from jconv.spec.tolerance import unit_roundoff
+from jconv.testing import cases
 
 # -- uses, through every door ----------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jconv
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
 
 torch = pytest.importorskip("torch", reason="PyTorch is an optional oracle")
 F = torch.nn.functional

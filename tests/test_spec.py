@@ -11,10 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from oracles import convolutions, lax_forward
 
-from jconv import cases
-from jconv.layout import from_specs, inverse, named, names
-from jconv.recognise import convolve_as_role, is_transposed
+from jconv.calculus.recognise import convolve_as_role, is_transposed
 from jconv.spec import ROLES, ConvSpec, extent, itemsize, windows
+from jconv.spec.layout import from_specs, inverse, named, names
+from jconv.testing import cases
 
 small = st.integers(1, 3)
 

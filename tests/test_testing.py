@@ -4,10 +4,9 @@ import dataclasses
 
 import pytest
 
-from jconv import cases
-from jconv.algorithm import Algorithm
 from jconv.algorithms.im2col import IM2COL
-from jconv.testing import check_algorithm
+from jconv.algorithms.record import Algorithm
+from jconv.testing import cases, check_algorithm
 
 SAME = [cases.named("same")]
 

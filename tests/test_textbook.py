@@ -9,10 +9,10 @@ import pytest
 from jax import lax
 
 from jconv import textbook
-from jconv.cases import named, normal, reduction, reference, tagged, whole, with_dtype
+from jconv.spec.tolerance import tolerance
+from jconv.testing.cases import named, normal, reduction, reference, tagged, whole, with_dtype
 from jconv.textbook import CONV2D, conv2d_backward, im2col_loops, im2col_view, patch_view
 from jconv.textbook.example import INPUT, OUTPUT, SOBEL_X
-from jconv.tolerance import tolerance
 
 CASES = [
     case for case in tagged(without="1d 3d lhs_dilation") if min(map(min, case.spec.padding), default=0) >= 0

@@ -9,11 +9,11 @@ from jax.test_util import check_grads
 from oracles import convolutions, equations, lax_role
 
 import jconv
-from jconv.algorithm import refuses, run
 from jconv.algorithms import ALGORITHMS, overlap_add, transposed
+from jconv.algorithms.record import refuses, run
+from jconv.algorithms.work import workspace
 from jconv.spec import ConvSpec
-from jconv.tolerance import tolerance
-from jconv.work import workspace
+from jconv.spec.tolerance import tolerance
 
 KNOBS = dict(stride=(2, 3), padding=(1, 0), output_padding=(1, 2), dilation=(2, 1), groups=2)
 X, W = (2, 4, 3, 4), (4, 3, 2, 3)

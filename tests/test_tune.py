@@ -15,15 +15,16 @@ import pytest
 
 import jconv
 from jconv import __main__ as command_line
-from jconv import cache, store
-from jconv.algorithm import Algorithm
 from jconv.algorithms import ALGORITHMS
-from jconv.choice import choose
-from jconv.derivatives import OPERANDS
+from jconv.algorithms.record import Algorithm
+from jconv.calculus.primitives import OPERANDS
+from jconv.choice import winners as cache
+from jconv.choice.pick import choose
+from jconv.programs.tune import collect, race, tune
+from jconv.runtime import store
 from jconv.spec import ROLES, ConvSpec
-from jconv.tuning import collect, race, tune
 
-tuning = importlib.import_module("jconv.tuning")
+tuning = importlib.import_module("jconv.programs.tune")
 
 SPEC = ConvSpec.of(batch=1, spatial=(6, 5), kernel=(3, 3), in_channels=2, out_channels=3)
 OTHER = SPEC.replace(batch=2)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from oracles import equations, lax_role
 
-from jconv.algorithm import run
 from jconv.algorithms import ALGORITHMS, blocks, unrolled
+from jconv.algorithms.record import run
 from jconv.algorithms.unrolled import inside
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
 
 SPEC = ConvSpec.of(
     batch=2, spatial=(7, 6, 5), kernel=(3, 2, 3), in_channels=6, out_channels=4,

@@ -18,9 +18,10 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
 import jconv
-from jconv import choice, store, verified
 from jconv.__main__ import main as command_line
 from jconv.bench import verify
+from jconv.choice import pick as choice
+from jconv.runtime import store, verified
 from jconv.spec import ConvSpec
 
 DENSE = ConvSpec.of(batch=2, spatial=(28, 28), kernel=(3, 3), in_channels=64, out_channels=64)

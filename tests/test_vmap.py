@@ -12,10 +12,10 @@ from absl.testing import parameterized
 from oracles import convolutions, equations, looped
 
 import jconv
-from jconv import cases
 from jconv.algorithms import ALGORITHMS
-from jconv.derivatives import convolve
+from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES
+from jconv.testing import cases
 
 SIZE = 3
 EXACT = "im2col"

@@ -12,8 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import equations
 
-from jconv import cases
-from jconv.algorithm import run
 from jconv.algorithms import winograd
 from jconv.algorithms.cook_toom import (
     amplification,
@@ -23,9 +21,11 @@ from jconv.algorithms.cook_toom import (
     matrices,
     multiplications,
 )
+from jconv.algorithms.record import run
 from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
 from jconv.spec import ROLES, ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 ROUNDING = 1.3  # the stated amplification is a root mean square; measured ones lie up to this above
 

@@ -13,7 +13,7 @@ import numpy as np
 from jconv import textbook
 from jconv.bench.comparison import conditions
 from jconv.bench.timing import race
-from jconv.tolerance import tolerance
+from jconv.testing import tolerance
 
 rng = np.random.default_rng(0)
 LAYERS = {

@@ -5,7 +5,7 @@ import numpy as np
 
 import jconv
 from jconv.bench.timing import race
-from jconv.choice import choose
+from jconv.choice.pick import choose
 
 rng = np.random.default_rng(0)
 LAYERS = {

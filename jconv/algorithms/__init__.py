@@ -1,6 +1,5 @@
 """The zoo: every algorithm jconv has, by name, in the order they are explained."""
 
-from jconv.algorithm import Algorithm
 from jconv.algorithms.fft import FFT, FFT_OVERLAP
 from jconv.algorithms.grouped import per_group
 from jconv.algorithms.im2col import IM2COL
@@ -11,6 +10,7 @@ from jconv.algorithms.overlap_add import OVERLAP_ADD
 from jconv.algorithms.patchify import PATCHIFY
 from jconv.algorithms.planes import PLANES
 from jconv.algorithms.pointwise import POINTWISE
+from jconv.algorithms.record import Algorithm
 from jconv.algorithms.shift import SHIFT
 from jconv.algorithms.transposed import by_phase
 from jconv.algorithms.unrolled import by_plane

@@ -43,8 +43,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jconv.algorithm import Algorithm, Fft, Loop, Step
 from jconv.algorithms.fft_lengths import Lengths, counts_of, dense_extents, overlapping, whole
+from jconv.algorithms.record import Algorithm, Fft, Loop, Step
 from jconv.spec import ConvSpec, Ints, Role, extent
 
 # -- spectra ---------------------------------------------------------------------------------------

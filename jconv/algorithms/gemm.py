@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv import verified
 from jconv.algorithms import onednn_calls
+from jconv.runtime import verified
 from jconv.spec import ConvSpec, Role
 
 MOST_AXES = 3  # of a product that oneDNN was verified with

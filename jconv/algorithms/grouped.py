@@ -19,10 +19,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithm import Algorithm, Loop, Step, run
+from jconv.algorithms.record import Algorithm, Loop, Step, run
+from jconv.algorithms.work import steps_inside
+from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role, itemsize
-from jconv.work import steps_inside
-from jconv.work import workspace as workspace_of
 
 MAX_GROUPS = 32  # 32 convolutions compile in 1 s
 

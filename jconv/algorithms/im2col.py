@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import blocks
 from jconv.algorithms.gemm import by_rows, product, transposed_product
+from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.windows import (
     TAPS_AT_ONCE,
     columns_bytes,

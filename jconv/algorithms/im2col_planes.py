@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step, always
 from jconv.algorithms import blocks
 from jconv.algorithms.gemm import as_they_lie, by_image
+from jconv.algorithms.record import Algorithm, Gemm, Loop, Step, always
 from jconv.algorithms.windows import (
     TAPS_AT_ONCE,
     columns_bytes,

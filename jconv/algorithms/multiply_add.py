@@ -24,10 +24,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Loop, Step, always
 from jconv.algorithms import multiply_add_gradient as gradient
 from jconv.algorithms import regions
 from jconv.algorithms.chains import added, share
+from jconv.algorithms.record import Algorithm, Loop, Step, always
 from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize

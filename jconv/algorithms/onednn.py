@@ -40,13 +40,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv import verified
-from jconv.algorithm import Algorithm, Loop, OneDnn, Step
 from jconv.algorithms import onednn_calls
+from jconv.algorithms.derived import channels_swapped, flipped, swapped_kernel
+from jconv.algorithms.record import Algorithm, Loop, OneDnn, Step
 from jconv.algorithms.transposed import by_phase
 from jconv.algorithms.windows import pad, spaced
-from jconv.roles import channels_swapped, flipped, flips_image, swapped_kernel
+from jconv.runtime import verified
 from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
+from jconv.spec.roles import flips_image
 
 # -- one call --------------------------------------------------------------------------------------
 
@@ -86,7 +87,7 @@ def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
     return moved
 
 
-def _halves(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False) -> jax.Array:
+def _halves(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool) -> jax.Array:
     """bfloat16: channels last and an even number of them in a group, or through float32 if there is one."""
     if spec.is_depthwise:
         return _widened(x, w, spec)
@@ -113,8 +114,8 @@ def _even(x: jax.Array, w: jax.Array, spec: ConvSpec, swapped: bool) -> tuple[ja
 EXACT = 2**24 // 128**2  # products of two int8 whose sum float32 holds exactly, whatever they are
 
 
-def _integers(x: jax.Array, w: jax.Array, spec: ConvSpec, **_: bool) -> jax.Array:
-    """int8 to int32: as many channels at a time as float32 sums exactly."""
+def _integers(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool) -> jax.Array:
+    """int8 to int32, never swapped: as many channels at a time as float32 sums exactly."""
     most = spec.c if spec.groups > 1 else EXACT // spec.taps
     return functools.reduce(jnp.add, (
         _widened(x[..., at : at + most * spec.groups], w[..., at : at + most, :],

@@ -26,12 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import as_they_lie, by_image, product
+from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.windows import from_planes, interleaving, planes
-from jconv.roles import rewritten
+from jconv.algorithms.work import FLIPPED
 from jconv.spec import ConvSpec, Ints, Role, itemsize
-from jconv.work import FLIPPED
+from jconv.spec.roles import rewritten
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:

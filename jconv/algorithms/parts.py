@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Loop, Step, refuses, run
+from jconv.algorithms.record import Algorithm, Loop, Step, refuses, run
+from jconv.algorithms.work import steps_inside
+from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role
-from jconv.work import steps_inside
-from jconv.work import workspace as workspace_of
 
 
 def in_parts(inner: Algorithm, role: Role, images: int) -> Algorithm:

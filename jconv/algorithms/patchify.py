@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product, transposed_product
+from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.windows import MAX_SLICES, columns_bytes, pad
-from jconv.layout import inverse
 from jconv.spec import ConvSpec, Role
+from jconv.spec.layout import inverse
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:

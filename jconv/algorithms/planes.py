@@ -17,8 +17,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithm import Algorithm, Loop, Step, always
 from jconv.algorithms.chains import added, share
+from jconv.algorithms.record import Algorithm, Loop, Step, always
 from jconv.algorithms.windows import pad, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 

@@ -18,8 +18,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import as_they_lie, by_image, by_rows, product, product_by_rows, transposed_product
+from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.windows import from_planes, pad, planes, put_back, tap
 from jconv.spec import ConvSpec, Role, itemsize
 

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.gemm import product, transposed_product
+from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.windows import groups_as_batch, pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 

@@ -28,11 +28,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import InconclusiveDimensionOperation
 
-from jconv.algorithm import Algorithm, Loop, Step
 from jconv.algorithms import regions
+from jconv.algorithms.record import Algorithm, Loop, Step
 from jconv.algorithms.tap_blocks import KEPT
+from jconv.algorithms.work import FLIPPED
 from jconv.spec import ConvSpec, Role, extent, itemsize
-from jconv.work import FLIPPED
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,12 +26,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithm import Algorithm, Loop, Step, run
 from jconv.algorithms import blocks
+from jconv.algorithms.record import Algorithm, Loop, Step, run
 from jconv.algorithms.windows import pad, padded_bytes, put_together, tap_along
+from jconv.algorithms.work import steps_inside
+from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role, itemsize
-from jconv.work import steps_inside
-from jconv.work import workspace as workspace_of
 
 MAX_TAPS = 16  # along the first axis; one slice each
 

@@ -32,10 +32,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jconv.algorithm import Algorithm, Gemm, Loop, Step
 from jconv.algorithms import blocks, cook_toom
 from jconv.algorithms.cook_toom import Bilinear
 from jconv.algorithms.gemm import unturned_product
+from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.winograd_passes import (
     Tiles,
     analysis,

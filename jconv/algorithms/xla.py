@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 from jax import lax
 
-from jconv.algorithm import Algorithm, Native, Step
+from jconv.algorithms.record import Algorithm, Native, Step
 from jconv.algorithms.windows import pad
 from jconv.spec import ConvSpec, Role
 

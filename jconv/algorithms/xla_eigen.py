@@ -19,7 +19,7 @@ import math
 import jax
 from jax import lax
 
-from jconv.algorithm import Algorithm, Loop, Native, Step
+from jconv.algorithms.record import Algorithm, Loop, Native, Step
 from jconv.algorithms.xla import forward as by_xla
 from jconv.spec import ConvSpec, Role, itemsize
 

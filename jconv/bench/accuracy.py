@@ -35,14 +35,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jconv import cases
-from jconv.algorithm import Algorithm, own, refuses, run
 from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import Algorithm, own, refuses, run
 from jconv.bench import options
 from jconv.bench.job import machine
-from jconv.roles import rewritten
 from jconv.spec import ConvSpec, Ints, Role
-from jconv.tolerance import tolerance
+from jconv.spec.roles import rewritten
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 LENGTHS = (9, 72, 576, 4608)
 DTYPES = ("float32", "bfloat16", "float16")

@@ -24,18 +24,18 @@ import numpy as np
 from jax import lax
 
 import jconv
-from jconv import cases
-from jconv import layout as layouts
-from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import Algorithm, refuses
+from jconv.algorithms.work import workspace
 from jconv.bench import contest_torch
 from jconv.bench.layers import Layer
 from jconv.bench.timing import Times, finish, race
-from jconv.choice import choose
-from jconv.derivatives import convolve
+from jconv.calculus.primitives import convolve
+from jconv.choice.pick import choose
 from jconv.spec import ConvSpec, Ints, Role
-from jconv.tolerance import tolerance
-from jconv.work import workspace
+from jconv.spec import layout as layouts
+from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 MODES: dict[str, tuple[str, lax.Precision | None]] = {  # dtype of the arrays, precision of the products
     "f32": ("float32", lax.Precision.HIGHEST),

@@ -19,12 +19,12 @@ import jax
 import numpy as np
 
 import jconv
-from jconv import cases
-from jconv.algorithm import Algorithm
 from jconv.algorithms import ALGORITHMS
-from jconv.bench import check, ladder, options, progress
-from jconv.bench.check import Verdict
+from jconv.algorithms.record import Algorithm
+from jconv.bench import ladder, options, progress
 from jconv.bench.ladder import Row
+from jconv.testing import cases, check
+from jconv.testing.check import Verdict
 
 if TYPE_CHECKING:  # rich is in the extra [cli]: whoever imports this module need not have it
     from rich.table import Table

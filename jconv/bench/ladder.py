@@ -25,14 +25,14 @@ from jax import lax
 
 import jconv
 from jconv import textbook
-from jconv.algorithm import Algorithm, refuses
 from jconv.algorithms import ALGORITHMS
-from jconv.bench.check import error
+from jconv.algorithms.record import Algorithm, refuses
+from jconv.api.options import AlgorithmName
 from jconv.bench.timing import Call, Times, finish, race
-from jconv.choice import choose
-from jconv.options import AlgorithmName
+from jconv.choice.pick import choose
 from jconv.spec import ConvSpec
-from jconv.tolerance import tolerance
+from jconv.spec.tolerance import tolerance
+from jconv.testing.check import error
 
 LESSON = ConvSpec.of(batch=8, in_channels=3, out_channels=16, spatial=(32, 32), kernel=(3, 3),
                      padding=((1, 1), (1, 1)))  # fmt: skip

@@ -23,8 +23,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from jconv import halo
 from jconv.bench import options
+from jconv.mesh import halo
 from jconv.spec import ConvSpec, Ints, itemsize
 
 HELP = "what sharding costs from 8 to 4096 devices, by formula"

@@ -13,11 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jconv import cache
+from jconv.api.problem import hashable, understand
 from jconv.bench import options
-from jconv.problem import hashable, understand
+from jconv.choice import winners as cache
+from jconv.programs.tune import Progress, Tuned, tune
 from jconv.spec import ROLES, ConvSpec
-from jconv.tuning import Progress, Tuned, tune
 
 FORWARD = ROLES[:1]
 PLAIN = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "dtype": "float32"}  # where not given

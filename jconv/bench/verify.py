@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jconv import cases, store, verified
-from jconv.algorithm import refuses, run
 from jconv.algorithms import ONEDNN, onednn_calls
+from jconv.algorithms.record import refuses, run
 from jconv.bench import options
+from jconv.runtime import store, verified
 from jconv.spec import ROLES, ConvSpec, Role
+from jconv.testing import cases
 
 CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 40, 48, 63, 64, 65)
 MOST_MACS = 4e6  # of one spec: the reference computes it in NumPy

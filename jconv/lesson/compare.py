@@ -12,11 +12,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jconv.algorithm import Algorithm, Fft, Gemm, Loop
 from jconv.algorithms import ALGORITHMS
-from jconv.choice import Choice, choose
+from jconv.algorithms.record import Algorithm, Fft, Gemm, Loop
+from jconv.algorithms.work import steps, workspace
+from jconv.choice.pick import Choice, choose
 from jconv.spec import ConvSpec
-from jconv.work import steps, workspace
 
 PLATFORM = "cpu"
 Advance = Callable[[str], None]

@@ -1,0 +1,283 @@
+"""The record: what an algorithm is, and how any algorithm serves all three roles.
+
+An algorithm is a handful of plain functions.  Only `forward` is needed; whatever else is left out is derived
+by what stands in `roles`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jconv.algorithms.derived import Run, by_rewriting, by_transposing
+from jconv.runtime.mark import lax_itself
+from jconv.spec import ROLES, ConvSpec, Role
+from jconv.spec.checks import shown
+from jconv.spec.roles import rewritten
+
+
+@dataclasses.dataclass(frozen=True)
+class Gemm:
+    """`count` matrix products of (m, k), or of (k, m) transposed, with (k, n)."""
+
+    count: int
+    m: int
+    n: int
+    k: int
+    transposed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """`count` fused elementwise loops, each of `flops` operations over `bytes` of memory traffic.
+
+    `run` is how many elements lie side by side in memory: the inner, vectorised length.  A `blocked` one is
+    run block by block, each cut out of what is there and put back.
+    """
+
+    flops: float
+    bytes: float
+    run: int = 64
+    blocked: bool = False
+    count: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Fft:
+    """`count` real transforms over `length` points each (the product of all transformed axes)."""
+
+    count: int
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Native:
+    """One `lax.conv_general_dilated` of the given spec, as the platform's compiler runs it."""
+
+    spec: ConvSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class OneDnn:
+    """One convolution of the given spec, whose input is not dilated, by oneDNN."""
+
+    spec: ConvSpec
+
+
+Step = Gemm | Loop | Fft | Native | OneDnn
+
+
+def nothing(spec: ConvSpec) -> None:
+    """Rejects no spec."""
+
+
+def direct_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    """The steps assumed of an algorithm that states none: the direct sum as one plain loop."""
+    return (Loop(spec.flops, spec.bytes),)
+
+
+def no_workspace(spec: ConvSpec, role: Role) -> int:
+    """Bytes of temporaries of an algorithm that makes none."""
+    return 0
+
+
+def never(spec: ConvSpec, role: Role) -> bool:
+    """Whatever the spec and the role, not."""
+    return False
+
+
+def always(spec: ConvSpec, role: Role) -> bool:
+    """Whatever the spec and the role."""
+    return True
+
+
+def as_direct(spec: ConvSpec) -> float:
+    """Error relative to the direct sum's of an algorithm that is one."""
+    return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """One way to compute a convolution.
+
+    Args:
+      name: what a user types.
+      forward: `(x, w, spec) -> y` in the canonical layout of `ConvSpec`.  Pure, traceable.
+      rejects: `spec -> None`, or why `forward` does not take it: it would be wrong, or a waste.
+      steps: `(spec, role) -> steps`: what the cost model adds up.
+      workspace: `(spec, role) -> bytes` of temporaries.
+      grad_input: `(g, w, spec) -> x-shaped`, where the algorithm has something better than the
+        rewritten forward.
+      grad_kernel: `(x, g, spec) -> w-shaped`, likewise.
+      exact: True where integer-valued floats give bit-equal results and NaNs stay in their
+        receptive field (the GEMM family); False where values are mixed by a transform.
+      amplification: `spec -> ` rounding error relative to the direct sum's, measured.
+      reads_planes: `(spec, role) -> ` whether arrays that lie channels first are taken as they lie, or
+        `steps` says what they cost; any other algorithm pays for turning them.
+      reads_kernel: whether a kernel whose channels come first is taken as it lies, likewise.
+      own: `(spec, role) -> ` whether the gradient given here serves this spec; where not, the rewritten
+        forward does.
+
+    >>> from jconv.algorithms import SHIFT
+    >>> SHIFT.name, SHIFT.exact
+    ('shift', True)
+    """
+
+    name: str
+    forward: Run
+    rejects: Callable[[ConvSpec], str | None] = nothing
+    steps: Callable[[ConvSpec, Role], tuple[Step, ...]] = direct_steps
+    workspace: Callable[[ConvSpec, Role], int] = no_workspace
+    grad_input: Run | None = None
+    grad_kernel: Run | None = None
+    exact: bool = True
+    amplification: Callable[[ConvSpec], float] = as_direct
+    reads_planes: Callable[[ConvSpec, Role], bool] = never
+    reads_kernel: bool = False
+    own: Callable[[ConvSpec, Role], bool] = always
+    portable: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"`name` of an Algorithm must be a string, got {shown(self.name)}")
+        functions = {"forward": self.forward, "rejects": self.rejects, "steps": self.steps}
+        if self.grad_input is not None:
+            functions["grad_input"] = self.grad_input
+        if self.grad_kernel is not None:
+            functions["grad_kernel"] = self.grad_kernel
+        for name, function in functions.items():
+            if not callable(function):
+                came = shown(function)
+                raise TypeError(f"`{name}` of Algorithm {self.name!r} must be a function, got {came}")
+
+
+@functools.lru_cache(maxsize=256)
+def watched(algorithm: Algorithm) -> Algorithm:
+    """The same, of a user's own making: what its functions return is held to the spec they are given."""
+
+    def watch(role: Role) -> Run | None:
+        function = getattr(algorithm, "forward" if role == "forward" else role)
+        return function and functools.partial(_held_to_the_spec, algorithm.name, role, function)
+
+    forward = watch("forward")
+    assert forward is not None
+    return dataclasses.replace(
+        algorithm, forward=forward, grad_input=watch("grad_input"), grad_kernel=watch("grad_kernel")
+    )
+
+
+def _held_to_the_spec(
+    name: str, role: Role, function: Run, a: jax.Array, b: jax.Array, spec: ConvSpec
+) -> jax.Array:
+    result = function(a, b, spec)
+    shape, dtype = spec.result(role)
+    of = f"`algorithm`={name!r}: its {role} of {spec}"
+    if not isinstance(result, (jax.Array, np.ndarray)):
+        raise TypeError(f"{of} must return an array, got {type(result).__name__}")
+    if result.shape != shape:
+        raise ValueError(f"{of} returned the shape {result.shape}; {shape} was due")
+    if result.dtype.name not in (dtype, spec.accumulator, a.dtype.name):
+        due = dtype if dtype == spec.accumulator else f"{dtype} or {spec.accumulator}"
+        raise TypeError(f"{of} returned {result.dtype}; {due} was due")
+    return result
+
+
+def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+    """Compute `role` of `spec` with `algorithm`: (x, w) → y, (g, w) → ∂x or (x, g) → ∂w.
+
+    Raises:
+      ValueError: the algorithm accepts the spec in no role.
+    """
+    shape, dtype = spec.result(role)
+    if spec.is_empty:
+        return jnp.zeros(shape, dtype)
+    a, b = _widened(a, b, spec)
+    if a.dtype.kind == "c":
+        return _by_three_real_ones(algorithm, role, a, b, spec)
+    how = _way(algorithm, role, spec)
+    # a user's stricter rules for their own code are not rules for this one, nor is what lax means there
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), lax_itself():
+        return how(a, b, spec).reshape(shape).astype(dtype)
+
+
+def _way(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run:
+    """What the algorithm has for `role`, or its forward of the rewritten spec; where it refuses that, one of
+    the roles it accepts, run backwards."""
+    if not (reason := refuses(algorithm, role, spec)):
+        return own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
+    accepted = (other for other in ROLES if not refuses(algorithm, other, spec))
+    if (other := next(accepted, None)) is None:
+        raise ValueError(f"{algorithm.name!r} refuses {spec} in every role; {role}: {reason}")
+    # JAX cannot run a call of oneDNN backwards
+    return by_transposing(_way(algorithm, other, spec.replace(onednn=False)), other, role)
+
+
+def serves(algorithm: Algorithm, spec: ConvSpec) -> bool:
+    """Whether `run` can compute `spec`, in one role and so in all of them."""
+    return spec.is_empty or any(not refuses(algorithm, role, spec) for role in ROLES)
+
+
+def _widened(a: jax.Array, b: jax.Array, spec: ConvSpec) -> tuple[jax.Array, jax.Array]:
+    """Both in the accumulator's dtype, unless matrix products take them as they are and sum wider."""
+    taken = {"float16": "float32", "bfloat16": "float32", "int8": "int32"}
+    if a.dtype == b.dtype and taken.get(a.dtype.name) == spec.accumulator:
+        return a, b
+    return a.astype(spec.accumulator), b.astype(spec.accumulator)
+
+
+def _by_three_real_ones(
+    algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec
+) -> jax.Array:
+    """Every role is bilinear, so a complex one is three real ones (Gauss), as in lax.
+
+        (a + ib)(c + id) = k₁ − k₃ + i(k₁ + k₂)   k₁ = (a + b)c   k₂ = a(d − c)   k₃ = b(c + d)
+
+    No conjugates: JAX transposes without conjugating.
+    """
+    real = real_valued(spec)
+    k1 = run(algorithm, role, a.real + a.imag, b.real, real)
+    k2 = run(algorithm, role, a.real, b.imag - b.real, real)
+    k3 = run(algorithm, role, a.imag, b.real + b.imag, real)
+    return lax.complex(k1 - k3, k1 + k2).astype(spec.result(role)[1])
+
+
+def real_valued(spec: ConvSpec) -> ConvSpec:
+    """The spec of each of the three real convolutions that a complex one is; a real one itself."""
+    dtype = {"complex64": "float32", "complex128": "float64"}.get(spec.accumulator)
+    return spec.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=dtype) if dtype else spec
+
+
+def own(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run | None:
+    """The algorithm's own way to compute `role` of `spec`; None where the rewritten forward does it."""
+    if role == "forward":
+        return algorithm.forward
+    return getattr(algorithm, role) if algorithm.own(spec, role) else None
+
+
+def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
+    """Why "auto" may not use `algorithm` for `role`, or None.
+
+    A derived role needs the rewritten spec to be acceptable; an own one only the forward's.
+    """
+    if own(algorithm, role, spec):
+        return algorithm.rejects(spec)
+    return algorithm.rejects(rewritten(spec, role))
+
+
+MAX_AMPLIFICATION = 10.0
+
+
+def allowed(algorithm: Algorithm, spec: ConvSpec, fastest: bool) -> bool:
+    """Whether the choice may take an algorithm: always an exact one.  One that mixes values only where the
+    caller asked for the fastest, below precision HIGHEST and where its error stays under ten times the
+    direct sum's."""
+    if algorithm.exact:
+        return True
+    highest = spec.precision is not None and jax.lax.Precision.HIGHEST in spec.precision
+    return fastest and not highest and algorithm.amplification(spec) < MAX_AMPLIFICATION

@@ -1,0 +1,1 @@
+"""What the user types: arguments checked and completed, every error raised, then one primitive bound."""

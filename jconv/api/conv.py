@@ -1,0 +1,147 @@
+"""The door in PyTorch's names: conv1d, conv2d and conv3d, and conv for any number of dimensions."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Never, Unpack
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jconv.api import arguments
+from jconv.api.options import ConvOptions, complete, spelled_out
+from jconv.api.problem import Problem, hashable, understand
+from jconv.calculus.primitives import convolve
+
+
+def _conv(name: str, ndim: int | None, x: Any, w: Any, b: Any, more: tuple[Any, ...], options: Any) -> Any:
+    """`ndim` is None where the kernel says it."""
+    call = complete(name, ConvOptions, options, more)
+    bias = call.pop("bias")
+    x, w = arguments.array("x", x), arguments.array("w", w)
+    arguments.same_dtype(x=x, w=w)
+    ndim = w.ndim - 2 if ndim is None else ndim
+    problem = understand(ndim, "forward", x.shape, w.shape, x.dtype, hashable(call))
+    b = arguments.bias(b, bias, problem.spec.out_channels, problem.spec.y_dtype)
+    return _apply(problem, x, w, b)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _apply(problem: Problem, x: jax.Array, w: jax.Array, b: jax.Array | None) -> jax.Array:
+    x, w = problem.canonical_x(x), w.transpose(problem.layout.w)
+    y = convolve("forward", x, w, problem.spec, problem.algorithm)
+    return problem.users_y(y if b is None else y + jnp.expand_dims(b, range(y.ndim - 1)))
+
+
+@spelled_out(ConvOptions)
+def conv2d(
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *more: Never, **options: Unpack[ConvOptions]
+) -> jax.Array:
+    """2-D convolution (cross-correlation, as everywhere in deep learning).
+
+    Args:
+      x: input `(n, c_in, h, w)` or, for layout "NHWC", `(n, h, w, c_in)`; the batch axis may be left
+        out and is then missing from the result too.
+      w: kernel `(c_out, c_in/groups, kh, kw)`, or `(kh, kw, c_in/groups, c_out)`.  Same dtype as x.
+      b: bias `(c_out,)`, or None; `bias=` is a second name for it.
+      stride: step between windows, in input positions; an int or one per dimension.
+      padding: zeros added around the input: an int, an int per dimension, a (lo, hi) pair per
+        dimension, or "valid" (none), "same", "same_lower" (no output is lost but to the stride, the odd
+        zero at the end or at the start), "causal" (1-D: all before the start).  "same" at a stride,
+        which PyTorch refuses, is what TensorFlow, Keras, Flax, lax and ONNX mean: p = ceil(h / stride),
+        with the zeros that those windows need, so their number follows from the size of the input.
+      dilation: distance between kernel taps, in input positions.
+      groups: the channels are cut into this many groups that do not see each other.
+      padding_mode: what the padding holds: "zeros", "reflect", "replicate" or "circular", at any width
+        as `numpy.pad` continues the image.
+      layout: "NCHW" with OIHW kernels (None means this) or "NHWC" with HWIO kernels.
+      algorithm: "auto" (the fastest exact one), "portable" (as auto, of XLA operations alone), "fastest"
+        (as auto, and those that mix values too: Winograd, FFT), the name of an algorithm (it runs or is
+        refused, it never falls back), or a `jconv.Algorithm` of your own.  Exact ones keep what a direct
+        sum promises: a NaN, an Inf or a huge value reaches only the outputs whose windows hold it, and no
+        other member of a vmap; zeros give exactly 0; sums of terms ≥ 0 are ≥ 0; whole numbers are exact; the
+        error is small beside Σ|x·w| of each output's own window.  With "fastest" it is small only beside the
+        largest outputs: see the star below.
+      precision: "default", "high", "highest" or another of lax's names, a `jax.lax.Precision` or a pair
+        of them; None is what `jax.default_matmul_precision` says.
+      preferred_element_type: dtype to accumulate in and to return, as in lax.
+
+    Returns:
+      `(n, c_out, p, q)` or `(n, p, q, c_out)` with
+      `p = (h + lo + hi − dilation·(kh − 1) − 1) // stride + 1`.
+
+    Raises:
+      ValueError, TypeError: an argument is wrong; the message names it and says what would work.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> x = jnp.arange(25.0).reshape(1, 1, 5, 5)
+    >>> sobel = jnp.array([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]).reshape(1, 1, 3, 3)
+    >>> jconv.conv2d(x, sobel, stride=2)
+    Array([[[[8., 8.],
+             [8., 8.]]]], dtype=float32)
+
+    A star of 5000 counts in a sky of 1e-6, blurred: "auto" leaves every pixel > 0.  The FFT, which "fastest"
+    may take, is right to 1e-7 of the star, so the sky is lost and its logarithm NaN.
+
+    >>> sky = jnp.full((1, 1, 64, 64), 1e-6).at[0, 0, 40, 30].set(5000.0)
+    >>> line = jnp.exp(-jnp.linspace(-4, 4, 25) ** 2)
+    >>> psf = (jnp.outer(line, line) / line.sum() ** 2)[None, None]
+    >>> bool((jconv.conv2d(sky, psf, padding="same") > 0).all())
+    True
+    >>> bool((jconv.conv2d(sky, psf, padding="same", algorithm="fft") > 0).all())
+    False
+
+    Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016.
+    """
+    return _conv("conv2d", 2, x, w, b, more, options)
+
+
+@spelled_out(ConvOptions)
+def conv1d(
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *more: Never, **options: Unpack[ConvOptions]
+) -> jax.Array:
+    """1-D convolution: `conv2d` with one spatial dimension.
+
+    `x` is `(n, c_in, w)` and `w` `(c_out, c_in/groups, k)`, or for layout "NWC" `(n, w, c_in)` and
+    `(k, c_in/groups, c_out)`; everything else is as in `conv2d`.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> jconv.conv1d(jnp.ones((1, 1, 4)), jnp.ones((1, 1, 3)), padding="causal")
+    Array([[[1., 2., 3., 3.]]], dtype=float32)
+    """
+    return _conv("conv1d", 1, x, w, b, more, options)
+
+
+@spelled_out(ConvOptions)
+def conv3d(
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *more: Never, **options: Unpack[ConvOptions]
+) -> jax.Array:
+    """3-D convolution: `conv2d` with three spatial dimensions.
+
+    `x` is `(n, c_in, d, h, w)` and `w` `(c_out, c_in/groups, kd, kh, kw)`, or for layout "NDHWC"
+    `(n, d, h, w, c_in)` and `(kd, kh, kw, c_in/groups, c_out)`; everything else is as in `conv2d`.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> jconv.conv3d(jnp.ones((1, 2, 4, 4, 4)), jnp.ones((5, 2, 3, 3, 3))).shape
+    (1, 5, 2, 2, 2)
+    """
+    return _conv("conv3d", 3, x, w, b, more, options)
+
+
+@spelled_out(ConvOptions)
+def conv(
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *more: Never, **options: Unpack[ConvOptions]
+) -> jax.Array:
+    """Convolution in as many spatial dimensions as the kernel has: `conv2d` for light fields, space-time, …
+
+    `x` is `(n, c_in, *spatial)` and `w` `(c_out, c_in/groups, *kernel)`, or for layout "NHWC", in any number
+    of dimensions, `(n, *spatial, c_in)` and `(*kernel, c_in/groups, c_out)`; everything else is as in
+    `conv2d`.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> light_field, w = jnp.ones((1, 3, 5, 5, 16, 16)), jnp.ones((8, 3, 3, 3, 3, 3))
+    >>> jconv.conv(light_field, w, padding="same").shape
+    (1, 8, 5, 5, 16, 16)
+    """
+    return _conv("conv", None, x, w, b, more, options)

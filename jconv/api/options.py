@@ -1,0 +1,154 @@
+"""What a caller may say by keyword, written once: each option's type, and what it is when left out.
+
+The public functions take `**options: Unpack[…]` of one of the classes here, so a type checker and an
+editor know every name and every word that is allowed.  `spelled_out` puts the same names into the
+signature that `help`, notebooks and `inspect.signature` show.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_type_hints
+
+from jax.typing import ArrayLike, DTypeLike
+
+from jconv.algorithms.record import Algorithm
+from jconv.spec import Role
+from jconv.spec.checks import shown
+
+IntOrInts = int | Sequence[int]
+PaddingName = Literal["valid", "same", "same_lower", "causal", "VALID", "SAME", "SAME_LOWER"]
+Padding = int | PaddingName | Sequence[int] | Sequence[tuple[int, int]]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+LayoutName = Literal["NCHW", "NHWC", "NCW", "NWC", "NCDHW", "NDHWC"]
+PolicyName = Literal["auto", "portable", "fastest"]
+AlgorithmName = Literal[
+    "auto", "portable", "fastest", "onednn",
+    "xla", "xla_eigen", "pointwise", "patchify", "depthwise", "broadcast", "planes",
+    "im2col", "im2col_planes", "shift", "overlap_add", "unrolled_xla", "unrolled_xla_eigen",
+    "unrolled_winograd", "per_group_xla", "per_group_xla_eigen", "per_group_unrolled_xla",
+    "phase_xla", "phase_xla_eigen", "phase_im2col", "phase_depthwise",
+    "phase_broadcast", "phase_planes", "phase_per_group_xla_eigen", "winograd", "winograd2", "winograd4",
+    "fft", "fft_overlap",
+]  # fmt: skip
+
+
+class WindowOptions(TypedDict, total=False):
+    """Where the windows lie.  The second half of each `Annotated` is what is meant when nothing is said."""
+
+    stride: Annotated[IntOrInts, 1]
+    padding: Annotated[Padding, 0]
+    dilation: Annotated[IntOrInts, 1]
+    groups: Annotated[int, 1]
+    padding_mode: Annotated[PaddingMode, "zeros"]
+    layout: Annotated[LayoutName | None, None]
+    precision: Annotated[Any, None]
+
+
+class GradientOptions(WindowOptions, total=False):
+    """Of `grad_input` and `grad_kernel`."""
+
+    algorithm: Annotated[AlgorithmName | Algorithm, "auto"]
+
+
+class ConvOptions(GradientOptions, total=False):
+    """Of `conv`, `conv1d`, `conv2d` and `conv3d`."""
+
+    preferred_element_type: Annotated[DTypeLike | None, None]
+    bias: Annotated[ArrayLike | None, None]
+
+
+class TransposedOptions(ConvOptions, total=False):
+    """Of `conv_transpose` and its siblings."""
+
+    output_padding: Annotated[IntOrInts, 0]
+    output_size: Annotated[IntOrInts | None, None]
+
+
+class ProblemOptions(WindowOptions, total=False):
+    """What beside two shapes makes a problem: of `choose` and `tune`."""
+
+    preferred_element_type: Annotated[DTypeLike | None, None]
+    dtype: Annotated[DTypeLike | None, None]
+
+
+class ChooseOptions(ProblemOptions, total=False):
+    """Of `choose`."""
+
+    role: Annotated[Role, "forward"]
+    platform: Annotated[str | None, None]
+    algorithm: Annotated[PolicyName, "auto"]
+
+
+# What other libraries call an option, where that is not spelled nearly the same.
+ELSEWHERE = {
+    "data_format": "layout", "dimension_numbers": "layout", "feature_group_count": "groups",
+    "feature_groups": "groups", "kernel_dilation": "dilation", "rhs_dilation": "dilation",
+    "dilation_rate": "dilation", "window_strides": "stride", "pads": "padding", "auto_pad": "padding",
+    "output_shape": "output_size", "method": "algorithm",
+}  # fmt: skip
+IN_PYTORCHS_ORDER = ("stride", "padding", "dilation", "groups")
+TRANSPOSED_IN_PYTORCHS_ORDER = ("stride", "padding", "output_padding", "groups", "dilation")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@functools.cache
+def usual(options: type) -> dict[str, Any]:
+    """What every option of a class is when left out.
+
+    >>> usual(GradientOptions)["stride"], usual(GradientOptions)["algorithm"]
+    (1, 'auto')
+    """
+    hints = get_type_hints(options, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items()}
+
+
+def spelled_out(options: type) -> Callable[[F], F]:
+    """A decorator: in the signature that is shown, every option takes the place of `**options`."""
+
+    def signed(fn: F) -> F:
+        signature = inspect.signature(fn)
+        refused = [p for p in signature.parameters.values() if p.annotation == "Never"]
+        kept = [p for p in signature.parameters.values() if p not in refused and p.kind != p.VAR_KEYWORD]
+        options_of = (
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+            for name, value in usual(options).items()
+        )
+        fn.__signature__ = signature.replace(parameters=[*kept, *options_of])  # type: ignore[attr-defined]
+        return fn
+
+    return signed
+
+
+def complete(name: str, options: type, given: Mapping[str, Any], more: Sequence[Any] = ()) -> dict[str, Any]:
+    """All options of a call of `name`, those that were given and the usual ones.
+
+    Raises:
+      TypeError: `more` came by position, or a name is none of the options; it says what to write.
+    """
+    known = usual(options)
+    if more:
+        raise TypeError(_by_keyword(name, known, more))
+    if given.keys() <= known.keys():
+        return {**known, **given}
+    wrong = next(key for key in given if key not in known)
+    raise TypeError(f"{name}() has no option `{wrong}`; {_suggested(wrong, known)}")
+
+
+def _by_keyword(name: str, known: Mapping[str, Any], more: Sequence[Any]) -> str:
+    order = TRANSPOSED_IN_PYTORCHS_ORDER if "output_padding" in known else IN_PYTORCHS_ORDER
+    written = ", ".join(f"{key}={shown(value)}" for key, value in zip(order, more, strict=False))
+    return f"{name}() takes its arrays by position and the rest by name, as in {name}(…, {written})"
+
+
+def _suggested(wrong: str, known: Mapping[str, Any]) -> str:
+    """The option that was probably meant, or all of them."""
+    if (meant := ELSEWHERE.get(wrong)) in known:
+        return f"here it is called `{meant}`"
+    if near := difflib.get_close_matches(wrong, known, 1):
+        return f"did you mean `{near[0]}`?"
+    return f"choose from {', '.join(known)}"

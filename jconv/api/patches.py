@@ -1,0 +1,291 @@
+"""Patches and back: unfold, fold and their channels-last twins im2col and col2im.
+
+Windows of the input side by side, and the sum of windows where they overlap.  Both are made of slices,
+so every dtype works, bools and integers too, values pass through bit for bit, and JAX differentiates
+them to any order; each is the other's transpose.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jconv.algorithms import windows
+from jconv.api import arguments
+from jconv.api.options import IntOrInts, Padding
+from jconv.api.problem import hashable
+from jconv.spec import ConvSpec, Ints, extent
+from jconv.spec.checks import is_sequence, shown
+
+NEGATIVE = "jconv.conv_general_dilated_patches takes negative padding"
+
+
+@dataclasses.dataclass(frozen=True)
+class Folding:
+    """A spec of which only the windows matter, and how the user's arrays lie."""
+
+    spec: ConvSpec
+    channels_last: bool
+    batched: bool
+
+    @property
+    def x_shape(self) -> Ints:
+        """Shape of the image as the user has it."""
+        n, *spatial, c = self.spec.x_shape
+        shape = (n, *spatial, c) if self.channels_last else (n, c, *spatial)
+        return shape if self.batched else shape[1:]
+
+    @property
+    def columns_shape(self) -> Ints:
+        """Shape of the columns as the user has them."""
+        spec = self.spec
+        rows, length = spec.taps * spec.in_channels, math.prod(spec.out_spatial)
+        shape = (spec.batch, length, rows) if self.channels_last else (spec.batch, rows, length)
+        return shape if self.batched else shape[1:]
+
+
+def unfold(
+    x: ArrayLike,
+    kernel_size: IntOrInts,
+    *,
+    dilation: IntOrInts = 1,
+    padding: Padding = 0,
+    stride: IntOrInts = 1,
+) -> jax.Array:
+    """Sliding windows as columns, channels first: `torch.nn.functional.unfold` in any dimension.
+
+    Args:
+      x: `(n, c, *spatial)` or `(c, *spatial)`, of any dtype.
+      kernel_size: one int per spatial dimension.  A single int stands for as many as `x` has after
+        its batch and channels; with three axes `x` is an image without a batch, as in PyTorch, so
+        write `(k,)` for windows of `(n, c, w)`.  The number of sizes, of which PyTorch knows two only,
+        says how many axes are space: three sizes with four axes are a volume `(c, d, h, w)` without a
+        batch, whose first axis is the channels.
+      dilation, padding, stride: as in `conv2d`; `padding` takes (lo, hi) pairs too, but no names.
+
+    Returns:
+      `(n, c·Πk, L)` with L windows in row-major order; row `c·Πk + r` is tap r of channel c.
+
+    Raises:
+      ValueError, TypeError: an argument is wrong; the message names it and says what would work.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> jconv.unfold(jnp.arange(4).reshape(1, 1, 4), (2,))
+    Array([[[0, 1, 2],
+            [1, 2, 3]]], dtype=int32)
+    >>> volume = jnp.ones((1, 3, 8, 8))  # one channel, of depth 3
+    >>> jconv.unfold(volume, (3, 3, 3)).shape, jconv.unfold(volume, (3, 3)).shape
+    ((27, 36), (1, 27, 36))
+    """
+    x = arguments.array("x", x)
+    return _unfold(_understand(False, x.shape, kernel_size, dilation, padding, stride), x)
+
+
+def fold(
+    cols: ArrayLike,
+    output_size: IntOrInts,
+    kernel_size: IntOrInts,
+    *,
+    dilation: IntOrInts = 1,
+    padding: Padding = 0,
+    stride: IntOrInts = 1,
+) -> jax.Array:
+    """Columns added up where they overlap, channels first: `torch.nn.functional.fold`.
+
+    The transpose of `unfold`; `fold(unfold(x))` is x times the number of windows that see each position.
+
+    Args:
+      cols: `(n, c·Πk, L)` or `(c·Πk, L)`, of any dtype; bools are or-ed.
+      output_size: spatial size of the result; one int per dimension, or one int for a square.
+      kernel_size, dilation, padding, stride: as in the `unfold` that it undoes.
+
+    Returns:
+      `(n, c, *output_size)` or `(c, *output_size)`.
+
+    Raises:
+      ValueError, TypeError: an argument is wrong; the message names it and says what would work.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> cols = jconv.unfold(jnp.ones((1, 1, 4)), (2,))
+    >>> jconv.fold(cols, (4,), (2,))
+    Array([[[1., 2., 2., 1.]]], dtype=float32)
+    """
+    return _col2im(False, cols, kernel_size, dilation, padding, stride, output_size)
+
+
+def im2col(
+    x: ArrayLike,
+    kernel_size: IntOrInts,
+    *,
+    dilation: IntOrInts = 1,
+    padding: Padding = 0,
+    stride: IntOrInts = 1,
+) -> jax.Array:
+    """Sliding windows as rows, channels last: the left factor of a convolution by matrix product.
+
+    `x` is `(n, *spatial, c)` or `(*spatial, c)` and the result `(n, L, Πk·c)`; column `r·c + i` is
+    channel i of tap r, the order of an HWIO kernel.  Everything else is as in `unfold`.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> x, w = jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 2, 7))
+    >>> (jconv.im2col(x, 3) @ w.reshape(-1, 7)).reshape(1, 3, 3, 7)[0, 0, 0, 0]
+    Array(18., dtype=float32)
+
+    Source: Chellapilla, Puri & Simard, "High performance convolutional neural networks for document
+    processing", 2006.
+    """
+    x = arguments.array("x", x)
+    return _unfold(_understand(True, x.shape, kernel_size, dilation, padding, stride), x)
+
+
+def col2im(
+    cols: ArrayLike,
+    output_size: IntOrInts,
+    kernel_size: IntOrInts,
+    *,
+    dilation: IntOrInts = 1,
+    padding: Padding = 0,
+    stride: IntOrInts = 1,
+) -> jax.Array:
+    """Rows added up where they overlap, channels last: the transpose of `im2col`.
+
+    `cols` is `(n, L, Πk·c)` or `(L, Πk·c)` and the result `(n, *output_size, c)`; everything else is
+    as in `fold`.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> jconv.col2im(jnp.ones((1, 3, 2)), (4,), (2,)).ravel()
+    Array([1., 2., 2., 1.], dtype=float32)
+    """
+    return _col2im(True, cols, kernel_size, dilation, padding, stride, output_size)
+
+
+def _col2im(channels_last: bool, cols: ArrayLike, *knobs: Any) -> jax.Array:
+    cols = arguments.array("cols", cols)
+    folding = _understand(channels_last, cols.shape, *knobs)
+    if cols.shape != folding.columns_shape:
+        raise ValueError(
+            f"`cols` has shape {cols.shape}, but `output_size`={folding.spec.spatial} has windows "
+            f"{folding.spec.out_spatial} and needs {folding.columns_shape}"
+        )
+    return _fold(folding, cols)
+
+
+# -- the arguments ---------------------------------------------------------------------------------
+
+
+def _understand(channels_last: bool, shape: Ints, *knobs: Any) -> Folding:
+    """From the shape of an image, or of columns, which come with an `output_size` as the last knob."""
+    names = ("kernel_size", "dilation", "padding", "stride", "output_size")
+    return _checked(channels_last, shape, hashable(dict(zip(names, knobs, strict=False))))
+
+
+@functools.lru_cache(maxsize=4096)
+def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
+    given = dict(knobs)
+    if isinstance(given["padding"], str):
+        raise TypeError(
+            f"`padding`={shown(given['padding'])} has no meaning here; write ints or (lo, hi) pairs"
+        )
+    if "output_size" in given:
+        ndim = _ndim_of_columns(given["output_size"], given["kernel_size"])
+        spatial = arguments.integers("output_size", given["output_size"], ndim)
+        kernel = arguments.integers("kernel_size", given["kernel_size"], ndim)
+        n, c, batched = _columns(shape, kernel, channels_last)
+    else:
+        ndim = _ndim_of_image(given["kernel_size"], shape)
+        kernel = arguments.integers("kernel_size", given["kernel_size"], ndim)
+        n, c, spatial, batched = _image(shape, ndim, channels_last)
+    strides = arguments.integers("stride", given["stride"], ndim)
+    dilation = arguments.integers("dilation", given["dilation"], ndim)
+    window = tuple(map(extent, kernel, dilation))
+    pairs = arguments.padding(given["padding"], spatial, window, strides, NEGATIVE)
+    spec = ConvSpec.of(
+        batch=n, in_channels=c, spatial=spatial, kernel=kernel, strides=strides, padding=pairs,
+        rhs_dilation=dilation,
+    )  # fmt: skip
+    if 0 in spec.out_spatial:
+        raise ValueError(
+            f"`kernel_size`={kernel} covers {spec.window} positions with its dilation but the padded image "
+            f"has only {spec.padded}: there is no window; enlarge `padding` or take a smaller kernel"
+        )
+    return Folding(spec, channels_last, batched)
+
+
+def _ndim_of_image(kernel_size: Any, shape: Ints) -> int:
+    """As many as there are sizes; of one int, as many as the image has axes for."""
+    if (ndim := _count("kernel_size", kernel_size)) is not None:
+        return ndim
+    if len(shape) < 3:
+        arguments.integers("kernel_size", kernel_size, 1)
+        raise ValueError(
+            f"`x` must have at least 3 axes (batch if any, channels, spatial) when `kernel_size` is an int, "
+            f"got shape {shape}; for `x` of (channels, 1 spatial) write `kernel_size`=({kernel_size},)"
+        )
+    return 2 if len(shape) == 3 else len(shape) - 2
+
+
+def _ndim_of_columns(output_size: Any, kernel_size: Any) -> int:
+    counts = _count("output_size", output_size), _count("kernel_size", kernel_size)
+    return next((count for count in counts if count is not None), 2)
+
+
+def _count(name: str, sizes: Any) -> int | None:
+    """How many sizes there are; None for a single one, or for what is no size at all."""
+    if not is_sequence(sizes):
+        return None
+    if not sizes:
+        raise ValueError(f"`{name}`={shown(sizes)} must be an int or one int per spatial dimension")
+    return len(sizes)
+
+
+def _image(shape: Ints, ndim: int, channels_last: bool) -> tuple[int, int, Ints, bool]:
+    arguments.rank("x", shape, (ndim + 1, ndim + 2), f"(batch if any, channels, {ndim} spatial)")
+    batched = len(shape) == ndim + 2
+    n, *rest = shape if batched else (1, *shape)
+    c = rest.pop(-1 if channels_last else 0)
+    if 0 in (c, *rest):
+        raise ValueError(f"`x` may be empty in its batch only, got shape {shape}")
+    return n, c, tuple(rest), batched
+
+
+def _columns(shape: Ints, kernel: Ints, channels_last: bool) -> tuple[int, int, bool]:
+    order = "windows, taps·channels" if channels_last else "channels·taps, windows"
+    arguments.rank("cols", shape, (2, 3), f"(batch if any, {order})")
+    rows, taps = shape[-1 if channels_last else -2], math.prod(kernel)
+    if rows % taps or not rows:
+        raise ValueError(
+            f"`cols` {shape} has {rows} values per window, but `kernel_size`={kernel} has {taps} taps; "
+            f"it must be a multiple of {taps}"
+        )
+    return (shape[0] if len(shape) == 3 else 1), rows // taps, len(shape) == 3
+
+
+# -- the arrays ------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _unfold(folding: Folding, x: jax.Array) -> jax.Array:
+    spec, d = folding.spec, folding.spec.ndim
+    x = x if folding.batched else x[None]
+    columns = windows.patches(x if folding.channels_last else jnp.moveaxis(x, 1, -1), spec)
+    if not folding.channels_last:  # (n, *p, *r, c) → (n, c, *r, *p)
+        columns = columns.transpose(0, 2 * d + 1, *range(d + 1, 2 * d + 1), *range(1, d + 1))
+    return columns.reshape(folding.columns_shape)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _fold(folding: Folding, columns: jax.Array) -> jax.Array:
+    spec, d = folding.spec, folding.spec.ndim
+    if folding.channels_last:
+        columns = columns.reshape(spec.batch, *spec.out_spatial, *spec.kernel, spec.in_channels)
+    else:  # (n, c, *r, *p) → (n, *p, *r, c)
+        columns = columns.reshape(spec.batch, spec.in_channels, *spec.kernel, *spec.out_spatial)
+        columns = columns.transpose(0, *range(d + 2, 2 * d + 2), *range(2, d + 2), 1)
+    x = windows.overlap_add(columns, spec)
+    return (x if folding.channels_last else jnp.moveaxis(x, -1, 1)).reshape(folding.x_shape)

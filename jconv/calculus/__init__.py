@@ -1,0 +1,1 @@
+"""Its derivatives: three bilinear primitives that are each other's gradients."""

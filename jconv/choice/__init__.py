@@ -1,0 +1,1 @@
+"""Which algorithm: each one asked once, then priced by the rates of the platform, then picked."""

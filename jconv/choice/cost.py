@@ -1,0 +1,192 @@
+"""How long the steps of an algorithm take on a platform.
+
+A step is limited by arithmetic or by memory, whichever takes longer, plus what starting it costs:
+
+    Gemm     2·m·n·k / (peak · utilisation)      small sides leave vector registers and threads idle
+    Loop     max(flops / rate, bytes / bandwidth)
+    Fft      2.5·N·log2 N per real transform
+    Native   the platform's own convolution, by the route its compiler takes
+    OneDnn   2·macs / (peak · utilisation) + bytes / bandwidth
+
+The constants are those of `platforms.py`.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+
+from jconv.algorithms.record import Fft, Gemm, Loop, Native, OneDnn, Step
+from jconv.choice.rates import Direct, Platform, Route
+from jconv.spec import ConvSpec, itemsize
+
+# An algorithm replaces XLA's own convolution only if that is estimated to take at least MARGIN times as long
+# plus SLACK seconds.  Of 1079 passes of random shapes 35 then ran below 0.87 of the speed of XLA's own; with
+# 1.15 and 30 µs 48 did, but all together ran 0.6 % faster (2026-11, Intel Xeon).
+MARGIN = 1.2
+SLACK = 40e-6
+TIE = 1.15  # estimates closer than this factor count as equal
+# Seconds that a matrix product takes longer to start its threads than XLA's 1×1 convolution, which computes
+# the same: 144→32 on 28² takes 0.17 ms as a product, 0.12 as a convolution (2026-11, jax 0.10, Intel Xeon).
+THREADS = 50e-6
+THREADED = 4e6  # FLOPs from which oneDNN starts its threads
+
+WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing patches, and of mapping a large buffer of them anew
+LARGE_KERNEL = 1e6  # bytes; YNNPACK packs a larger kernel in memory (3×3 512→512 on 7²: 3.2 ms, im2col 2.0)
+KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
+LARGE_X = 4e6  # bytes; no core's cache holds a larger x, and a stride uses only part of each line read
+BOTH_DILATED = 2.3  # factor by which Eigen is slower where input and kernel are both dilated
+SERIAL = 25  # factor by which oneDNN is slower in one dimension, depthwise: it has no kernel for it
+PANEL = 64  # columns of a kernel that are multiplied at a time
+ODD_CHANNELS = 9  # YNNPACK takes 1 + this / (c + 1) times as long for an odd c with 32 or fewer channels out
+
+
+def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
+    """Estimated seconds of all steps, one after the other, with `workspace` bytes of temporaries."""
+    fresh = rates.fresh * workspace if workspace > rates.large else 0.0
+    times = collections.Counter(map(id, steps))  # one step may be listed once per image
+    each = {id(step): step for step in steps}
+    return sum(count * seconds(each[at], rates) for at, count in times.items()) + fresh + rates.call
+
+
+def seconds(step: Step, rates: Platform) -> float:
+    """Estimated seconds of one step."""
+    match step:
+        case Gemm(count, m, n, k, transposed):
+            rate = (rates.transposed if transposed else rates.gemm)(m, n, k)
+            return 2 * count * m * n * k / rate + rates.call + (count - 1) * rates.batched
+        case Loop(flops, size, run, blocked, count):
+            used = run / (run + rates.half_run) / (rates.blocked if blocked else 1)
+            moving = size / (rates.bandwidth if flops else rates.copy)
+            return count * (max(flops / rates.loop, moving) / used + rates.call)
+        case Fft(count, length):
+            return 2.5 * count * length * math.log2(max(length, 2)) / rates.fft + rates.call
+        case Native(spec):
+            return native(spec, rates)
+        case OneDnn(spec) if rates.onednn:
+            return onednn(spec, rates.onednn)
+    raise TypeError(f"not a step: {step!r}")
+
+
+def onednn(spec: ConvSpec, way: Direct) -> float:
+    """Estimated seconds of a convolution by oneDNN."""
+    if spec.is_depthwise:
+        rate = way.depthwise / (SERIAL if spec.ndim == 1 else 1)
+    else:
+        rate = way.rate * spec.c / (spec.c + way.half_c) * min(1.0, spec.o / way.lanes)
+        rate *= 2 if spec.x_dtype == "bfloat16" else 1  # two fit where one float32 does
+    images = spec.image_bytes / (way.planes if spec.channels_first else way.bandwidth)
+    moving = images + spec.kernel_bytes / way.kernel
+    return spec.flops / rate + moving + way.call + THREADS * min(1.0, spec.flops / THREADED)
+
+
+def native(spec: ConvSpec, rates: Platform) -> float:
+    """Estimated seconds of the platform's own convolution."""
+    taken = "cudnn" if "cudnn" in rates.native else route(spec)
+    way = rates.native[taken]
+    time = _multiplying(spec, taken, way) + _gathering(spec, taken, way) + _read(spec, way)
+    return (
+        time * _slowed(spec, taken) * _uncached(spec, way) + _unrolled(spec, taken) + way.call * spec.groups
+    )
+
+
+def _unrolled(spec: ConvSpec, taken: str) -> float:
+    """Seconds YNNPACK spends writing all patches to memory, as it does where nothing is padded and the stride
+    is 1.  Unpadded and padded, 3×3 48→16 takes 3.4 and 1.0 ms on 2×66² (14 MB of patches), 43 and 6 on 11×66²
+    (78 MB), and 32→32 on 272² takes 47 and 9 (2026-11, jax 0.10, Intel Xeon, 2 cores)."""
+    if taken != "ynn" or spec.taps == 1 or spec.is_padded or any(s != 1 for s in spec.strides):
+        return 0.0
+    size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)
+    return size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
+
+
+def _read(spec: ConvSpec, way: Route) -> float:
+    w, x = spec.kernel_bytes, math.prod(spec.x_shape) * itemsize(spec.x_dtype)
+    kernel = w / way.kernel if w >= LARGE_KERNEL else 0.0
+    image = x / way.strided if x >= LARGE_X and any(s != 1 for s in spec.strides) else 0.0
+    return spec.bytes / way.bandwidth + kernel + image
+
+
+def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
+    k, flops = float(spec.taps * spec.c), float(spec.flops)
+    if taken in ("eigen_transposed", "naive"):  # these skip the zeros between the inputs
+        k, flops = (size / math.prod(spec.lhs_dilation) for size in (k, flops))
+    return flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
+
+
+def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
+    """Seconds spent writing patches (for a dilated input: writing and summing every input × tap product, 1 ns
+    each, and longer where their buffer is mapped anew: 3×3 of stride 2, 64→256 takes 12 ms on 56², 87 on 70²;
+    2026-11, jax 0.10, Intel Xeon)."""
+    if taken == "eigen_transposed":
+        size = 4 * spec.batch * math.prod(spec.spatial) * spec.taps * spec.out_channels
+        fresh = size / way.unmapped if size > KEPT_MAPPED else 0.0
+        return size / (way.packing * min(spec.o, way.packed)) + fresh
+    run = spec.c * spec.kernel[-1] if taken == "ynn" and spec.ndim else spec.c
+    size = 4 * spec.positions * spec.taps * spec.c
+    return _passes(spec, taken) * size / (way.packing * min(run, way.packed))
+
+
+def _passes(spec: ConvSpec, taken: str) -> int:
+    """How many times patches are written.  Where the kernel is larger than the output ("…_kernel") a patch is
+    nearly the whole image and is read in place, after one copy for padding and one for dilation.  In 3-D
+    Eigen instead computes the address of every few values (16 ns each over 3 channels, 3 over 8, 2 over 16
+    and more), once per group, unless there is only one tap."""
+    if taken.startswith("eigen_3d"):
+        return spec.groups * (spec.taps > 1)
+    spread = any(d > 1 for d in spec.rhs_dilation)
+    return (spec.ndim > 1 and spec.is_padded) + spread if taken.endswith("_kernel") else 1
+
+
+def _slowed(spec: ConvSpec, taken: str) -> float:
+    """The factor by which YNNPACK is slower with an odd number of channels in and few out (3×3 on 2×40² with
+    32 out: 3 channels take 2.6 times as long as 4, 7 2.0 times as long as 8, 33 1.6 times as long as 34; with
+    33 out 1.0 times; 2026-11, jax 0.10, Intel Xeon), and Eigen where input and kernel are both dilated, as it
+    then multiplies zeros."""
+    if taken == "eigen_transposed" and max(spec.rhs_dilation) > 1:
+        return BOTH_DILATED
+    if taken != "ynn":
+        return 1.0
+    return 1 + ODD_CHANNELS / (spec.c + 1) if spec.c % 2 and spec.c > 1 and spec.o <= 32 else 1.0
+
+
+def _uncached(spec: ConvSpec, way: Route) -> float:
+    """The factor by which a kernel's panels slow the product.  A panel that falls out of the cache before it
+    is read again takes up to three times as long, less over few images (in a kernel gradient the images are
+    the channels of x, which are few in a stem).  One that is not full is slower too, most over one channel:
+    in the kernel gradient of one image 24 and 48 columns take 2.0 and 1.8 times as long per column as 32 and
+    64, of 16 images 1.3 and 1.0, of 64 images 1.5 and 1.2."""
+    size = spec.taps * spec.c * min(spec.o, PANEL) * itemsize(spec.w_dtype)
+    again = 1 + 2 * min(1.0, size / way.cached) ** 2 * spec.batch / (spec.batch + 6)
+    partial = 1 + (way.partial - 1) * (1 + 3 / spec.c) / 4 if spec.o < PANEL and spec.o % 32 else 1.0
+    return max(again, partial)
+
+
+def route(spec: ConvSpec) -> str:
+    """The name of the way that XLA:CPU computes a convolution, as read in its source (jaxlib 0.10).
+
+    YNNPACK takes 2-D convolutions of one group in f32, f64 or int8 to int32 (the last in groups too) with
+    more than 16 channels in or out, output and kernel no larger than the input, and no input dilation.
+    Eigen takes the other f32 and half-precision ones in 1 to 3 dimensions, group by group; a dilated input
+    only in 1 or 2 dimensions without strides (in groups it multiplies the zeros).  A naive loop takes the
+    rest.  A kernel larger than the output (a kernel gradient) has rates of its own ("…_kernel").
+    """
+    plain = all(d == 1 for d in spec.lhs_dilation)
+    kernel = "_kernel" if spec.taps > math.prod(spec.out_spatial) else ""
+    bytes_in_words_out = (spec.x_dtype, spec.y_dtype) == ("int8", "int32")
+    one_group = spec.groups == 1 or bytes_in_words_out
+    if plain and spec.ndim == 2 and one_group and max(spec.c, spec.o) > 16:
+        shrinks = all(p <= h for p, h in zip(spec.out_spatial, spec.spatial, strict=True))
+        fits = all(k <= h for k, h in zip(spec.kernel, spec.spatial, strict=True))
+        if shrinks and fits and (bytes_in_words_out or spec.x_dtype in ("float32", "float64")):
+            return "ynn" + kernel
+    halves = ("float32", "bfloat16", "float16")
+    if not (1 <= spec.ndim <= 3 and spec.x_dtype in halves):
+        return "naive"
+    if not plain and (kernel or spec.ndim == 3 or any(s != 1 for s in spec.strides)):
+        return "naive"
+    if not plain and spec.groups == 1:
+        return "eigen_transposed"
+    if spec.groups > 1 and spec.ndim < 3:
+        return "eigen_grouped" + kernel
+    return "eigen" + {1: "_1d", 2: "", 3: "_3d"}[spec.ndim] + kernel

@@ -1,0 +1,326 @@
+"""Which algorithm: the cheapest by the cost model, or the winner that was measured, with the reason.
+
+These rules are written down below, in this order:
+
+    1. Whoever names an algorithm gets it, or an error with its reason.
+    2. XLA's own convolution gets a problem with an empty array, as there is nothing to compute.
+    3. "auto" passes over every algorithm that refuses the problem, and over those that
+       - mix values by a transform, at precision HIGHEST or where the error would reach ten times the direct
+         sum's;
+       - take more than 32 MiB of temporaries (and twice the bytes of x and y where XLA's own has to transpose
+         them); but if some images of the batch at a time fit, the algorithm is run on so many;
+       - compute integers by XLA's own convolution where that is a naive loop (CPU) or does not exist (GPU).
+    4. If this convolution was tuned on this kind of device, the measured winner is taken.
+    5. XLA's own convolution is taken unless the least estimate beats it by more than the model is usually
+       wrong (`cost.MARGIN` and `cost.SLACK`).  In its place a plain matrix product computes a 1×1 kernel, if
+       the estimate with `cost.THREADS` added ties (within `cost.TIE`) or wins.
+    6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.
+
+The usual rules of thumb are not written down: the cost model yields them, or it does not.  On CPU (2 cores
+of an AMD EPYC, jax 0.10, 2026-11):
+
+    direct for tiny problems           true: below 40 µs of difference XLA's own is taken
+    implicit GEMM by default           false: `shift` passes over the output once per tap; XLA's own packing
+                                       and im2col are faster nearly everywhere
+    explicit GEMM for many channels    true: 3×3, 512 channels, 7²: im2col 1.2 ms, xla 2.0, winograd 24
+    Winograd for 3×3 at stride 1       true where the image has tiles enough (64 channels, 56²: 0.7 ms, xla
+                                       1.1), false where transforming the kernel is the work (see above)
+    FFT for large kernels              true for depthwise ones from about 15×15 on; with many channels to
+                                       sum, products stay cheaper than transforms up to larger kernels
+
+**The promise.**  What a direct sum gives without being asked, "auto" and "portable" give, too, in every role
+and dtype, under vmap and grad, because they take only algorithms whose record says `exact`:
+
+    an output depends on its window alone  a NaN, an Inf or a huge value reaches only the outputs whose
+                                           windows hold it, never another group or member of a vmap
+    zeros stay zeros                       a window whose products are all 0 gives exactly 0
+    no sum of terms ≥ 0 is negative        so logarithms and roots of counts and likelihoods are numbers
+    whole numbers are exact                as long as their sums fit the accumulator
+    the error is the window's own          at most about K roundoffs of Σ|x·w| over its K products
+
+The zeros of a padding belong to the windows, as in lax: a NaN in a kernel meets them, and so does one in an
+image whose kernel's gradient is taken, where it may reach every tap of its channels.  "fastest" gives the
+promise up for what a norm-wise error allows: Winograd and the FFT mix the values of a tile or of an image,
+and merged groups multiply foreign values by 0.
+
+On one kind of machine the same call always gets the same answer.  The choice is made at lowering, when
+vmap and grad have already rewritten the problem.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import html
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.export
+
+from jconv.algorithms import ALGORITHMS, ONEDNN, POINTWISE, XLA
+from jconv.algorithms.parts import in_parts
+from jconv.algorithms.record import Algorithm, Native, allowed, real_valued, refuses, run
+from jconv.algorithms.work import steps, workspace
+from jconv.choice import cost
+from jconv.choice import rates as platforms
+from jconv.choice import winners as cache
+from jconv.runtime import verified
+from jconv.spec import ConvSpec, Role
+
+BOUND = 32 << 20  # bytes of temporaries that any algorithm may take
+TYPICAL = 16  # a size that is not known yet is taken to be this
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What `choose` answers.
+
+    Args:
+      algorithm: the record that will run.
+      reason: a sentence with numbers.
+      rejected: every other algorithm's name, and why it was not taken.
+      seconds: estimated time per algorithm that could run, the least first.
+      spec, role, platform: what was asked.
+    """
+
+    algorithm: Algorithm
+    reason: str
+    rejected: Mapping[str, str]
+    seconds: Mapping[str, float]
+    spec: ConvSpec
+    role: Role
+    platform: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON or a data frame."""
+        return {
+            "algorithm": self.algorithm.name, "reason": self.reason, "role": self.role,
+            "platform": self.platform, "spec": str(self.spec), "seconds": dict(self.seconds),
+            "rejected": dict(self.rejected),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        width = max(map(len, self.rejected), default=0)
+        lines = [f"{self.role} of {self.spec} on {self.platform}", self.reason]
+        return "\n".join([*lines, *(f"  not {name:{width}}  {why}" for name, why in self.rejected.items())])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rejected = ((name, html.escape(why)) for name, why in self.rejected.items())
+        rows = "".join(f"<tr><td>{name}</td><td>{why}</td></tr>" for name, why in rejected)
+        return (
+            f"<p><b>{self.algorithm.name}</b>: {self.reason}</p>"
+            f"<table><tr><th>not taken</th><th>because</th></tr>{rows}</table>"
+        )
+
+
+POLICIES = ("auto", "portable", "fastest")
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """What the choice may take.
+
+    Args:
+      name: "auto", "portable" or "fastest".
+      portable: why the program may not call oneDNN; None where it may.
+    """
+
+    name: str = "auto"
+    portable: str | None = None
+
+    @staticmethod
+    def of(name: str, platform: str, exported: bool = False) -> Policy:
+        """The policy of that name for a program that is lowered here and now."""
+        if platform != "cpu":
+            why: str | None = f"oneDNN is for the CPU, not for {platform}"
+        elif name == "portable":
+            why = "a portable program was asked for, which does not call oneDNN"
+        elif exported:
+            why = "the program is exported, and one that calls oneDNN cannot be"
+        else:
+            why = verified.refusal()
+        return Policy(name, why)
+
+
+def evaluate(
+    algorithm: str | Algorithm,
+    role: Role,
+    a: jax.Array,
+    b: jax.Array,
+    spec: ConvSpec,
+    platform: str,
+    exported: bool = False,
+) -> jax.Array:
+    """`role` of `spec` by the algorithm handed in, the one named, or the cheapest."""
+    record, spec = resolve(algorithm, role, spec, platform, exported)
+    return run(record, role, a, b, spec)
+
+
+def resolve(
+    algorithm: str | Algorithm, role: Role, spec: ConvSpec, platform: str, exported: bool = False
+) -> tuple[Algorithm, ConvSpec]:
+    """The record that will run, and the spec that says whether its products may be oneDNN's.
+
+    Raises:
+      ValueError: the algorithm that was named is not for this platform, or not for a portable program.
+    """
+    name = algorithm if isinstance(algorithm, str) and algorithm in POLICIES else "auto"
+    policy = Policy.of(name, platform, exported)
+    record = algorithm if isinstance(algorithm, Algorithm) else ALGORITHMS.get(algorithm)
+    if record is None:
+        record = _chosen(spec, role, platform, policy).algorithm
+    elif not record.portable and policy.portable:
+        raise ValueError(f"`algorithm`={record.name!r} refuses: {policy.portable}; choose 'auto'")
+    return record, spec.replace(onednn=not policy.portable)
+
+
+def choose(
+    spec: ConvSpec, role: Role = "forward", platform: str | None = None, algorithm: str = "auto"
+) -> Choice:
+    """The algorithm that "auto" runs for `role` of `spec`, the reason, and why not each other one.
+
+    Args:
+      spec: the problem.
+      role: "forward", "grad_input" or "grad_kernel".
+      platform: "cpu", "cuda", …; None is the default backend.
+      algorithm: "auto", "portable" or "fastest".
+
+    >>> from jconv.spec import ConvSpec
+    >>> spec = ConvSpec.of(spatial=(56, 56), kernel=(3, 3), in_channels=64, out_channels=64, groups=64)
+    >>> choose(spec, platform="cpu", algorithm="portable").algorithm.name
+    'depthwise'
+    """
+    platform = platform or jax.default_backend()
+    return _chosen(spec, role, platform, Policy.of(algorithm, platform))
+
+
+def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice:
+    spec = _with_known_sizes(spec)
+    return _choose(spec, role, platform, policy, cache.winner(spec, role, platform))
+
+
+@functools.lru_cache(maxsize=4096)
+def _choose(spec: ConvSpec, role: Role, platform: str, policy: Policy, tuned: str | None) -> Choice:
+    if spec.is_empty:  # costs may divide by its sizes
+        return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
+    rates, asked = platforms.of(platform), spec
+    spec = spec.replace(onednn=not policy.portable)
+    spec = real_valued(spec if rates.turns else spec.replace(channels_first=False))
+    records = {name: fitting(algorithm, role, spec) for name, algorithm in ALGORITHMS.items()}
+    reasons = {
+        name: not_portable(a, policy) or refuses(a, role, spec) or not_allowed(a, role, spec, policy)
+        for name, a in records.items()
+    }
+    able = [a for name, a in records.items() if reasons[name] is None]
+    seconds = {a.name: cost.total(steps(a, role, spec), workspace(a, role, spec), rates) for a in able}
+    seconds = dict(sorted(seconds.items(), key=lambda item: item[1]))
+    best = tuned if tuned in seconds else _preferred(seconds)
+    for name in seconds:
+        if name != best:
+            reasons[name] = f"about {_ms(seconds[name])}, {seconds[name] / seconds[best]:.1f}× as long"
+    rejected = {name: why for name, why in reasons.items() if name != best and why}
+    versus = "; measured to be the fastest here" if best == tuned else _versus(best, seconds)
+    reason = _reason(best, seconds, spec) + versus
+    if records[best] is not ALGORITHMS[best]:
+        reason += "; some images at a time, for the memory that all would take"
+    if best != tuned and not rates.measured:
+        reason += f"; the constants for {platform} are not measured"
+    return Choice(records[best], reason, rejected, seconds, asked, role, platform)
+
+
+def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
+    """The algorithm, or one that runs it on as many images at a time as "auto" has the memory for."""
+    if refuses(algorithm, role, spec) or not _too_large(algorithm, role, spec):
+        return algorithm
+    divisors = (n for n in range(spec.batch // 2, 0, -1) if spec.batch % n == 0)
+    parts = (in_parts(algorithm, role, images) for images in divisors)
+    return next((part for part in parts if not _too_large(part, role, spec)), algorithm)
+
+
+def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> bool:
+    """Whether it needs more temporaries than "auto" allows; XLA's own is exempt, as the fallback."""
+    needed = workspace(algorithm, role, spec)
+    return algorithm != XLA and isinstance(needed, int) and needed > _most_bytes(role, spec)
+
+
+def not_portable(algorithm: Algorithm, policy: Policy) -> str | None:
+    """Why the program may not hold this algorithm, or None."""
+    return None if algorithm.portable else policy.portable
+
+
+def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy) -> str | None:
+    """Why the choice may not take an algorithm that could run, or None."""
+    fastest = policy.name == "fastest"
+    if not algorithm.exact and not fastest:
+        return "it mixes values: only by name, or with algorithm='fastest'"
+    if not allowed(algorithm, spec, fastest):
+        return "its rounding error is too large for this dtype and precision"
+    if _too_large(algorithm, role, spec):
+        most, needed = _most_bytes(role, spec), workspace(algorithm, role, spec)
+        return f"it needs {_si(needed)}B of temporaries; above {_si(most)}B only by name"
+    natives = (step.spec for step in steps(algorithm, role, spec) if isinstance(step, Native))
+    if "int" in spec.accumulator and any(cost.route(native) == "naive" for native in natives):
+        return "XLA has no convolution of these integers but a naive loop (CPU) or none (GPU)"
+    return None
+
+
+def _most_bytes(role: Role, spec: ConvSpec) -> int:
+    """Bytes of temporaries that "auto" allows: over 32 MiB only where XLA's own transposes x and y, too."""
+    turned = 2 if spec.channels_first else 1 if role == "grad_kernel" else 0
+    return BOUND + turned * spec.image_bytes
+
+
+def _preferred(seconds: Mapping[str, float]) -> str:
+    """The name of the algorithm that rules 5 and 6 of the module's docstring pick."""
+    best = next(iter(seconds))
+    if best == ONEDNN.name:  # whose times are estimated better than those of XLA's many ways
+        return best
+    native = seconds.get(XLA.name, math.inf)
+    if native < cost.MARGIN * seconds[best] + cost.SLACK:
+        product = seconds.get(POINTWISE.name, math.inf) + cost.THREADS
+        return POINTWISE.name if product < cost.TIE * native else XLA.name
+    tied = (name for name, time in seconds.items() if time < cost.TIE * seconds[best])
+    return next((name for name in tied if ALGORITHMS[name].exact), best)
+
+
+def _reason(best: str, seconds: Mapping[str, float], spec: ConvSpec) -> str:
+    numbers = f"{_si(spec.flops)}FLOP over {_si(spec.bytes)}B"
+    return f"{best}: {numbers} in an estimated {_ms(seconds[best])}"
+
+
+def _versus(best: str, seconds: Mapping[str, float]) -> str:
+    others = [name for name in seconds if name != best]
+    if not others:
+        return "; nothing else can do it"
+    time = seconds[others[0]]
+    if time < seconds[best]:
+        return f"; {others[0]}, estimated at {_ms(time)}, is not faster by more than the estimates err"
+    return f"; next is {others[0]} at {_ms(time)}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
+
+
+def _si(number: float) -> str:
+    for unit in ("", "k", "M", "G", "T"):
+        if number < 1000 or unit == "T":
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    raise AssertionError
+
+
+def _with_known_sizes(spec: ConvSpec) -> ConvSpec:
+    """The spec with `TYPICAL` for every size that only a run will tell (`jax.export`, symbolic shapes)."""
+
+    def known(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(known, value))
+        return TYPICAL if jax.export.is_symbolic_dim(value) else value
+
+    fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    return spec.replace(**{name: known(value) for name, value in fields.items()})

@@ -1,0 +1,96 @@
+"""What was measured: the fastest algorithm per convolution, device and jax version.
+
+`jconv.tune` keeps winners here and `choose` looks here; nothing else does.  They lie in the file of `store`,
+
+    "<device>; jax <version>; <role>; <spec>": {"algorithm": "…", "seconds": {"…": 1e-3, …}}
+
+The dtypes are part of the spec.  A name is looked up among jconv's algorithms and must still accept the
+problem; nothing in the file is executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import platform as host
+from collections.abc import Mapping
+
+import jax
+
+from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import refuses
+from jconv.runtime import store
+from jconv.runtime.store import Entry, default_path, path, use
+from jconv.spec import ConvSpec, Role
+
+__all__ = ["default_path", "entry", "keep", "key", "path", "use", "winner"]
+
+
+def winner(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> str | None:
+    """Name of the algorithm that was measured as the fastest, or None where nothing was.
+
+    A name that jconv does not know, or that refuses the problem now, counts as nothing.
+    """
+    found = entry(spec, role, platform)
+    algorithm = ALGORITHMS.get(found["algorithm"]) if found else None
+    return algorithm.name if algorithm and refuses(algorithm, role, spec) is None else None
+
+
+def entry(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> Entry | None:
+    """What was measured, {"algorithm": name, "seconds": {name: seconds}}, or None."""
+    if store.is_empty():  # nothing tuned: not even the device is asked for its name
+        return None
+    where = key(spec, role, platform)
+    found = store.entry(where) if where else {}
+    return found if _is_measured(found) else None
+
+
+def _is_measured(found: Entry) -> bool:
+    return isinstance(found.get("algorithm"), str) and isinstance(found.get("seconds"), dict)
+
+
+def keep(spec: ConvSpec, role: Role, platform: str | None, seconds: Mapping[str, float], winner: str) -> bool:
+    """Keep the measured times of a convolution; True if they reached the file."""
+    where = key(spec, role, platform)
+    return where is not None and store.put({where: {"algorithm": winner, "seconds": dict(seconds)}})
+
+
+def key(spec: ConvSpec, role: Role, platform: str | None = None) -> str | None:
+    """The entry's name; None where there is no such device."""
+    kind = device_kind(platform or jax.default_backend())
+    return kind and f"{kind}; jax {jax.__version__}; {role}; {_of_spec(spec)}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_spec(spec: ConvSpec) -> str:
+    fields = vars(spec) | {"precision": spec.precision and [str(p) for p in spec.precision]}
+    return json.dumps(fields, default=str, separators=(",", ":"))
+
+
+@functools.cache
+def device_kind(platform: str) -> str | None:
+    """The model of the device, for a CPU also how many cores this process may run on.
+
+    >>> device_kind("abacus") is None
+    True
+    """
+    try:
+        kind = jax.local_devices(backend=platform)[0].device_kind
+    except RuntimeError:  # compiling for a device that is not here
+        return None
+    return f"{_processor()}, {_cores()} cores" if platform == "cpu" else kind
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return host.processor() or host.machine()
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

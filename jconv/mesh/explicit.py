@@ -1,0 +1,140 @@
+"""Sharding in types: how the result of a bilinear map is sharded, known while tracing.
+
+The rule follows the letters of `partition.py`.  A letter that operand and result share keeps its
+mesh axes.  A letter that is summed over leaves open where the sum goes, and a cut that would need a
+second look at the data is not made in silence: both are refused, the array axis named, until
+`out_sharding` or a reshard says what is wanted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
+
+from jconv.mesh import halo
+from jconv.mesh.partition import ARRAYS, NO_MESH, letters
+from jconv.spec import ConvSpec, Role
+
+AXES = {"n": "batch", "g": "channel", "c": "input channel", "o": "output channel", "k": "input channel",
+        "h": "spatial", "r": "kernel"}  # fmt: skip
+
+
+def mesh_of(*avals: Any) -> Any:
+    """The mesh the arrays are typed with, or the context's."""
+    meshes = [aval.sharding.mesh for aval in avals if not aval.sharding.mesh.empty]
+    return meshes[0] if meshes else jax.sharding.get_abstract_mesh()
+
+
+def is_explicit(*avals: Any) -> bool:
+    """Whether shardings are part of these arrays' types."""
+    mesh = mesh_of(*avals)
+    return not mesh.empty and AxisType.Explicit in mesh.axis_types
+
+
+def typed_sharding(aval: Any) -> NamedSharding | None:
+    """The sharding in an array's type, where there are such types."""
+    return NamedSharding(mesh_of(aval), aval.sharding.spec) if is_explicit(aval) else None
+
+
+def result_sharding(role: Role, a: Any, b: Any, spec: ConvSpec, asked: NamedSharding | None) -> NamedSharding:
+    """The sharding of `role`'s result: the one asked for, or the one that follows from the operands'."""
+    if asked is not None:
+        return asked
+    mesh = mesh_of(a, b)
+    if not is_explicit(a, b):
+        return NamedSharding(mesh, P())
+    entries = [tuple(array.sharding.spec) for array in (a, b)]
+    return NamedSharding(mesh, result_spec(role, entries, spec, dict(mesh.shape)))
+
+
+def result_spec(role: Role, entries: Sequence[Sequence[Any]], spec: ConvSpec, sizes: dict[str, int]) -> P:
+    """How the result is sharded, given how the two operands are.
+
+    >>> spec = ConvSpec.of(batch=8, spatial=(8,), kernel=(3,))
+    >>> tuple(result_spec("forward", [("data", None, None), (None, None, None)], spec, {"data": 4}))
+    ('data', None, None)
+
+    Raises:
+      ValueError: an axis is sharded over which the result is a sum, or that the rule cannot cut.
+    """
+    *operands, result = ARRAYS[role]
+    kept: dict[str, Any] = {}
+    for name, given in zip(operands, entries, strict=True):
+        for axis, (letter, axes) in enumerate(zip(letters(name, spec), given, strict=False)):
+            if not axes:
+                continue
+            where = f"`{_users(name)}` is sharded over {axes!r} along its {AXES[letter[0]]} axis {axis}"
+            _check(where, role, letter, axes, spec, sizes, letter in letters(result, spec))
+            if kept.setdefault(letter, axes) != axes:
+                raise ValueError(f"{where}, the other operand over {kept[letter]!r}; reshard one of them")
+    used = [axis for axes in kept.values() for axis in (axes if isinstance(axes, tuple) else (axes,))]
+    for axis in used:
+        if used.count(axis) > 1:
+            raise ValueError(
+                f"the result would be sharded over {axis!r} along two of its axes; reshard one operand, "
+                "or say where the result goes with `out_sharding` of jconv.conv_general_dilated"
+            )
+    return P(*(kept.get(letter) for letter in letters(result, spec)))
+
+
+def _users(name: str) -> str:
+    return "g" if name == "y" else name
+
+
+def _check(
+    where: str, role: Role, letter: str, axes: Any, spec: ConvSpec, sizes: dict[str, int], stays: bool
+) -> None:
+    parts = math.prod(sizes[axis] for axis in (axes if isinstance(axes, tuple) else (axes,)))
+    if letter[0] in "rk":
+        raise ValueError(f"{where}, which no convolution can keep; jax.sharding.reshard it")
+    if not stays:
+        raise ValueError(
+            f"{where}, over which the result is summed; say where the sum goes with `out_sharding` of "
+            "jconv.conv_general_dilated, or jax.sharding.reshard it"
+        )
+    if letter == "g" and spec.groups % parts:
+        raise ValueError(
+            f"{where}, but {spec.groups} groups do not divide by {parts}; jax.sharding.reshard it"
+        )
+    if letter[0] == "h":
+        moved = spec.as_grad_input() if role == "grad_input" else spec
+        if reason := halo.refuses(moved, int(letter[1:]), parts):
+            raise ValueError(f"{where}, but {reason}; jax.sharding.reshard it")
+
+
+def automatically(fun: Callable[..., jax.Array], sharding: NamedSharding, *arrays: ArrayLike) -> jax.Array:
+    """`fun(*arrays)` with the partitioner free inside and the result sharded as said."""
+    return jax.sharding.auto_axes(fun, out_sharding=sharding)(*arrays)
+
+
+def untyped(fun: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`fun` traced as if there were no mesh: inside, nothing has to be declared as varying."""
+
+    def traced(*arrays: jax.Array) -> jax.Array:
+        with jax.sharding.use_abstract_mesh(NO_MESH):
+            return fun(*arrays)
+
+    return traced
+
+
+def without_mesh(avals: Sequence[Any]) -> tuple[Any, ...]:
+    """The same shapes and dtypes, free of shardings and varying mesh axes."""
+    return tuple(jax.core.ShapedArray(aval.shape, aval.dtype, aval.weak_type) for aval in avals)
+
+
+def with_mapped_axis(
+    sharding: NamedSharding, arrays: Sequence[Any], dims: Sequence[int | None]
+) -> NamedSharding:
+    """`sharding` with a leading axis sharded as the vmapped axis of `arrays` is."""
+    mapped = [
+        jax.typeof(array).sharding.spec[dim]
+        for array, dim in zip(arrays, dims, strict=True)
+        if dim is not None
+    ]
+    return NamedSharding(sharding.mesh, P(next(filter(None, mapped), None), *sharding.spec))

@@ -1,0 +1,1 @@
+"""Whole programs: accelerated, explained, tuned; read, and never rewritten."""

@@ -1,0 +1,163 @@
+"""Existing programs, unchanged, on jconv: `accelerate` one function, or `install` for the process.
+
+JAX takes a program apart twice.  First it traces: the program becomes equations, and grad, vmap, jit and
+all else that works on programs works on these.  Then each equation is lowered: a rule, one for each
+primitive, writes it in the compiler's language.  A convolution is one equation until then,
+`conv_general_dilated`, whoever wrote it: a layer of any library, JAX's own gradient rules, vmap.
+
+So the equations can stay as they are, and only the rule has to change.  Everything that understands lax
+goes on understanding the program, and what is lowered is the convolution that is left after grad and vmap,
+with the platform known: just what a choice between algorithms needs.  Which equations are meant has to be
+said at the first step and be known at the second.  JAX has a place for it, metadata for the compiler: a
+text that is set in a context and kept by every equation traced there and by whatever is derived from it;
+and as it belongs to the key of jit's caches, a program with the text and one without are never mixed up.
+
+    trace fn under the mark  →  JAX does what it does  →  lower a marked convolution as jconv's own
+
+    accelerate.py   accelerate, accelerated: set the mark
+    policy.py       what the mark's word means: a policy or an algorithm
+    lowering.py     the rule that reads it; install: the same rule without a mark
+
+`explain` looks through a traced program and says, for every equation, what the rule will make of it.
+jconv's own functions are no part of this: they bind primitives of their own, whatever the mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from jconv.algorithms.record import Algorithm
+from jconv.programs.lowering import make_ready
+from jconv.programs.policy import word_for
+from jconv.runtime.mark import mark
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
+    """`fn`, computed as before except that every convolution of lax inside runs on jconv.
+
+    Forward and backward convolutions alike, in whatever library's layers they are, through every
+    transformation of JAX, on either side: `jax.jit(accelerate(f))` is `accelerate(jax.jit(f))`.  Nothing is
+    traced or compiled here and nothing is kept; what is not marked by this, and jconv's own functions, are
+    what they were.  `jconv.explain` lists what is found.
+
+    Args:
+      fn: a function, a jitted one, a bound method, or a module.  A module of Flax nnx or Equinox comes back
+        as a module of the same parameters, whose class is derived from its own: optimisers, `nnx.split` and
+        `eqx.partition` take it as before.
+      algorithm: "auto", the fastest exact one for each convolution; "portable", as "auto" but for programs
+        that are stored and run elsewhere; "fastest", as "auto" but Winograd and FFT, too, which mix values;
+        or a name or a `jconv.Algorithm`, for all convolutions that it can compute, and "auto" for the rest.
+
+    Returns:
+      A function of the same arguments and results.
+
+    Raises:
+      TypeError, ValueError: `fn` is not callable, or `algorithm` is not known.  Otherwise what `fn` raises.
+
+    >>> import jax, jax.numpy as jnp, jconv
+    >>> def loss(w, x):
+    ...     y = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", feature_group_count=8)
+    ...     return (y ** 2).mean()
+    >>> w, x = jnp.ones((8, 1, 3, 3)), jnp.ones((2, 8, 16, 16))
+    >>> fast = jax.jit(jax.grad(jconv.accelerate(loss)))
+    >>> bool(jnp.allclose(fast(w, x), jax.grad(loss)(w, x), rtol=1e-5))
+    True
+    """
+    check_callable(fn)
+    word = word_for(algorithm)
+    make_ready()
+    if _is_module(fn):
+        cls: Any = type(fn)
+        return _as(_marked_class(cls, word, algorithm), fn)
+    return Accelerated(fn, word, algorithm)  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def accelerated(algorithm: str | Algorithm = "auto") -> Iterator[None]:
+    """`accelerate` for all that is traced in a with statement.
+
+    >>> import jax, jax.numpy as jnp, jconv
+    >>> x, w = jnp.ones((1, 2, 5, 5)), jnp.ones((2, 2, 3, 3))
+    >>> with jconv.accelerated():
+    ...     y = jax.lax.conv(x, w, (1, 1), "SAME")  # by jconv
+    """
+    word = word_for(algorithm)
+    make_ready()
+    with mark(word):
+        yield
+
+
+def check_callable(fn: Any) -> None:
+    """A TypeError for what is no function."""
+    if not callable(fn):
+        raise TypeError(f"`fn` must be callable, got {type(fn).__name__}; pass the function, not its result.")
+
+
+class Accelerated:
+    """A function that is called under a mark.  Two of the same function are equal: jit knows it again.
+
+    Its attributes are the function's, and where they are methods (`lower` of a jitted function) they are
+    called under the mark, too.
+    """
+
+    def __init__(self, fn: Callable[..., Any], word: str, algorithm: str | Algorithm) -> None:
+        functools.update_wrapper(self, fn, updated=())
+        self._word, self._algorithm = word, algorithm
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns."""
+        with mark(self._word):
+            return self.__wrapped__(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = getattr(self.__wrapped__, name)
+        return Accelerated(value, self._word, self._algorithm) if callable(value) else value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Accelerated) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[Any, str]:
+        return self.__wrapped__, self._word
+
+    def __reduce__(self) -> Any:
+        return accelerate, (self.__wrapped__, self._algorithm)
+
+
+# -- modules: a wrapper would hide their parameters, so it is their class that is marked --------------
+
+
+def _is_module(fn: Any) -> bool:
+    """Whether `fn` is a module of Flax nnx or Equinox: who has one has imported its library."""
+    libraries = (sys.modules.get(name) for name in ("flax.nnx", "equinox"))
+    return any(library is not None and isinstance(fn, library.Module) for library in libraries)
+
+
+def _as(cls: Any, module: Any) -> Any:  # all attributes shared
+    same = object.__new__(cls)
+    object.__setattr__(same, "__dict__", vars(module))
+    return same
+
+
+@functools.cache
+def _marked_class(cls: Any, word: str, algorithm: str | Algorithm) -> Any:
+    """Derived from `cls`; one for each word, or the structures of two equal modules would differ."""
+    body = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    body["__call__"] = Accelerated(cls.__call__, word, algorithm)
+    body["__reduce__"] = lambda self: (accelerate, (_as(cls, self), algorithm))
+    return type(cls)(cls.__name__, (cls,), body)

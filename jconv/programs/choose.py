@@ -1,0 +1,144 @@
+"""The door to the choice: which algorithm would run, why, and why not each of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack, overload
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from jconv.api import arguments
+from jconv.api.options import ChooseOptions, complete, spelled_out, usual
+from jconv.api.problem import hashable, understand
+from jconv.choice import pick as choice
+from jconv.choice.pick import POLICIES, Choice
+from jconv.programs.found import find, program
+from jconv.spec import ROLES, ConvSpec
+from jconv.spec.checks import is_sequence, shown
+
+PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")  # as JAX names them
+
+Operand = ArrayLike | jax.ShapeDtypeStruct | Sequence[int]
+
+
+@overload
+def choose(x: Operand | ConvSpec, w: Operand | None = None, **options: Unpack[ChooseOptions]) -> Choice: ...
+@overload
+def choose(
+    x: Callable[..., Any], w: Any = None, *args: Any, **options: Unpack[ChooseOptions]
+) -> tuple[Choice, ...]: ...
+@spelled_out(ChooseOptions)
+def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) -> Any:
+    """The algorithm that `algorithm="auto"` runs, the reason, and why not each other one.
+
+    Args:
+      x: input of the convolution: an array, a `jax.ShapeDtypeStruct`, or a shape; or a `ConvSpec`, and then
+        nothing else but `role` and `platform`; or a function, and then its arguments and `platform`.
+      w: kernel, likewise.
+      role: "forward", "grad_input" or "grad_kernel".
+      platform: "cpu", "gpu", "cuda", "rocm", "tpu" or, as None too, JAX's default backend.
+      algorithm: what it chooses for: "auto", "portable" or "fastest".
+      dtype: of shapes; None is the dtype of the other operand if that has one, or else float32.
+      stride, padding, dilation, groups, padding_mode, layout, precision, preferred_element_type: as in
+        `conv2d`, for any number of spatial dimensions.
+
+    Returns:
+      A `Choice`: print it, look at it in a notebook, or take `.algorithm`, `.reason`, `.rejected`,
+      `.seconds` (estimated, per algorithm) and `.as_dict()`.  For a function a tuple of them, one for each
+      different convolution in it that jconv would run.
+
+    Raises:
+      ValueError, TypeError: an argument is wrong; the message names it and says what would work.
+
+    >>> import jax.numpy as jnp, jconv
+    >>> x, w = jnp.ones((1, 64, 56, 56)), jnp.ones((64, 1, 3, 3))
+    >>> jconv.choose(x, w, groups=64, padding=1, platform="cpu", algorithm="portable").algorithm.name
+    'planes'
+    >>> options = dict(groups=64, padding=1, platform="cpu", algorithm="portable")
+    >>> jconv.choose(x.shape, w.shape, **options).algorithm.name
+    'planes'
+    """
+    call = complete("choose", ChooseOptions, options)
+    role, platform, policy = (call.pop(name) for name in ("role", "platform", "algorithm"))
+    arguments.one_of("role", role, ROLES)
+    arguments.one_of("algorithm", policy, POLICIES)
+    _check_platform(platform)
+    if callable(x):
+        _check_nothing_else("a function", "`platform` and `algorithm`", call | {"role": role})
+        called_with = () if w is None and not args else (w, *args)
+        found = (place.problem for place in find(program(x, called_with, {})) if place.problem)
+        problems = dict.fromkeys((problem.spec, problem.role) for problem in found)
+        return tuple(choice.choose(spec, role, platform, policy) for spec, role in problems)
+    if args:
+        raise TypeError(
+            f"choose() takes `x` and `w` by position, got {len(args)} more; only a function has more"
+        )
+    if isinstance(x, ConvSpec):
+        _check_nothing_else("a ConvSpec", "`role`, `platform` and `algorithm`", {"w": w, **call})
+        return choice.choose(x, role, platform, policy)
+    return choice.choose(spec_of(x, w, call), role, platform, policy)
+
+
+def spec_of(x: Any, w: Any, call: Mapping[str, Any]) -> ConvSpec:
+    """The convolution of two operands, each an array, a shape with a dtype or a shape."""
+    x, w = _operands(x, w, call["dtype"])
+    arguments.same_dtype(x=x, w=w)
+    given = hashable({name: value for name, value in call.items() if name != "dtype"} | {"algorithm": "auto"})
+    return understand(len(w.shape) - 2, "forward", x.shape, w.shape, x.dtype, given).spec
+
+
+def is_operand(value: Any) -> bool:
+    """Whether it is an array, or no more than its shape, with its dtype or without."""
+    arrays = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
+    return isinstance(value, arrays) or _is_shape(value)
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        is_sequence(value) and getattr(value, "ndim", 1) == 1 and all(map(_is_size, value)) and len(value) > 0
+    )
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) or jax.export.is_symbolic_dim(value)
+
+
+def _operands(x: Any, w: Any, dtype: Any) -> tuple[Any, Any]:
+    own = [value.dtype for value in (x, w) if hasattr(value, "dtype") and not _is_shape(value)]
+    if dtype is not None and own:
+        raise ValueError(f"`dtype`={shown(dtype)} came with an array of {own[0]}; leave it out")
+    of_shapes = own[0] if own else "float32" if dtype is None else dtype
+    return _operand("x", x, of_shapes), _operand("w", w, of_shapes)
+
+
+def _operand(name: str, value: Any, dtype: Any) -> jax.Array | jax.ShapeDtypeStruct:
+    """An array, or no more than its shape and dtype."""
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return value
+    if _is_shape(value):
+        return jax.ShapeDtypeStruct(arguments.shape(name, value), dtype)
+    if value is None:
+        raise TypeError(f"`{name}` must be an array or a shape, got None; a kernel goes with every input")
+    return arguments.array(name, value)
+
+
+def _check_platform(value: Any) -> None:
+    """None, one of the usual names, or that of a plug-in that JAX runs on."""
+    if value is not None and not (isinstance(value, str) and value in PLATFORMS):
+        arguments.one_of("platform", value, tuple(dict.fromkeys((*PLATFORMS, jax.default_backend()))))
+
+
+def _check_nothing_else(what: str, allowed: str, given: Mapping[str, Any]) -> None:
+    """Beside what says the rest itself, every argument is what it is when left out."""
+    for name, value in given.items():
+        default = {"w": None, **usual(ChooseOptions)}[name]
+        if value is not default and (default is None or type(value) is not type(default) or value != default):
+            came = "" if name == "w" else f"={shown(value)}"
+            instead = (
+                "; leave it out"
+                if what == "a function"
+                else ("; leave it out, or change the spec: ConvSpec.of(…) or spec.replace(…)")
+            )
+            raise ValueError(f"`{name}`{came} came with {what}, which says all but {allowed}{instead}")

@@ -1,0 +1,173 @@
+"""`explain`: the convolutions of a program, where they are and what becomes of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from jconv.algorithms import XLA
+from jconv.choice.pick import POLICIES, choose, resolve
+from jconv.programs.accelerate import check_callable
+from jconv.programs.found import Place, find, program
+from jconv.spec import ConvSpec
+
+HEADINGS = ("count", "where", "role", "convolution", "algorithm", "lax", "jconv", "why")
+RIGHT = ("count", "lax", "jconv")  # numbers are aligned at their last digit
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A convolution of a program.
+
+    Args:
+      where: file and line, the last one outside installed libraries.
+      scope: JAX's stack of names there, such as the path of a layer.
+      role: forward, grad_input or grad_kernel; for what jconv leaves to lax, "-".
+      spec: the problem behind the role; None for what jconv leaves to lax.
+      equation: the shapes of what jconv leaves to lax, "" otherwise.
+      count: how often it runs.
+      algorithm: what will compute it.
+      reason: why that one, or why jconv does not.
+      seconds, lax_seconds: estimates for one run; None for what jconv leaves to lax or has no estimate of.
+      taken: whether it runs on jconv.
+    """
+
+    where: str
+    scope: str
+    role: str
+    spec: ConvSpec | None
+    equation: str
+    count: int
+    algorithm: str
+    reason: str
+    seconds: float | None
+    lax_seconds: float | None
+    taken: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The convolutions of a program; prints as a table, in a notebook as an HTML one.
+
+    Args:
+      rows: one `Found` per place, problem and role.
+      platform: what the algorithms were chosen and the times estimated for.
+    """
+
+    rows: tuple[Found, ...]
+    platform: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Found]:
+        return iter(self.rows)
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary a row, in plain types: for pandas, JSON or a test."""
+        return [
+            dataclasses.asdict(dataclasses.replace(row, spec=None)) | {"spec": str(row.spec or row.equation)}
+            for row in self.rows
+        ]
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The text of every row, in the order of `HEADINGS`."""
+        return [_cells(row) for row in self.rows]
+
+    @property
+    def summary(self) -> str:
+        """The sums."""
+        count = sum(row.count for row in self.rows)
+        lax = sum(row.count * (row.lax_seconds or 0.0) for row in self.rows)
+        ours = sum(row.count * (row.seconds or 0.0) for row in self.rows)
+        gain = f", {lax / ours:.1f} times less" if ours else ""
+        return (
+            f"{count} convolutions on {self.platform}: estimated {_time(lax)} by lax,"
+            f" {_time(ours)} by jconv{gain}"
+        )
+
+    def __str__(self) -> str:
+        lines = [HEADINGS, *self.cells()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = ["  ".join(map(_aligned, line, HEADINGS, widths)).rstrip() for line in lines]
+        return "\n".join([*text, self.summary])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in HEADINGS)
+        rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.cells())
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        caption = f"<caption>{html.escape(self.summary)}</caption>"
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
+    """A table of the convolutions in `fn(*args, **kwargs)` and of what `accelerate` makes of each.
+
+    Nothing is computed: `fn` is traced, and times are estimates of the cost model.  A convolution in a
+    scan counts once per step; in a while loop, whose steps are not known, once; in a branch, as if the
+    branch were taken.  What jconv leaves to lax says why.
+
+    Args:
+      fn: any traceable function, accelerated or not.  To see the backward pass, hand in the gradient.
+      *args, **kwargs: its arguments; `jax.ShapeDtypeStruct` does for an array.
+
+    Returns:
+      A `Table`: print it, iterate over its rows, or take `.as_dicts()`.
+
+    Raises:
+      TypeError: `fn` is not callable.  Otherwise whatever tracing `fn` raises.
+
+    >>> import jax, jax.numpy as jnp, jconv
+    >>> def loss(w, x):
+    ...     return jax.lax.conv_general_dilated(x, w, (2, 2), "VALID").sum()
+    >>> w, x = jnp.ones((8, 4, 3, 3)), jnp.ones((2, 4, 17, 17))
+    >>> table = jconv.explain(jax.grad(loss, (0, 1)), w, x)
+    >>> sorted(row.role for row in table)
+    ['forward', 'grad_input', 'grad_kernel']
+    >>> table.as_dicts()[0]["count"]
+    1
+    """
+    check_callable(fn)
+    platform = jax.default_backend()
+    return Table(tuple(_found(place, platform) for place in find(program(fn, args, kwargs))), platform)
+
+
+def _found(place: Place, platform: str) -> Found:
+    where, scope, count = place.where, place.scope, place.count
+    if place.problem is None:
+        return Found(where, scope, "-", None, place.shapes, count, "lax", place.reason, None, None, False)
+    role, spec, algorithm = place.problem
+    policy = algorithm if isinstance(algorithm, str) and algorithm in POLICIES else None
+    choice = choose(spec, role, platform, policy or "auto")
+    name = resolve(algorithm, role, spec, platform)[0].name
+    reason = choice.reason if policy else "asked for by name"
+    times = choice.seconds.get(name), choice.seconds.get(XLA.name)
+    return Found(where, scope, role, spec, "", count, name, reason, *times, True)
+
+
+def _cells(row: Found) -> tuple[str, ...]:
+    times = _time(row.lax_seconds), _time(row.seconds)
+    problem = str(row.spec) if row.spec else row.equation
+    return (f"{row.count}×", row.where, row.role, problem, row.algorithm, *times, row.reason)
+
+
+def _aligned(text: str, heading: str, width: int) -> str:
+    return text.rjust(width) if heading in RIGHT else text.ljust(width)
+
+
+def _time(seconds: float | None) -> str:
+    """Three digits with a unit; a dash for None.
+
+    >>> _time(0.00123), _time(4.2e-6), _time(12.0)
+    ('1.23 ms', '4.2 µs', '12 s')
+    """
+    if seconds is None:
+        return "-"
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"

@@ -1,0 +1,143 @@
+"""How a marked convolution is lowered, and `install`: the same for those without a mark."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.extend.core import InconclusiveDimensionOperation
+from jax.interpreters import mlir
+
+from jconv.algorithms.record import Algorithm
+from jconv.choice.pick import POLICIES
+from jconv.lax.general import convolve
+from jconv.mesh import explicit
+from jconv.programs.policy import meant, word_for
+from jconv.runtime.mark import LAX, set_unmarked, unmarked
+from jconv.runtime.private import Rule, needs_devices, rules_of, word_of_rule
+
+CONVOLUTION = jax.lax.conv_general_dilated_p
+_ONCE = threading.Lock()
+
+
+def install(algorithm: str | Algorithm = "auto") -> None:
+    """Run every convolution of this process on jconv, from now on and until `uninstall`.
+
+    What `accelerate` has not marked is lowered as if it had.  Compiled functions would go on with what they
+    were compiled to, so JAX's caches are cleared: everything is traced and compiled once more.  What was
+    compiled or exported before and kept (`jax.export`, ahead of time) stays as it is.
+
+    Args:
+      algorithm: as in `accelerate`.
+
+    >>> import jax, jax.numpy as jnp, jconv
+    >>> def conv(x, w):
+    ...     return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", feature_group_count=8)
+    >>> x, w = jnp.ones((1, 8, 16, 16)), jnp.ones((8, 1, 3, 3))
+    >>> jconv.install()
+    >>> "stablehlo.convolution" in jax.jit(conv).lower(x, w).as_text()
+    False
+    >>> jconv.uninstall()
+    >>> "stablehlo.convolution" in jax.jit(conv).lower(x, w).as_text()
+    True
+    """
+    make_ready()
+    _let_unmarked_be(word_for(algorithm))
+
+
+def uninstall() -> None:
+    """Undo `install`; does nothing where it was not called.
+
+    >>> import jconv
+    >>> jconv.uninstall()
+    """
+    _let_unmarked_be(None)
+
+
+@contextlib.contextmanager
+def installed(algorithm: str | Algorithm = "auto") -> Iterator[None]:
+    """`install` for the length of a with statement.
+
+    >>> import jconv
+    >>> with jconv.installed():
+    ...     pass
+    """
+    before = unmarked()
+    install(algorithm)
+    try:
+        yield
+    finally:
+        _let_unmarked_be(before)
+
+
+def _let_unmarked_be(word: str | None) -> None:
+    if word != unmarked():
+        set_unmarked(word)
+        jax.clear_caches()
+
+
+def make_ready() -> None:
+    """Put the rule in front of those that JAX has, once in a process."""
+    with _ONCE:
+        rules = rules_of(CONVOLUTION)
+        if getattr(rules[None], "func", None) is not _lower:
+            needs_devices(CONVOLUTION)
+            for platform, rule in rules.items():
+                mlir.register_lowering(CONVOLUTION, functools.partial(_lower, rule), platform=platform)
+
+
+def _lower(before: Rule, ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Any:
+    """A convolution as its mark says, or as before.  Where jconv fails lax does it, unless an algorithm was
+    asked for by name."""
+    word = word_of_rule(ctx)
+    if word == LAX:
+        return before(ctx, lhs, rhs, **params)
+    try:
+        with jax.default_matmul_precision(None):  # the precision that lax recorded stands
+            return mlir.lower_fun(in_place_of_lax(word, params, ctx.avals_out[0]), False)(ctx, lhs, rhs)
+    except Exception as error:
+        if word not in POLICIES:
+            raise
+        if not _is_refusal(error, ctx.avals_in):
+            _warn(in_one_line(error))
+        return before(ctx, lhs, rhs, **params)
+
+
+def in_place_of_lax(word: str, params: dict[str, Any], result: Any) -> Callable[..., jax.Array]:
+    """What jconv computes for the parameters of lax's primitive: an array of the type `result`."""
+    sharding = {"out_sharding": explicit.typed_sharding(result)}
+
+    def jconv(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        y = convolve(lhs, rhs, meant(word), **params | sharding)
+        if (y.shape, y.dtype) != (result.shape, result.dtype):
+            raise TypeError(f"jconv's result is {jax.typeof(y)} instead of {result}")
+        return y
+
+    return jconv
+
+
+def in_one_line(error: Exception) -> str:
+    """An error's type and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _is_refusal(error: Exception, avals: Any) -> bool:
+    """Whether jconv means it: what it does not do, sizes not known, shardings that it cannot keep."""
+    kinds = (NotImplementedError, InconclusiveDimensionOperation)
+    return isinstance(error, (*kinds, ValueError) if explicit.is_explicit(*avals) else kinds)
+
+
+@functools.cache
+def _warn(failure: str) -> None:
+    """Once for each way to fail."""
+    warnings.warn(
+        f"jconv failed at a convolution that lax computed ({failure}); the results are right, but this is"
+        " an error in jconv: please report it",
+        RuntimeWarning,
+        stacklevel=3,
+    )

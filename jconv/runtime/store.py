@@ -1,0 +1,221 @@
+"""The file in the user's cache folder, in which what was measured or verified is kept.
+
+It is `$XDG_CACHE_HOME/jconv/tuned.json` or the platform's like, or wherever `use` says:
+
+    {"format": "jconv tuned", "version": 1, "entries": {"<what>": {…}}}
+
+Reading is lazy and happens once, at the first question; a file that appears or changes later is seen after
+`use`, or by the next process.
+
+**Nothing is lost or half written.**  A writer takes a lock (on a file beside, as the file itself is
+replaced), reads what is there, adds its own, writes a new file to the end, and only then renames it into
+place: the other processes see all of the old or all of the new.  The operating system lets go of the
+lock when its owner dies.  If any step fails (a full disk, a folder that may not be written) the old file
+is as it was, what was found holds for this process, and a warning says so.
+
+**Nothing foreign is trusted or touched.**  What is not such a file (corrupt, something else, a newer
+version) is ignored with a warning and never overwritten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+FORMAT, VERSION = "jconv tuned", 1
+Entry = dict[str, Any]
+
+
+# -- which file ------------------------------------------------------------------------------------
+
+
+def default_path() -> Path:
+    """`jconv/tuned.json` in the user's cache folder."""
+    if sys.platform == "win32":
+        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Caches"
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return folder / "jconv" / "tuned.json"
+
+
+class Store:
+    """A cache file and what is known of it: read when first asked, added to by `put`.
+
+    Args:
+      path: the file, which need not exist; None keeps everything in memory; "default" is
+        `default_path()`, found out when it is needed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = "default") -> None:
+        self._path = path
+        self._entries: dict[str, Entry] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def path(self) -> Path | None:
+        """The file."""
+        if self._path is None:
+            return None
+        return default_path() if self._path == "default" else Path(self._path)
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """All entries, the file's and those put since."""
+        if self._entries is None:
+            with self._lock:
+                if self._entries is None:
+                    self._entries = self._first_read()
+        return self._entries
+
+    def _first_read(self) -> dict[str, Entry]:
+        try:
+            return _valid(read(self.path)["entries"]) if self.path else {}
+        except (OSError, RuntimeError, UnusableError) as error:  # RuntimeError: there is no home folder
+            _warn(f"{error}; it is ignored")
+            return {}
+
+    def put(self, new: Mapping[str, Entry]) -> bool:
+        """Add entries, to memory and to the file; True if the file has them now."""
+        self._entries = {**self.entries, **new}
+        try:
+            if (path := self.path) is None:
+                return False
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path), self._lock:
+                content = read(path)
+                content["entries"].update(new)
+                _replace(path, json.dumps(content, indent=1, sort_keys=True))
+        except (OSError, RuntimeError, UnusableError) as error:
+            _warn(f"{error}; what was measured holds for this process only, the file is as it was")
+            return False
+        return True
+
+
+_active = Store()
+
+
+def use(path: str | os.PathLike[str] | None = "default") -> None:
+    """Read and keep measured winners in the file at `path` from now on.
+
+    What is compiled already keeps the algorithm it was compiled with; `jax.clear_caches()` forgets it.
+    Processes that run one program together (multi-host JAX) must all use the same file, or they would
+    compile different programs.
+
+    Args:
+      path: a file, which need not exist yet; None for no file, so that every choice is the cost
+        model's until something is tuned; "default" for the one in the user's cache folder.
+
+    >>> from jconv.runtime import store
+    >>> store.use(None)
+    >>> store.path() is None
+    True
+    """
+    global _active
+    if not (path is None or isinstance(path, (str, os.PathLike))):
+        raise TypeError(f"`path` must be a path, None or 'default', got {path!r}")
+    _active = Store(path)
+
+
+def path() -> Path | None:
+    """The file in use, whether it exists or not; None for none."""
+    return _active.path
+
+
+def entry(key: str) -> Entry:
+    """What the file or this process has under `key`; an empty dictionary for nothing."""
+    return _active.entries.get(key, {})
+
+
+def put(new: Mapping[str, Entry]) -> bool:
+    """Keep entries; True if they reached the file."""
+    return _active.put(new)
+
+
+def is_empty() -> bool:
+    """Whether nothing at all is kept."""
+    return not _active.entries
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+class UnusableError(ValueError):
+    """The file holds something else."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of the file, that of an empty one if there is none.
+
+    Raises:
+      UnusableError: it is not a file of tuned algorithms, or of a version not known here.
+      OSError: it may not be read.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        text = b""
+    if not text:
+        return {"format": FORMAT, "version": VERSION, "entries": {}}
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnusableError(f"{path} is not JSON ({error})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UnusableError(f"{path} is not a file of jconv's tuned algorithms")
+    if content.get("version") != VERSION:
+        raise UnusableError(f"{path} has version {content.get('version')!r}, this jconv knows {VERSION}")
+    if not isinstance(content.get("entries"), dict):
+        raise UnusableError(f"{path} has no entries")
+    return content
+
+
+def _valid(entries: Mapping[str, Any]) -> dict[str, Entry]:
+    """The entries that are dictionaries; what else stands there stays in the file."""
+    return {key: value for key, value in entries.items() if isinstance(value, dict)}
+
+
+def _replace(path: Path, text: str) -> None:
+    """All of the new file or all of the old one: written and synced beside it, then renamed."""
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk may show only here
+        if path.exists():
+            os.chmod(beside, path.stat().st_mode & 0o777)
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One writer at a time: a lock of the operating system on `<path>.lock`."""
+    with open(f"{path}.lock", "a+b") as file:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)  # let go of when the file is closed
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"jconv's cache of tuned algorithms: {message}", RuntimeWarning, stacklevel=3)

@@ -1,0 +1,189 @@
+"""Where oneDNN may be called: the list of what was verified, and nothing else.
+
+Through the door that `algorithms/onednn_calls.py` opens oneDNN does not raise.  Outside of what its kernels
+and XLA's call of them take, processes were seen to die, to hang, or to let a NaN out of its window.  So
+nothing is ever tried out in the user's process: what is on this list ran in child processes against float64
+(`python -m jconv verify`), and everything else is refused with its reason.
+
+    system      Linux on x86-64
+    jaxlib      a version in `JAXLIBS`, or one whose verdict lies in the cache folder; a verdict against it
+                refuses either
+    build       XLA's compiler knows the call; it is asked once, by compiling (not running) one
+    dtypes      those of `DTYPES`, on processors with their features
+    program     one that is neither exported nor kept: such a program cannot be serialised
+    geometry    `algorithms.onednn.rejects`
+
+The lines of the geometry, each with the random specs that stand behind it, are in `DTYPES`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import platform
+import re
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+
+from jconv.runtime import store
+
+TRUSTED = "JCONV_TRUSTED"  # set for the child process that verifies a jaxlib which is not on the list
+PORTABLE = "JCONV_PORTABLE"  # an environment variable: any value but "" and "0" asks for portable programs
+JAXLIBS = ("0.10.0", "0.10.2", "0.11.0", "0.11.2", "0.12.0.1")
+COMMAND = "python -m jconv verify"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """One line of the list.
+
+    Args:
+      results: dtypes of y.
+      features: what the processor has to have, as Linux names it.
+      limited: whether it was verified with the instruction set limited, too (by `ONEDNN_MAX_CPU_ISA`).
+      specs: random specs that agreed with float64, each run at least 5 times, and the seeds they came from.
+    """
+
+    results: tuple[str, ...]
+    features: tuple[str, ...]
+    limited: bool
+    specs: int
+    seeds: str
+
+
+DTYPES: dict[str, Verified] = {
+    # below AVX-512 oneDNN's `gemm:jit`, which it takes for many channels first, hangs or writes past its heap
+    "float32": Verified(("float32",), ("avx512f", "avx512bw", "avx512dq", "avx512vl"), False, 166, "0"),
+    "bfloat16": Verified(
+        ("bfloat16", "float32"), ("avx512f", "avx512bw", "avx512dq", "avx512vl"), False, 166, "0"
+    ),
+    # through float32: oneDNN's own int8 kernels write past their heap where there is padding
+    "int8": Verified(("int32",), ("avx512f", "avx512bw", "avx512dq", "avx512vl"), False, 166, "0"),
+}
+
+
+def refusal() -> str | None:
+    """Why no program may call oneDNN here, or None."""
+    return _of_the_system() or _of_the_program() or _of_jaxlib()
+
+
+def unverifiable() -> str | None:
+    """Why there is no oneDNN here that could be verified, or None."""
+    return _of_the_system() or _of_the_program() or (_of_every_dtype() if _is_built() else _not_built())
+
+
+def refusal_of(x_dtype: str, y_dtype: str) -> str | None:
+    """Why oneDNN may not compute y of such an x, whatever the shapes, or None."""
+    line = DTYPES.get(x_dtype)
+    if line is None or y_dtype not in line.results:
+        return f"{x_dtype} to {y_dtype} was not verified with oneDNN; verified are {', '.join(DTYPES)}"
+    if missing := [name for name in line.features if name not in features()]:
+        return f"{x_dtype} was not verified with oneDNN on a processor without {', '.join(missing)}"
+    if not line.limited and (limit := _limit()):
+        return f"{x_dtype} was not verified with oneDNN limited to {limit}"
+    return None
+
+
+def _of_every_dtype() -> str | None:
+    reasons = [refusal_of(dtype, line.results[0]) for dtype, line in DTYPES.items()]
+    return reasons[0] if all(reasons) else None
+
+
+# -- the system ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _of_the_system() -> str | None:
+    if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
+        return f"oneDNN was verified on Linux on x86-64, not on {sys.platform} on {platform.machine()}"
+    return None
+
+
+@functools.cache
+def features() -> frozenset[str]:
+    """What the processor can do, as Linux names it; nothing where the system does not tell."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            flags = next((line for line in lines if line.startswith("flags")), "")
+    except OSError:
+        return frozenset()
+    return frozenset(flags.partition(":")[2].split())
+
+
+def _limit() -> str | None:
+    """The instruction set that oneDNN or XLA is limited to, if either is."""
+    xla = re.search(r"--xla_cpu_max_isa=(\w+)", os.environ.get("XLA_FLAGS", ""))
+    limits = os.environ.get("ONEDNN_MAX_CPU_ISA"), os.environ.get("DNNL_MAX_CPU_ISA"), xla and xla[1]
+    return next((limit for limit in limits if limit and limit.upper() not in ("ALL", "DEFAULT")), None)
+
+
+# -- the program -----------------------------------------------------------------------------------
+
+
+def _of_the_program() -> str | None:
+    if os.environ.get(PORTABLE, "0") not in ("", "0"):
+        return f"{PORTABLE} asks for portable programs, without oneDNN"
+    if os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT").upper() != "STRICT":
+        return "ONEDNN_DEFAULT_FPMATH_MODE lets oneDNN round float32 to something shorter"
+    config = jax.config
+    if config.jax_enable_compilation_cache and config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        return (
+            "JAX's persistent compilation cache is on, and a program that calls oneDNN cannot be kept in it"
+        )
+    return None
+
+
+# -- jaxlib ----------------------------------------------------------------------------------------
+
+
+def version() -> str:
+    """The version of jaxlib."""
+    return jaxlib.version.__version__
+
+
+def verdict_key() -> str:
+    """Where the verdict on this jaxlib is kept, beside the tuned winners; oneDNN picks its kernels by the
+    instruction sets."""
+    sets = sorted(name for name in features() if name.startswith(("avx", "amx")))
+    return f"oneDNN; jaxlib {version()}; {' '.join(sets)}"
+
+
+def _of_jaxlib() -> str | None:
+    trusted = os.environ.get(TRUSTED) == "1"
+    agrees = store.entry(verdict_key()).get("agrees", version() in JAXLIBS or None)
+    if agrees is None and not trusted:
+        return f"oneDNN in jaxlib {version()} was not verified; `{COMMAND}` does it, in a process of its own"
+    if not agrees and not trusted:
+        return f"oneDNN in jaxlib {version()} did not agree here, as `{COMMAND}` found"
+    return None if _is_built() else _not_built()
+
+
+def _not_built() -> str:
+    return f"jaxlib {version()} was built without oneDNN here"
+
+
+@functools.cache
+def _is_built() -> bool:
+    """Whether XLA's compiler knows the calls; compiled, not run, in a thread free of a user's contexts."""
+    found = []
+    asking = threading.Thread(target=lambda: found.append(_compiles()))
+    asking.start()
+    asking.join()
+    return found == [True]
+
+
+def _compiles() -> bool:
+    a = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+    config = '{"onednn_matmul_config": {"transpose_a": false, "transpose_b": false}}'
+    call = jax.ffi.ffi_call("__onednn$matmul", a, custom_call_api_version=2, legacy_backend_config=config)
+    try:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            jax.jit(call).lower(a, a).compile()
+    except Exception:  # NOT_FOUND, or whatever else another build answers
+        return False
+    return True

@@ -1,0 +1,33 @@
+"""The three roles of one problem: the forward pass and its two gradients, each a convolution again.
+
+    forward       y = x ∗ w
+    grad_input    ∂x = conv(g, w flipped in space, its channels swapped)          `ConvSpec.as_grad_input`
+    grad_kernel   ∂w = conv(x with its channels as batch, g as the kernel)        `ConvSpec.as_grad_kernel`
+
+What is here speaks of sizes only; `algorithms.derived` does it with arrays.
+"""
+
+from __future__ import annotations
+
+import math
+
+from jconv.spec.convspec import ConvSpec, Role
+
+OPERANDS: dict[Role, str] = {"forward": "xw", "grad_input": "yw", "grad_kernel": "xy"}
+RESULT: dict[Role, str] = {"forward": "y", "grad_input": "x", "grad_kernel": "w"}
+
+
+def rewritten(spec: ConvSpec, role: Role) -> ConvSpec:
+    """The forward spec that computes `role` of `spec`."""
+    return {
+        "forward": lambda: spec,
+        "grad_input": spec.as_grad_input,
+        "grad_kernel": spec.as_grad_kernel,
+    }[role]()
+
+
+def flips_image(spec: ConvSpec) -> bool:
+    """Whether grad_input flips g and its result instead of the kernel."""
+    sizes = math.prod(spec.w_shape), math.prod(spec.x_shape) + math.prod(spec.y_shape)
+    known = all(isinstance(size, int) for size in sizes)
+    return known and spec.taps > 1 and sizes[1] < sizes[0] and all(d == 1 for d in spec.lhs_dilation)
