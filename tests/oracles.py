@@ -7,7 +7,6 @@ import numpy as np
 from jax import lax
 
 from jconv.calculus import primitives as derivatives
-from jconv.choice import pick as choice
 from jconv.mesh import partition
 from jconv.spec import ConvSpec, Role
 from jconv.testing import cases
@@ -65,7 +64,7 @@ def convolutions(fn, *args) -> list:
 def runs(monkeypatch) -> set:
     """What is run from now on, as (role, spec in words, algorithm): filled while programs are lowered."""
     seen = set()
-    for module in (derivatives, partition, choice):
+    for module in (derivatives, partition, pick):
         if run := getattr(module, "run", None):
 
             def spy(algorithm, role, a, b, spec, run=run):

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import jconv
-from jconv.choice import cost
-from jconv.choice import pick as choice
+from jconv.choice import cost, pick
 from jconv.choice.pick import _preferred as preferred
 from jconv.choice.pick import choose
 from jconv.spec import ROLES, ConvSpec
@@ -135,10 +134,10 @@ def template(taps, _):
 )
 def test_choosing_does_not_take_longer_for_more_taps(spec, few, many, channels, role):
     """A million opcodes take about 20 ms."""
-    policy = choice.Policy("fastest")
+    policy = pick.Policy("fastest")
 
     def work(taps):
-        return opcodes(lambda: choice._choose.__wrapped__(spec(taps, channels), role, "cpu", policy, None))
+        return opcodes(lambda: pick._choose.__wrapped__(spec(taps, channels), role, "cpu", policy, None))
 
     work(few + 1)  # what is computed once for all
     assert work(many) < 2 * work(few) + 100_000 < 1_000_000
@@ -147,4 +146,4 @@ def test_choosing_does_not_take_longer_for_more_taps(spec, few, many, channels, 
 @pytest.mark.parametrize("role", ROLES)
 def test_choosing_works_out_the_phases_once(role):
     spec = ConvSpec.of(spatial=(512,), kernel=(8192,), lhs_dilation=(64,), padding=((4000, 4000),))
-    assert opcodes(lambda: choice._choose.__wrapped__(spec, role, "cpu", choice.Policy(), None)) < 1_500_000
+    assert opcodes(lambda: pick._choose.__wrapped__(spec, role, "cpu", pick.Policy(), None)) < 1_500_000

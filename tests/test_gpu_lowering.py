@@ -14,7 +14,7 @@ from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.im2col import IM2COL
 from jconv.algorithms.record import Algorithm, refuses
 from jconv.calculus.primitives import convolve
-from jconv.choice import pick as choice
+from jconv.choice import pick
 from jconv.choice import rates as platforms
 from jconv.choice.pick import choose
 from jconv.spec import ROLES, ConvSpec
@@ -61,7 +61,7 @@ PORTABLE = [algorithm for algorithm in ALGORITHMS.values() if algorithm.portable
 
 def test_what_is_for_the_cpu_says_so():
     with pytest.raises(ValueError, match="`algorithm`='onednn' refuses: oneDNN is for the CPU, not for cuda"):
-        choice.resolve("onednn", "forward", LARGE, "cuda")
+        pick.resolve("onednn", "forward", LARGE, "cuda")
 
 
 @pytest.mark.parametrize("algorithm", PORTABLE, ids=lambda algorithm: algorithm.name)
@@ -105,13 +105,13 @@ def test_the_doors_lower():
 def asked(monkeypatch):
     """(platform, role) of every question put to `choose` while a program is lowered."""
     questions = []
-    resolve = choice.resolve
+    resolve = pick.resolve
 
     def spy(algorithm, role, spec, platform, exported=False):
         questions.append((platform, role))
         return resolve(algorithm, role, spec, platform, exported)
 
-    monkeypatch.setattr(choice, "resolve", spy)
+    monkeypatch.setattr(pick, "resolve", spy)
     return questions
 
 
@@ -144,7 +144,7 @@ def test_the_constants_of_cuda_shape_the_program_for_cuda(monkeypatch):
 def test_the_choice_is_the_same_every_time_and_says_that_nothing_was_measured(role):
     choices = [choose(LARGE, role, "cuda") for _ in range(3)]
     choices.append(choose(LARGE.replace(), role, "cuda"))
-    assert len({(choice.algorithm.name, choice.reason) for choice in choices}) == 1
+    assert len({(pick.algorithm.name, pick.reason) for choice in choices}) == 1
     assert choices[0].platform == "cuda"
     assert choices[0].reason.endswith("the constants for cuda are not measured")
     assert "not measured" not in choose(LARGE, role, "cpu").reason

@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from jconv.algorithms.record import Native
-from jconv.choice import cost
-from jconv.choice import pick as choice
+from jconv.choice import cost, pick
 from jconv.choice import rates as platforms
 from jconv.spec import ROLES, ConvSpec
 
@@ -36,7 +35,7 @@ def test_every_route_has_a_rate_and_every_constant_is_positive(record):
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_a_choice_can_be_made_for_every_spec(spec):
     for role in ROLES:
-        asked = choice.choose(spec, role, "cpu", "portable")
+        asked = pick.choose(spec, role, "cpu", "portable")
         assert asked.algorithm.name in asked.seconds
         assert "xla" in asked.seconds
 
@@ -46,13 +45,13 @@ def test_eigens_3d_route_gathers_slowly_on_every_processor():
     channels = dict(in_channels=64, out_channels=64, groups=64)
     spec = ConvSpec.of(batch=2, spatial=(16, 28, 28), kernel=(3, 3, 3), padding=((1, 1),) * 3, **channels)
     assert cost.seconds(Native(spec.as_grad_kernel()), platforms.CPU) > 0.1
-    assert choice.choose(spec, "grad_kernel", "cpu").algorithm.name != "xla"
+    assert pick.choose(spec, "grad_kernel", "cpu").algorithm.name != "xla"
 
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_where_nothing_is_turned_the_layout_does_not_matter(spec, role):
-    last, first = (choice.choose(spec.replace(channels_first=hint), role, "cuda") for hint in (False, True))
+    last, first = (pick.choose(spec.replace(channels_first=hint), role, "cuda") for hint in (False, True))
     assert last.seconds == first.seconds
     assert last.algorithm == first.algorithm
     assert first.spec.channels_first

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
+from test_architecture import BESIDE, FLOORS
 
 import jconv
 from jconv.algorithms import ALGORITHMS
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "jconv"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -21,7 +23,7 @@ def block(marker):
 
 
 def test_is_short():
-    assert README.count("\n") < 150
+    assert README.count("\n") < 170
 
 
 @pytest.mark.parametrize("marker", ["run", "test"])
@@ -75,6 +77,18 @@ def test_the_extras_that_are_named_exist():
 
 def test_every_algorithm_is_named():
     text = README.partition("<!-- algorithms -->")[2].partition("<!-- end -->")[0]
-    names = re.findall(r"`(\w+)`", text)
-    families = tuple(re.findall(r"`(\w+_)…`", text))
-    assert all(name in names or name.startswith(families) for name in ALGORITHMS)
+    assert set(re.findall(r"`(\w+)`", text)) == set(ALGORITHMS)
+    assert len(ALGORITHMS) <= 14
+
+
+def test_the_folders_and_files_are_named_as_they_are():
+    house = README.partition("## How it is built")[2].partition("A gradient of")[0]
+    floors = re.findall(r"^\| (\d) \| (.+?) \|", house, re.MULTILINE)
+    listed = [set(re.findall(r"`(\w+)/`", names)) for _, names in floors]
+    assert listed == [set(rooms) - {"", "__main__"} for rooms in FLOORS]
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {BESIDE}.union(*FLOORS) - {
+        "",
+        "__main__",
+    }
+    for path in re.findall(r"^(\w+/\w+\.py)", house, re.MULTILINE):
+        assert (PACKAGE / path).is_file(), path

@@ -9,7 +9,8 @@ from jax.test_util import check_grads
 from oracles import convolutions, equations, lax_role
 
 import jconv
-from jconv.algorithms import ALGORITHMS, overlap_add, transposed
+from jconv.algorithms import ALGORITHMS, overlap_add
+from jconv.algorithms import phase as transposed
 from jconv.algorithms.record import refuses, run
 from jconv.algorithms.work import workspace
 from jconv.spec import ConvSpec

@@ -18,7 +18,7 @@ from jconv import __main__ as command_line
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm
 from jconv.calculus.primitives import OPERANDS
-from jconv.choice import winners as cache
+from jconv.choice import winners
 from jconv.choice.pick import choose
 from jconv.programs.tune import collect, race, tune
 from jconv.runtime import store
@@ -36,28 +36,28 @@ EMPTY = {"format": store.FORMAT, "version": store.VERSION, "entries": {}}
 def file(tmp_path):
     """A cache file in use, not there yet."""
     path = tmp_path / "folder" / "tuned.json"
-    cache.use(path)
+    winners.use(path)
     yield path
-    cache.use(None)
+    winners.use(None)
 
 
 def put(spec=SPEC, role="forward", winner="im2col"):
-    return cache.keep(spec, role, "cpu", {winner: 1e-3}, winner)
+    return winners.keep(spec, role, "cpu", {winner: 1e-3}, winner)
 
 
 # -- the cache -------------------------------------------------------------------------------------
 
 
 def test_nothing_is_known_at_first_and_no_file_appears(file):
-    assert cache.winner(SPEC, "forward", "cpu") is None
+    assert winners.winner(SPEC, "forward", "cpu") is None
     assert not file.parent.exists()
 
 
 def test_what_is_stored_is_found_by_the_next_process(file):
     assert put()
-    cache.use(file)
-    assert cache.winner(SPEC, "forward", "cpu") == "im2col"
-    assert cache.entry(SPEC, "forward", "cpu") == {"algorithm": "im2col", "seconds": {"im2col": 1e-3}}
+    winners.use(file)
+    assert winners.winner(SPEC, "forward", "cpu") == "im2col"
+    assert winners.entry(SPEC, "forward", "cpu") == {"algorithm": "im2col", "seconds": {"im2col": 1e-3}}
 
 
 HIGH = (jax.lax.Precision.HIGH,) * 2
@@ -66,20 +66,20 @@ HIGH = (jax.lax.Precision.HIGH,) * 2
 @pytest.mark.parametrize("change", [dict(batch=2), dict(w_dtype="bfloat16"), dict(precision=HIGH)])
 def test_it_holds_for_these_sizes_types_and_role_only(file, change):
     put()
-    assert cache.winner(SPEC.replace(**change), "forward", "cpu") is None
-    assert cache.winner(SPEC, "grad_input", "cpu") is None
+    assert winners.winner(SPEC.replace(**change), "forward", "cpu") is None
+    assert winners.winner(SPEC, "grad_input", "cpu") is None
 
 
 def test_it_holds_for_this_device_and_jax_only(file, monkeypatch):
     put()
     with monkeypatch.context() as changed:
         changed.setattr(jax, "__version__", "99.0")
-        assert cache.winner(SPEC, "forward", "cpu") is None
+        assert winners.winner(SPEC, "forward", "cpu") is None
     with monkeypatch.context() as changed:
-        changed.setattr(cache, "device_kind", lambda platform: "an abacus")
-        assert cache.winner(SPEC, "forward", "cpu") is None
-    assert cache.winner(SPEC, "forward", "tpu") is None  # a platform that is not here
-    assert cache.winner(SPEC, "forward", "cpu") == "im2col"
+        changed.setattr(winners, "device_kind", lambda platform: "an abacus")
+        assert winners.winner(SPEC, "forward", "cpu") is None
+    assert winners.winner(SPEC, "forward", "tpu") is None  # a platform that is not here
+    assert winners.winner(SPEC, "forward", "cpu") == "im2col"
 
 
 def test_the_file_is_read_once_and_not_before_it_is_needed(file, monkeypatch):
@@ -87,41 +87,41 @@ def test_the_file_is_read_once_and_not_before_it_is_needed(file, monkeypatch):
     reads = []
     read = store.read
     monkeypatch.setattr(store, "read", lambda path: reads.append(path) or read(path))
-    cache.use(file)
+    winners.use(file)
     assert not reads
     for _ in range(3):
-        cache.winner(SPEC, "forward", "cpu")
+        winners.winner(SPEC, "forward", "cpu")
     assert reads == [file]
 
 
 def test_an_algorithm_that_is_gone_or_refuses_counts_for_nothing(file):
     put(winner="no_longer_there")
     put(SPEC, "grad_input", "pointwise")
-    assert cache.entry(SPEC, "forward", "cpu")
-    assert cache.winner(SPEC, "forward", "cpu") is None
-    assert cache.winner(SPEC, "grad_input", "cpu") is None
+    assert winners.entry(SPEC, "forward", "cpu")
+    assert winners.winner(SPEC, "forward", "cpu") is None
+    assert winners.winner(SPEC, "grad_input", "cpu") is None
 
 
 def test_no_file_keeps_it_in_memory():
-    cache.use(None)
+    winners.use(None)
     assert put() is False
-    assert cache.winner(SPEC, "forward", "cpu") == "im2col"
-    cache.use(None)
-    assert cache.winner(SPEC, "forward", "cpu") is None
+    assert winners.winner(SPEC, "forward", "cpu") == "im2col"
+    winners.use(None)
+    assert winners.winner(SPEC, "forward", "cpu") is None
 
 
 def test_the_default_is_in_the_users_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(store.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.default_path() == tmp_path / "jconv" / "tuned.json"
+    assert winners.default_path() == tmp_path / "jconv" / "tuned.json"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.default_path() == tmp_path / ".cache" / "jconv" / "tuned.json"
+    assert winners.default_path() == tmp_path / ".cache" / "jconv" / "tuned.json"
 
 
 def test_a_wrong_path_is_refused():
     with pytest.raises(TypeError, match="`path` must be a path, None or 'default', got 3"):
-        cache.use(3)
+        winners.use(3)
 
 
 def write_many(path, writer, count):
@@ -169,26 +169,26 @@ def test_a_file_of_something_else_is_neither_trusted_nor_touched(file, content, 
     file.parent.mkdir()
     file.write_bytes(content)
     with pytest.warns(RuntimeWarning, match=rf"{re.escape(str(file))} (is not|has).*; it is ignored"):
-        assert cache.winner(SPEC, "forward", "cpu") is None
+        assert winners.winner(SPEC, "forward", "cpu") is None
     with pytest.warns(RuntimeWarning, match="holds for this process only, the file is as it was"):
         assert put() is False
     assert file.read_bytes() == content
-    assert cache.winner(SPEC, "forward", "cpu") == "im2col"
+    assert winners.winner(SPEC, "forward", "cpu") == "im2col"
     assert not (tmp_path / "it_went_off").exists()
 
 
 def test_an_empty_file_is_an_empty_cache(file):
     file.parent.mkdir()
     file.touch()
-    assert cache.winner(SPEC, "forward", "cpu") is None
+    assert winners.winner(SPEC, "forward", "cpu") is None
     assert put()
 
 
 def test_entries_of_another_make_are_ignored_and_kept(file):
     file.parent.mkdir()
-    strange = {"a": 3, "b": {"algorithm": 7, "seconds": {}}, cache.key(SPEC, "forward", "cpu"): ["im2col"]}
+    strange = {"a": 3, "b": {"algorithm": 7, "seconds": {}}, winners.key(SPEC, "forward", "cpu"): ["im2col"]}
     file.write_text(json.dumps(EMPTY | {"entries": strange, "note": "by hand"}))
-    assert cache.winner(SPEC, "forward", "cpu") is None
+    assert winners.winner(SPEC, "forward", "cpu") is None
     assert put(OTHER)
     content = json.loads(file.read_text())
     assert content["note"] == "by hand"
@@ -221,7 +221,7 @@ def test_what_cannot_be_written_leaves_the_old_file(file, call, failure, monkeyp
             assert put(OTHER) is False
     assert file.read_bytes() == before
     assert {path.name for path in file.parent.iterdir()} == {"tuned.json", "tuned.json.lock"}
-    assert cache.winner(OTHER, "forward", "cpu") == "im2col"
+    assert winners.winner(OTHER, "forward", "cpu") == "im2col"
     assert put(OTHER, "grad_input")  # and when there is room again, it goes on
 
 
@@ -237,18 +237,18 @@ def test_interrupted_while_writing_leaves_the_old_file(file, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_or_written(tmp_path):
     (tmp_path / "a_file").touch()
-    cache.use(tmp_path / "a_file" / "tuned.json")
+    winners.use(tmp_path / "a_file" / "tuned.json")
     with pytest.warns(RuntimeWarning, match="Not a directory.*it is ignored"):
-        assert cache.winner(SPEC) is None
+        assert winners.winner(SPEC) is None
     with pytest.warns(RuntimeWarning, match="File exists.*this process only"):
         assert put() is False
     if os.getuid() == 0:  # for whom nothing is read-only
         return
     (tmp_path / "closed").mkdir(mode=0o500)
-    cache.use(tmp_path / "closed" / "tuned.json")
+    winners.use(tmp_path / "closed" / "tuned.json")
     with pytest.warns(RuntimeWarning, match="Permission denied"):
         assert put() is False
-    cache.use(None)
+    winners.use(None)
 
 
 def test_a_changed_file_keeps_its_permissions(file):
@@ -266,7 +266,7 @@ def test_auto_takes_the_measured_winner_and_forgets_it_again(file):
     winner = next(name for name in choose(SPEC, "forward", "cpu").seconds if name != untuned)
     put(winner=winner)
     assert choose(SPEC, "forward", "cpu").algorithm.name == winner
-    cache.use(None)
+    winners.use(None)
     assert choose(SPEC, "forward", "cpu").algorithm.name == untuned
 
 
@@ -341,7 +341,7 @@ def clock(monkeypatch):
 def test_the_fastest_is_stored_and_told(file, clock):
     clock["im2col"] = 0.25
     (row,) = tuned = tune([(SPEC, "forward")], within=1e9, progress=False)
-    assert row.algorithm == "im2col" == cache.winner(SPEC)
+    assert row.algorithm == "im2col" == winners.winner(SPEC)
     assert row.before in row.seconds
     assert row.gain == 1.0 / row.seconds["im2col"] * row.seconds[row.before]
     assert f"im2col {250:.3g} ms" in str(tuned)
@@ -389,7 +389,7 @@ def test_interrupting_keeps_what_was_measured(file, clock, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         tune([SPEC, OTHER], progress=False)
     assert len(json.loads(file.read_text())["entries"]) == 2
-    cache.use(file)
+    winners.use(file)
     monkeypatch.setattr(tuning, "race", race)
     assert [row.known for row in tune([SPEC, OTHER], progress=False)] == [True] * 2 + [False] * 4
 
@@ -473,7 +473,7 @@ def test_the_command_measures_and_then_knows(tmp_path, capsys):
     assert "3 2→3 on 1×7, float32" in capsys.readouterr().out
     assert command_line.main([*PROBLEM, "--cache", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["known"] is True
-    cache.use(None)
+    winners.use(None)
 
 
 def test_the_command_takes_a_program(tmp_path, capsys, clock):
@@ -484,7 +484,7 @@ def test_the_command_takes_a_program(tmp_path, capsys, clock):
     )
     assert command_line.main(["tune", f"{program}:example", "--cache", str(tmp_path / "t.json")]) == 0
     assert "3 2→3 on 1×9, float32" in capsys.readouterr().out
-    cache.use(None)
+    winners.use(None)
 
 
 @pytest.mark.parametrize(
@@ -512,4 +512,4 @@ def test_the_command_says_when_nothing_was_kept(tmp_path, capsys, clock):
     assert command_line.main([*PROBLEM, "--cache", str(tmp_path / "notes.txt")]) == 1
     assert "is not JSON" in capsys.readouterr().err
     assert (tmp_path / "notes.txt").read_text() == "dear diary"
-    cache.use(None)
+    winners.use(None)

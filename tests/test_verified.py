@@ -20,7 +20,7 @@ from jax.experimental.compilation_cache import compilation_cache
 import jconv
 from jconv.__main__ import main as command_line
 from jconv.bench import verify
-from jconv.choice import pick as choice
+from jconv.choice import pick
 from jconv.runtime import store, verified
 from jconv.spec import ConvSpec
 
@@ -34,13 +34,13 @@ PAIRS = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int32"}
 def forgotten():
     """Nothing that a test pretended is remembered."""
     yield
-    choice._choose.cache_clear()
+    pick._choose.cache_clear()
 
 
 @pytest.fixture
 def fine(monkeypatch, tmp_path):
     """A machine on which nothing is refused, and a cache file of its own."""
-    choice._choose.cache_clear()
+    pick._choose.cache_clear()
     for name in (verified.PORTABLE, verified.TRUSTED, *LIMITS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(verified, "sys", types.SimpleNamespace(platform="linux"))
@@ -58,7 +58,7 @@ def fine(monkeypatch, tmp_path):
 def refusal():
     """What `refusal` says, which `choose` has to say too, and "auto" goes on."""
     reason = verified.refusal()
-    chosen = choice.choose(DENSE, platform="cpu")
+    chosen = pick.choose(DENSE, platform="cpu")
     assert chosen.rejected.get("onednn") == reason or reason is None
     assert (chosen.algorithm.name == "onednn") == (reason is None)
     return reason
@@ -151,8 +151,8 @@ def test_a_limit_of_the_instruction_set_refuses_what_was_not_verified_with_it(fi
     fine.setenv(variable, "--xla_foo=1 --xla_cpu_max_isa=AVX2" if flags else "AVX2")
     assert verified.refusal_of(dtype, result) == f"{dtype} was not verified with oneDNN limited to AVX2"
     spec = DENSE.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=result)
-    choice._choose.cache_clear()
-    assert choice.choose(spec, platform="cpu").algorithm.name != "onednn"
+    pick._choose.cache_clear()
+    assert pick.choose(spec, platform="cpu").algorithm.name != "onednn"
     fine.setenv(variable, "--xla_cpu_max_isa=default --xla_foo=1" if flags else "all")
     assert verified.refusal_of(dtype, result) is None, "no limit at all"
 
@@ -166,8 +166,8 @@ def test_a_processor_without_the_features(fine, dtype, result):
     fine.setattr(verified, "features", frozenset)  # the system does not tell
     assert "without" in verified.refusal_of(dtype, result)
     spec = DENSE.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=result)
-    choice._choose.cache_clear()
-    assert choice.choose(spec, platform="cpu").algorithm.name != "onednn"
+    pick._choose.cache_clear()
+    assert pick.choose(spec, platform="cpu").algorithm.name != "onednn"
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_a_child_that_dies_is_told_and_its_verdict_refuses(fine, ending, tmp_pat
     assert refusal() is None
     assert command_line(["verify", "--specs", "3"]) == 1
     assert "oneDNN is not used: the child process ended with" in capfd.readouterr().out
-    choice._choose.cache_clear()
+    pick._choose.cache_clear()
     assert "did not agree" in refusal()
     store.use(tmp_path / "tuned.json")  # as the next process reads it
     assert "did not agree" in verified.refusal()

@@ -1,38 +1,61 @@
-"""The zoo: every algorithm jconv has, by name, in the order they are explained."""
+"""Every algorithm jconv has, by name, in the order they are explained.
 
-from jconv.algorithms.fft import FFT, FFT_OVERLAP
-from jconv.algorithms.grouped import per_group
-from jconv.algorithms.im2col import IM2COL
+What each is there for: where "auto" takes it on a CPU and it is faster by a tenth than the next, over the
+layers of `jconv.bench.layers` in float32 (`tests/choices.txt` has all choices), and what it teaches.
+
+    name         with oneDNN              portable                          teaches
+    onednn       dense, grouped, 1-D, 3-D                                   the sum in hardware's order
+    xla          transposed               dilated, transposed               what the compiler does
+    pointwise    1×1                      1×1                               1×1 is a matrix product
+    patchify     patch embeddings         patch embeddings                  windows that tile
+    depthwise    depthwise, 1-D           depthwise, large kernels, 3-D     no product at all
+    broadcast                             groups of few channels            the same over groups
+    im2col       dense, channels first    dense, grouped, 1-D               explicit GEMM
+    shift                                 transposed; float64: dilated      implicit GEMM
+    overlap_add  transposed               transposed                        the product first
+    unrolled                              3-D, stems                        im2col along one axis
+    per_group                             a few wide groups                 groups apart
+    phase        transposed depthwise     transposed                        no product with a zero
+    winograd     "fastest": dense, 3-D                                      fewer multiplications
+    fft          "fastest": large kernels                                   the convolution theorem
+
+An idea that is written in several forms is one name (`record.of_forms`); the choice takes the cheapest.
+"""
+
+from jconv.algorithms.fft import FFT
+from jconv.algorithms.im2col import IM2COL as IM2COL_ROWS
 from jconv.algorithms.im2col_planes import IM2COL_PLANES
-from jconv.algorithms.multiply_add import BROADCAST, DEPTHWISE, written_out
+from jconv.algorithms.multiply_add import BROADCAST, written_out
+from jconv.algorithms.multiply_add import DEPTHWISE as CHANNELS_LAST
 from jconv.algorithms.onednn import ONEDNN
 from jconv.algorithms.overlap_add import OVERLAP_ADD
 from jconv.algorithms.patchify import PATCHIFY
+from jconv.algorithms.per_group import per_group
+from jconv.algorithms.phase import by_phase
 from jconv.algorithms.planes import PLANES
 from jconv.algorithms.pointwise import POINTWISE
-from jconv.algorithms.record import Algorithm
+from jconv.algorithms.record import Algorithm, of_forms
 from jconv.algorithms.shift import SHIFT
-from jconv.algorithms.transposed import by_phase
 from jconv.algorithms.unrolled import by_plane
-from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
+from jconv.algorithms.winograd import WINOGRAD
 from jconv.algorithms.xla import XLA
 from jconv.algorithms.xla_eigen import XLA_EIGEN
 
-DIRECT = (
-    *(ONEDNN, XLA, XLA_EIGEN, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST),
-    *(PLANES, IM2COL, IM2COL_PLANES, SHIFT, OVERLAP_ADD),
+DEPTHWISE = of_forms(CHANNELS_LAST, PLANES)
+IM2COL = of_forms(IM2COL_ROWS, IM2COL_PLANES)
+UNROLLED = of_forms(by_plane(XLA), by_plane(XLA_EIGEN))
+PER_GROUP = of_forms(per_group(XLA), per_group(by_plane(XLA)))
+PHASE = of_forms(
+    *map(by_phase, (XLA, IM2COL_ROWS, PLANES)),
+    by_phase(CHANNELS_LAST, written_out),
 )
-UNROLLED = tuple(map(by_plane, (XLA, XLA_EIGEN, WINOGRAD)))
-GROUPED = tuple(map(per_group, (XLA, XLA_EIGEN, UNROLLED[0])))
-TRANSPOSED = (
-    *map(by_phase, (XLA, XLA_EIGEN, IM2COL)),
-    *(by_phase(inner, written_out) for inner in (DEPTHWISE, BROADCAST)),
-    *map(by_phase, (PLANES, per_group(XLA_EIGEN))),
-)
-TRANSFORMS = (WINOGRAD, WINOGRAD2, WINOGRAD4, FFT, FFT_OVERLAP)
 
 ALGORITHMS: dict[str, Algorithm] = {
-    algorithm.name: algorithm for algorithm in (*DIRECT, *UNROLLED, *GROUPED, *TRANSPOSED, *TRANSFORMS)
+    algorithm.name: algorithm
+    for algorithm in (
+        *(ONEDNN, XLA, POINTWISE, PATCHIFY, DEPTHWISE, BROADCAST, IM2COL, SHIFT, OVERLAP_ADD),
+        *(UNROLLED, PER_GROUP, PHASE, WINOGRAD, FFT),
+    )
 }
 
 __all__ = ["ALGORITHMS", "DEPTHWISE", "IM2COL", "ONEDNN", "POINTWISE", "SHIFT", "XLA"]

@@ -14,7 +14,7 @@ kernels with few channels a group, most of all depthwise (31×31, 2048 taps in 1
 small kernels, and for many dense channels, where transforming c·o kernels is the work.  A stride
 gains nothing: every position is computed and all but one in Π stride thrown away.
 
-"fft" transforms the whole image.  "fft_overlap" cuts it into blocks of `step` outputs that read L = step +
+One form transforms the whole image.  Another cuts it into blocks of `step` outputs that read L = step +
 K − 1 points each, overlapping (overlap-save), for the L of least estimated cost.  It wins for inputs much
 longer than the kernel, and for dense kernels, whose transforms are then L and not h points long.
 
@@ -44,7 +44,7 @@ import numpy as np
 from jax import lax
 
 from jconv.algorithms.fft_lengths import Lengths, counts_of, dense_extents, overlapping, whole
-from jconv.algorithms.record import Algorithm, Fft, Loop, Step
+from jconv.algorithms.record import Algorithm, Fft, Loop, Step, of_forms
 from jconv.spec import ConvSpec, Ints, Role, extent
 
 # -- spectra ---------------------------------------------------------------------------------------
@@ -307,9 +307,9 @@ def _amplification(lengths: Lengths, spec: ConvSpec) -> float:
     return max(1.0, math.sqrt(math.log2(math.prod(lengths[0]) + 1) / (spec.taps * spec.c)))
 
 
-def _algorithm(name: str, rule: Callable[[ConvSpec], Lengths]) -> Algorithm:
+def _algorithm(variant: str, rule: Callable[[ConvSpec], Lengths]) -> Algorithm:
     return Algorithm(
-        name,
+        "fft",
         forward=lambda x, w, spec: _forward(x, w, rule(spec), spec),
         rejects=rejects,
         steps=lambda spec, role: steps_of(rule(spec), spec, role),
@@ -317,8 +317,10 @@ def _algorithm(name: str, rule: Callable[[ConvSpec], Lengths]) -> Algorithm:
         grad_kernel=lambda x, g, spec: _grad_kernel(x, g, rule(spec), spec),
         exact=False,
         amplification=lambda spec: _amplification(rule(spec), spec),
+        variant=variant,
     )
 
 
-FFT = _algorithm("fft", whole)
-FFT_OVERLAP = _algorithm("fft_overlap", overlapping)
+WHOLE_IMAGES = _algorithm("whole images", whole)
+OVERLAPPING = _algorithm("overlapping blocks", overlapping)
+FFT = of_forms(WHOLE_IMAGES, OVERLAPPING)

@@ -153,6 +153,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
 
 
 IM2COL_PLANES = Algorithm(
-    "im2col_planes", forward, rejects, steps, workspace,
+    "im2col", forward, rejects, steps, workspace,
     grad_input=grad_input, grad_kernel=grad_kernel, reads_planes=always, reads_kernel=True,
+    variant="planes, channels first",
 )  # fmt: skip

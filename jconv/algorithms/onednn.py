@@ -1,6 +1,6 @@
 """oneDNN's convolution, which lies in jaxlib's own wheel and which XLA:CPU runs without a flag.
 
-    forward      one call; of a dilated input one for each output phase (`transposed`)
+    forward      one call; of a dilated input one for each output phase (`phase`)
     grad_input   the same, of g; the kernel's channels are swapped by dimension numbers and not in memory
     grad_kernel  one call as well, of another convolution (below)
 
@@ -19,13 +19,13 @@ taps.  So x is written once for each tap of the *last* dimension, where im2col w
 all, and the products run over s·c × o, which are many.  In three dimensions the images lie side by side in
 the row, and the axes are d, h and s·c.  Depthwise, ∂w is simply the depthwise convolution of x with g.
 
-**What it takes** was verified by running it (`jconv.verified`): 1 to 3 dimensions, any strides and dilation,
-groups of one to one or several to several channels in two and three dimensions, where no padding is larger
-than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a dilated depthwise kernel meets no
-padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of channels
-would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.  Depthwise
-bfloat16 goes through float32, in which it is summed anyway.  So does int8, of which oneDNN's own kernels
-write past their heap where there is padding: float32 holds sums of 1024 products exactly, int32 adds them.
+**What it takes** was verified by running it (`jconv.runtime.verified`): 1 to 3 dimensions, any strides and
+dilation, groups of one to one or several to several channels in two and three dimensions, where no padding is
+larger than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a dilated depthwise kernel
+meets no padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of
+channels would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.
+Depthwise bfloat16 goes through float32, in which it is summed anyway.  So does int8, of which oneDNN's own
+kernels write past their heap where there is padding: float32 sums 1024 products exactly, int32 adds the sums.
 
 Source: oneDNN, https://github.com/uxlfoundation/oneDNN.
 """
@@ -42,8 +42,8 @@ from jax import lax
 
 from jconv.algorithms import onednn_calls
 from jconv.algorithms.derived import channels_swapped, flipped, swapped_kernel
+from jconv.algorithms.phase import by_phase
 from jconv.algorithms.record import Algorithm, Loop, OneDnn, Step
-from jconv.algorithms.transposed import by_phase
 from jconv.algorithms.windows import pad, spaced
 from jconv.runtime import verified
 from jconv.spec import ConvSpec, Ints, Role, extent, itemsize

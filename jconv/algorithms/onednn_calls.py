@@ -10,7 +10,8 @@ order x, w and y lie, so that none of them is transposed:
 Arrays come and go channels last, as everywhere below the door; where the user's lie channels first, the
 transpositions here undo the door's, and the compiler removes both.
 
-Nothing is checked here.  Outside of what `jconv.verified` lists oneDNN may end the process and raise nothing.
+Nothing is checked here.  Outside of what `jconv.runtime.verified` lists oneDNN may end the process and raise
+nothing.
 """
 
 from __future__ import annotations

@@ -10,14 +10,16 @@ naive loop in its transposed layers, 20 s for a forward pass instead of 2.7 (202
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms.record import Algorithm, Loop, Step, refuses, run
+from jconv.algorithms.record import Algorithm, Loop, Step, always, refuses, run
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role
@@ -35,10 +37,10 @@ def in_parts(inner: Algorithm, role: Role, images: int) -> Algorithm:
         part = spec.replace(batch=images)
         return part.image_bytes + workspace_of(inner, role, part)
 
-    return Algorithm(
-        inner.name, how if role == "forward" else inner.forward, lambda spec: refuses(inner, role, spec),
-        steps, workspace, how if role == "grad_input" else None, how if role == "grad_kernel" else None,
-        inner.exact, inner.amplification, inner.reads_planes, inner.reads_kernel,
+    own: dict[str, Any] = {"forward": inner.forward, "grad_input": None, "grad_kernel": None, role: how}
+    return dataclasses.replace(
+        inner, rejects=lambda spec: refuses(inner, role, spec), steps=steps, workspace=workspace,
+        own=always, forms=(), **own,
     )  # fmt: skip
 
 

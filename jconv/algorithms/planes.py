@@ -63,4 +63,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     return x if spec.channels_first else 2 * x + y
 
 
-PLANES = Algorithm("planes", forward, rejects, steps, workspace, reads_planes=always, reads_kernel=True)
+PLANES = Algorithm(
+    "depthwise", forward, rejects, steps, workspace, reads_planes=always, reads_kernel=True,
+    variant="planes, channels first",
+)  # fmt: skip

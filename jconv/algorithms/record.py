@@ -1,7 +1,7 @@
 """The record: what an algorithm is, and how any algorithm serves all three roles.
 
 An algorithm is a handful of plain functions.  Only `forward` is needed; whatever else is left out is derived
-by what stands in `roles`.
+by what stands in `derived`.
 """
 
 from __future__ import annotations
@@ -123,6 +123,10 @@ class Algorithm:
       reads_kernel: whether a kernel whose channels come first is taken as it lies, likewise.
       own: `(spec, role) -> ` whether the gradient given here serves this spec; where not, the rewritten
         forward does.
+      portable: False where a program that holds it cannot be exported or kept.
+      variant: which of several forms of one idea this is, for the reason that a choice gives.
+      forms: several ways to write one idea, all of this name (`of_forms`).  The choice takes the cheapest,
+        and who asks for none the first that accepts the problem.
 
     >>> from jconv.algorithms import SHIFT
     >>> SHIFT.name, SHIFT.exact
@@ -142,6 +146,8 @@ class Algorithm:
     reads_kernel: bool = False
     own: Callable[[ConvSpec, Role], bool] = always
     portable: bool = True
+    variant: str = ""
+    forms: tuple[Algorithm, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -155,6 +161,28 @@ class Algorithm:
             if not callable(function):
                 came = shown(function)
                 raise TypeError(f"`{name}` of Algorithm {self.name!r} must be a function, got {came}")
+
+
+def of_forms(*forms: Algorithm) -> Algorithm:
+    """One idea under one name, written in several ways."""
+
+    def first(spec: ConvSpec) -> Algorithm:
+        return next((each for each in forms if not each.rejects(spec)), forms[0])
+
+    return Algorithm(
+        forms[0].name,
+        forward=lambda x, w, spec: first(spec).forward(x, w, spec),
+        rejects=lambda spec: first(spec).rejects(spec),
+        exact=all(each.exact for each in forms),
+        amplification=lambda spec: first(spec).amplification(spec),
+        forms=forms,
+    )
+
+
+def form(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
+    """The first of its forms that accepts this, the first of all if none does; itself where it has none."""
+    accepted = (each for each in algorithm.forms if not refuses(each, role, spec))
+    return next(accepted, algorithm.forms[0]) if algorithm.forms else algorithm
 
 
 @functools.lru_cache(maxsize=256)
@@ -210,6 +238,7 @@ def _way(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run:
     """What the algorithm has for `role`, or its forward of the rewritten spec; where it refuses that, one of
     the roles it accepts, run backwards."""
     if not (reason := refuses(algorithm, role, spec)):
+        algorithm = form(algorithm, role, spec)
         return own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
     accepted = (other for other in ROLES if not refuses(algorithm, other, spec))
     if (other := next(accepted, None)) is None:
@@ -265,6 +294,7 @@ def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
 
     A derived role needs the rewritten spec to be acceptable; an own one only the forward's.
     """
+    algorithm = form(algorithm, role, spec)
     if own(algorithm, role, spec):
         return algorithm.rejects(spec)
     return algorithm.rejects(rewritten(spec, role))

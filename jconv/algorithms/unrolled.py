@@ -10,7 +10,7 @@ a convolution that compilers are good at.  Wins in 3-D, where the platform's own
 8.0 and F(4,3) in three dimensions 2.6; 128→128 on 2×4×14×15 3.3 by Winograd in two dimensions, 4.6 in
 three), and in 2-D for kernels of many taps over few channels (11×11 of stride 4 on 3×227²: 0.9 ms, xla
 1.7); loses on small images of many channels, where moving the kernel is the work.  Groups are taken
-apart first (`per_group_unrolled_xla`): cutting them apart again plane by plane took two to three times
+apart first (`per_group`): cutting them apart again plane by plane took two to three times
 as long (64→64 in 4 groups on 2×8×28², 3×3×3: 6.8 ms against 17.4, 2026-11, jax 0.10, Intel Xeon).
 
 grad_kernel is that of the convolution inside; the copy of x is cut into bands like im2col's.  grad_input of
@@ -124,7 +124,7 @@ def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
     if spec.lhs_dilation[0] != 1:
         return "input dilation along the first axis: most of what it would copy is zeros"
     if spec.groups != 1:
-        return f"{spec.groups} groups; they are faster taken apart first, as in 'per_group_unrolled_xla'"
+        return f"{spec.groups} groups; they are faster taken apart first, as 'per_group' does"
     return inner.rejects(inside(spec))
 
 
@@ -151,10 +151,10 @@ def by_plane(inner: Algorithm) -> Algorithm:
     >>> from jconv.spec import ConvSpec
     >>> spec = ConvSpec.of(kernel=(3, 3, 3), spatial=(8, 28, 28), in_channels=16, out_channels=32)
     >>> by_plane(XLA).name, str(inside(spec))
-    ('unrolled_xla', '3×3 48→32 on 6×28×28, float32')
+    ('unrolled', '3×3 48→32 on 6×28×28, float32')
     """
     return Algorithm(
-        f"unrolled_{inner.name}",
+        "unrolled",
         functools.partial(_forward, inner),
         functools.partial(_rejects, inner),
         functools.partial(_steps, inner),
@@ -164,4 +164,5 @@ def by_plane(inner: Algorithm) -> Algorithm:
         own=_own,
         exact=inner.exact,
         amplification=lambda spec: inner.amplification(inside(spec)),
+        variant=f"{inner.name} inside",
     )

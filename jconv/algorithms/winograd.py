@@ -253,17 +253,17 @@ def steps_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     return (*ins, kernel, gemm, *outs)
 
 
-def winograd(name: str, rule: Rule) -> Algorithm:
+def winograd(rule: Rule) -> Algorithm:
     """The algorithm whose tiles `rule` picks.
 
     >>> from jconv.spec import ConvSpec
-    >>> six = winograd("winograd6", fixed(6))
+    >>> six = winograd(fixed(6))
     >>> spec = ConvSpec.of(kernel=(3, 3), spatial=(14, 14), in_channels=8, out_channels=8)
     >>> [f"F({f.m}, {f.r})" for f in cheapest(spec)]
     ['F(4, 3)', 'F(4, 3)']
     """
     return Algorithm(
-        name,
+        "winograd",
         forward=lambda x, w, spec: _forward(x, w, rule(spec), spec),
         rejects=rejects,
         steps=lambda spec, role: steps_of(rule(spec), spec, role),
@@ -281,6 +281,4 @@ def _workspace(tiles: Tiles, spec: ConvSpec, role: Role) -> int:
     return u * (2 if role == "grad_kernel" else 1) + rest + blocks.workspace(spec, part)
 
 
-WINOGRAD = winograd("winograd", cheapest)
-WINOGRAD2 = winograd("winograd2", fixed(2))
-WINOGRAD4 = winograd("winograd4", fixed(4))
+WINOGRAD = winograd(cheapest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from jconv.algorithms.record import Algorithm, Loop, Step, own
+from jconv.algorithms.record import Algorithm, Loop, Step, form, own
 from jconv.spec import ConvSpec, Role, itemsize
 from jconv.spec.roles import flips_image, rewritten
 
@@ -16,6 +16,7 @@ from jconv.spec.roles import flips_image, rewritten
 def steps(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
     """The steps of `role`, and of transposing the user's arrays, value by value, for an algorithm that cannot
     read them channels first: x and y to channels last or back again, and the kernel."""
+    algorithm = form(algorithm, role, spec)
     inside = steps_inside(algorithm, role, spec)
     if not spec.channels_first:
         return inside
@@ -41,6 +42,7 @@ def _kernel_turned(spec: ConvSpec) -> int:
 def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
     """The steps of `role`, or of the forward it is rewritten to where the algorithm has no `role` of its own;
     without transposing arrays, which an algorithm that calls this one does itself."""
+    algorithm = form(algorithm, role, spec)
     if own(algorithm, role, spec):
         return algorithm.steps(spec, role)
     moved = (turning(spec),) if role == "grad_input" else ()
@@ -62,6 +64,7 @@ def turning(spec: ConvSpec) -> Loop:
 
 def workspace(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
     """Bytes of temporaries of `role`, or of the forward it is rewritten to, without the transposed arrays."""
+    algorithm = form(algorithm, role, spec)
     if own(algorithm, role, spec):
         return algorithm.workspace(spec, role)
     return algorithm.workspace(rewritten(spec, role), "forward")

@@ -16,7 +16,7 @@ import numpy as np
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm, refuses, watched
 from jconv.api.options import Padding, PaddingMode
-from jconv.choice.pick import POLICIES
+from jconv.choice.candidates import POLICIES
 from jconv.spec import ConvSpec, Ints, Role, extent
 from jconv.spec import layout as layouts
 from jconv.spec.checks import Pairs, divisors, integer, is_sequence, shown

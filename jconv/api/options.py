@@ -26,13 +26,8 @@ PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 LayoutName = Literal["NCHW", "NHWC", "NCW", "NWC", "NCDHW", "NDHWC"]
 PolicyName = Literal["auto", "portable", "fastest"]
 AlgorithmName = Literal[
-    "auto", "portable", "fastest", "onednn",
-    "xla", "xla_eigen", "pointwise", "patchify", "depthwise", "broadcast", "planes",
-    "im2col", "im2col_planes", "shift", "overlap_add", "unrolled_xla", "unrolled_xla_eigen",
-    "unrolled_winograd", "per_group_xla", "per_group_xla_eigen", "per_group_unrolled_xla",
-    "phase_xla", "phase_xla_eigen", "phase_im2col", "phase_depthwise",
-    "phase_broadcast", "phase_planes", "phase_per_group_xla_eigen", "winograd", "winograd2", "winograd4",
-    "fft", "fft_overlap",
+    "auto", "portable", "fastest", "onednn", "xla", "pointwise", "patchify", "depthwise", "broadcast",
+    "im2col", "shift", "overlap_add", "unrolled", "per_group", "phase", "winograd", "fft",
 ]  # fmt: skip
 
 

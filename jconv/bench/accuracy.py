@@ -1,7 +1,7 @@
 """Measure each algorithm's rounding error against float64 as the sums grow longer.
 
 Random normal operands, rounded to the dtype; the reference is the definition in float64 on the rounded
-operands (`jconv.cases.reference`), so what is seen is the algorithm's own error.  Not every algorithm
+operands (`jconv.testing.cases.reference`), so what is seen is the algorithm's own error.  Not every algorithm
 takes every convolution: each is measured on the first family below that it takes at most lengths.
 
     dense        3×3, the channels grow                        K = 9·c

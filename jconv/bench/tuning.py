@@ -15,7 +15,7 @@ from typing import Any
 
 from jconv.api.problem import hashable, understand
 from jconv.bench import options
-from jconv.choice import winners as cache
+from jconv.choice import winners
 from jconv.programs.tune import Progress, Tuned, tune
 from jconv.spec import ROLES, ConvSpec
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--groups", type=int, metavar="G", help="(1)")
     add("--dtype", help="(float32)")
     add("--forward-only", action="store_true", default=None, help="leave the gradients of the one out")
-    add("--cache", metavar="FILE", help=f"keep the winners there instead of {cache.default_path()}")
+    add("--cache", metavar="FILE", help=f"keep the winners there instead of {winners.default_path()}")
     add("--again", action="store_true", help="also measure what is in the cache already")
     add("--rounds", type=options.positive, default=7, metavar="N", help="turns each candidate takes (7)")
     add("--json", action="store_true", help="print the times as JSON, not as a table")
@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         what = problem(args)
         if args.cache:
-            cache.use(args.cache)
+            winners.use(args.cache)
         with warnings.catch_warnings(record=True) as caught, _bar() as progress:
             warnings.simplefilter("always", RuntimeWarning)
             tuned = tune(*what, rounds=args.rounds, again=args.again, progress=progress)
@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         print(message, file=sys.stderr)
     if caught:
         return 1
-    print(f"kept in {cache.path()}", file=sys.stderr)
+    print(f"kept in {winners.path()}", file=sys.stderr)
     return 0
 
 

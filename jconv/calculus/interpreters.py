@@ -1,6 +1,6 @@
 """Interpreters of JAX that ask for a rule of their own, and get one for the three bilinear primitives.
 
-jvp, transpose, vmap and lowering are in `derivatives.py`; jit, scan, cond, checkpoint, `custom_vjp` and
+jvp, transpose, vmap and lowering are in `primitives.py`; jit, scan, cond, checkpoint, `custom_vjp` and
 `jax.export` work on any primitive.  Besides there are
 
     jet        Taylor series.  Of a bilinear map they are a product of polynomials:

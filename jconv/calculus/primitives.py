@@ -35,7 +35,8 @@ from jax.interpreters import ad, batching, mlir
 from jconv.algorithms import ALGORITHMS, XLA
 from jconv.algorithms.record import Algorithm, run, serves
 from jconv.calculus import interpreters
-from jconv.choice.pick import POLICIES, evaluate, resolve
+from jconv.choice.candidates import POLICIES
+from jconv.choice.pick import evaluate, resolve
 from jconv.mesh import explicit, partition
 from jconv.runtime.private import needs_devices
 from jconv.spec import ROLES, ConvSpec, Role

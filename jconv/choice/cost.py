@@ -8,7 +8,7 @@ A step is limited by arithmetic or by memory, whichever takes longer, plus what 
     Native   the platform's own convolution, by the route its compiler takes
     OneDnn   2·macs / (peak · utilisation) + bytes / bandwidth
 
-The constants are those of `platforms.py`.
+The constants are those of `rates.py`.
 """
 
 from __future__ import annotations

@@ -60,16 +60,12 @@ import jax
 import jax.export
 
 from jconv.algorithms import ALGORITHMS, ONEDNN, POINTWISE, XLA
-from jconv.algorithms.parts import in_parts
-from jconv.algorithms.record import Algorithm, Native, allowed, real_valued, refuses, run
-from jconv.algorithms.work import steps, workspace
-from jconv.choice import cost
+from jconv.algorithms.record import Algorithm, real_valued, run
+from jconv.choice import cost, winners
 from jconv.choice import rates as platforms
-from jconv.choice import winners as cache
-from jconv.runtime import verified
+from jconv.choice.candidates import POLICIES, Candidate, Policy, candidate, si
 from jconv.spec import ConvSpec, Role
 
-BOUND = 32 << 20  # bytes of temporaries that any algorithm may take
 TYPICAL = 16  # a size that is not known yet is taken to be this
 
 
@@ -117,35 +113,6 @@ class Choice:
         )
 
 
-POLICIES = ("auto", "portable", "fastest")
-
-
-@dataclasses.dataclass(frozen=True)
-class Policy:
-    """What the choice may take.
-
-    Args:
-      name: "auto", "portable" or "fastest".
-      portable: why the program may not call oneDNN; None where it may.
-    """
-
-    name: str = "auto"
-    portable: str | None = None
-
-    @staticmethod
-    def of(name: str, platform: str, exported: bool = False) -> Policy:
-        """The policy of that name for a program that is lowered here and now."""
-        if platform != "cpu":
-            why: str | None = f"oneDNN is for the CPU, not for {platform}"
-        elif name == "portable":
-            why = "a portable program was asked for, which does not call oneDNN"
-        elif exported:
-            why = "the program is exported, and one that calls oneDNN cannot be"
-        else:
-            why = verified.refusal()
-        return Policy(name, why)
-
-
 def evaluate(
     algorithm: str | Algorithm,
     role: Role,
@@ -175,7 +142,19 @@ def resolve(
         record = _chosen(spec, role, platform, policy).algorithm
     elif not record.portable and policy.portable:
         raise ValueError(f"`algorithm`={record.name!r} refuses: {policy.portable}; choose 'auto'")
-    return record, spec.replace(onednn=not policy.portable)
+    return best_form(record, role, spec, platform, policy), spec.replace(onednn=not policy.portable)
+
+
+def best_form(
+    record: Algorithm, role: Role, spec: ConvSpec, platform: str, policy: Policy | None = None
+) -> Algorithm:
+    """Of a named algorithm in several forms the cheapest, as far as one can be priced."""
+    spec, rates = _with_known_sizes(spec), platforms.of(platform)
+    if not record.forms or spec.is_empty:
+        return record
+    anything = Policy("fastest", policy.portable if policy else None)
+    found = candidate(record, role, _as_priced(spec, anything, rates), anything, rates)
+    return record if found.refused else found.algorithm
 
 
 def choose(
@@ -200,78 +179,36 @@ def choose(
 
 def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice:
     spec = _with_known_sizes(spec)
-    return _choose(spec, role, platform, policy, cache.winner(spec, role, platform))
+    return _choose(spec, role, platform, policy, winners.winner(spec, role, platform))
 
 
 @functools.lru_cache(maxsize=4096)
 def _choose(spec: ConvSpec, role: Role, platform: str, policy: Policy, tuned: str | None) -> Choice:
     if spec.is_empty:  # costs may divide by its sizes
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
-    rates, asked = platforms.of(platform), spec
-    spec = spec.replace(onednn=not policy.portable)
-    spec = real_valued(spec if rates.turns else spec.replace(channels_first=False))
-    records = {name: fitting(algorithm, role, spec) for name, algorithm in ALGORITHMS.items()}
-    reasons = {
-        name: not_portable(a, policy) or refuses(a, role, spec) or not_allowed(a, role, spec, policy)
-        for name, a in records.items()
-    }
-    able = [a for name, a in records.items() if reasons[name] is None]
-    seconds = {a.name: cost.total(steps(a, role, spec), workspace(a, role, spec), rates) for a in able}
-    seconds = dict(sorted(seconds.items(), key=lambda item: item[1]))
+    rates = platforms.of(platform)
+    priced = _as_priced(spec, policy, rates)
+    found = {name: candidate(a, role, priced, policy, rates) for name, a in ALGORITHMS.items()}
+    able = {name: one.seconds for name, one in found.items() if not one.refused}
+    seconds = dict(sorted(able.items(), key=lambda item: item[1]))
     best = tuned if tuned in seconds else _preferred(seconds)
-    for name in seconds:
-        if name != best:
-            reasons[name] = f"about {_ms(seconds[name])}, {seconds[name] / seconds[best]:.1f}× as long"
-    rejected = {name: why for name, why in reasons.items() if name != best and why}
-    versus = "; measured to be the fastest here" if best == tuned else _versus(best, seconds)
-    reason = _reason(best, seconds, spec) + versus
-    if records[best] is not ALGORITHMS[best]:
-        reason += "; some images at a time, for the memory that all would take"
-    if best != tuned and not rates.measured:
-        reason += f"; the constants for {platform} are not measured"
-    return Choice(records[best], reason, rejected, seconds, asked, role, platform)
+    reason = _reason(found[best], seconds, priced, platform, measured=best == tuned)
+    return Choice(found[best].algorithm, reason, _rejected(best, found), seconds, spec, role, platform)
 
 
-def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
-    """The algorithm, or one that runs it on as many images at a time as "auto" has the memory for."""
-    if refuses(algorithm, role, spec) or not _too_large(algorithm, role, spec):
-        return algorithm
-    divisors = (n for n in range(spec.batch // 2, 0, -1) if spec.batch % n == 0)
-    parts = (in_parts(algorithm, role, images) for images in divisors)
-    return next((part for part in parts if not _too_large(part, role, spec)), algorithm)
+def _as_priced(spec: ConvSpec, policy: Policy, rates: platforms.Platform) -> ConvSpec:
+    """The problem that is priced: real, and in the layout that costs something on this platform."""
+    spec = spec.replace(onednn=not policy.portable)
+    return real_valued(spec if rates.turns else spec.replace(channels_first=False))
 
 
-def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> bool:
-    """Whether it needs more temporaries than "auto" allows; XLA's own is exempt, as the fallback."""
-    needed = workspace(algorithm, role, spec)
-    return algorithm != XLA and isinstance(needed, int) and needed > _most_bytes(role, spec)
-
-
-def not_portable(algorithm: Algorithm, policy: Policy) -> str | None:
-    """Why the program may not hold this algorithm, or None."""
-    return None if algorithm.portable else policy.portable
-
-
-def not_allowed(algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy) -> str | None:
-    """Why the choice may not take an algorithm that could run, or None."""
-    fastest = policy.name == "fastest"
-    if not algorithm.exact and not fastest:
-        return "it mixes values: only by name, or with algorithm='fastest'"
-    if not allowed(algorithm, spec, fastest):
-        return "its rounding error is too large for this dtype and precision"
-    if _too_large(algorithm, role, spec):
-        most, needed = _most_bytes(role, spec), workspace(algorithm, role, spec)
-        return f"it needs {_si(needed)}B of temporaries; above {_si(most)}B only by name"
-    natives = (step.spec for step in steps(algorithm, role, spec) if isinstance(step, Native))
-    if "int" in spec.accumulator and any(cost.route(native) == "naive" for native in natives):
-        return "XLA has no convolution of these integers but a naive loop (CPU) or none (GPU)"
-    return None
-
-
-def _most_bytes(role: Role, spec: ConvSpec) -> int:
-    """Bytes of temporaries that "auto" allows: over 32 MiB only where XLA's own transposes x and y, too."""
-    turned = 2 if spec.channels_first else 1 if role == "grad_kernel" else 0
-    return BOUND + turned * spec.image_bytes
+def _rejected(best: str, found: Mapping[str, Candidate]) -> dict[str, str]:
+    least = found[best].seconds
+    return {
+        name: one.refused or f"about {_ms(one.seconds)}, {one.seconds / least:.1f}× as long"
+        for name, one in found.items()
+        if name != best
+    }
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:
@@ -287,9 +224,18 @@ def _preferred(seconds: Mapping[str, float]) -> str:
     return next((name for name in tied if ALGORITHMS[name].exact), best)
 
 
-def _reason(best: str, seconds: Mapping[str, float], spec: ConvSpec) -> str:
-    numbers = f"{_si(spec.flops)}FLOP over {_si(spec.bytes)}B"
-    return f"{best}: {numbers} in an estimated {_ms(seconds[best])}"
+def _reason(
+    taken: Candidate, seconds: Mapping[str, float], spec: ConvSpec, platform: str, measured: bool
+) -> str:
+    name, variant = taken.algorithm.name, taken.algorithm.variant
+    numbers = f"{si(spec.flops)}FLOP over {si(spec.bytes)}B"
+    reason = f"{name}{f' ({variant})' if variant else ''}: {numbers} in an estimated {_ms(taken.seconds)}"
+    reason += "; measured to be the fastest here" if measured else _versus(name, seconds)
+    if taken.images:
+        reason += "; some images at a time, for the memory that all would take"
+    if not measured and not platforms.of(platform).measured:
+        reason += f"; the constants for {platform} are not measured"
+    return reason
 
 
 def _versus(best: str, seconds: Mapping[str, float]) -> str:
@@ -304,14 +250,6 @@ def _versus(best: str, seconds: Mapping[str, float]) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms"
-
-
-def _si(number: float) -> str:
-    for unit in ("", "k", "M", "G", "T"):
-        if number < 1000 or unit == "T":
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    raise AssertionError
 
 
 def _with_known_sizes(spec: ConvSpec) -> ConvSpec:

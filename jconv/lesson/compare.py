@@ -123,7 +123,8 @@ def multiplications(algorithm: Algorithm, spec: ConvSpec) -> int:
 
 def about(algorithm: Algorithm) -> str:
     """The first sentence of the file the algorithm is written in."""
-    written = getattr(algorithm.forward, "func", algorithm.forward)  # a partial says nothing of itself
+    forward = (algorithm.forms or (algorithm,))[0].forward
+    written = getattr(forward, "func", forward)  # a partial says nothing of itself
     doc = inspect.getmodule(written).__doc__ or ""
     return doc.split("\n\n")[0].replace("\n", " ").rstrip(".")
 

@@ -12,8 +12,9 @@ from jax.typing import ArrayLike
 from jconv.api import arguments
 from jconv.api.options import ChooseOptions, complete, spelled_out, usual
 from jconv.api.problem import hashable, understand
-from jconv.choice import pick as choice
-from jconv.choice.pick import POLICIES, Choice
+from jconv.choice import pick
+from jconv.choice.candidates import POLICIES
+from jconv.choice.pick import Choice
 from jconv.programs.found import find, program
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.checks import is_sequence, shown
@@ -70,15 +71,15 @@ def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) 
         called_with = () if w is None and not args else (w, *args)
         found = (place.problem for place in find(program(x, called_with, {})) if place.problem)
         problems = dict.fromkeys((problem.spec, problem.role) for problem in found)
-        return tuple(choice.choose(spec, role, platform, policy) for spec, role in problems)
+        return tuple(pick.choose(spec, role, platform, policy) for spec, role in problems)
     if args:
         raise TypeError(
             f"choose() takes `x` and `w` by position, got {len(args)} more; only a function has more"
         )
     if isinstance(x, ConvSpec):
         _check_nothing_else("a ConvSpec", "`role`, `platform` and `algorithm`", {"w": w, **call})
-        return choice.choose(x, role, platform, policy)
-    return choice.choose(spec_of(x, w, call), role, platform, policy)
+        return pick.choose(x, role, platform, policy)
+    return pick.choose(spec_of(x, w, call), role, platform, policy)
 
 
 def spec_of(x: Any, w: Any, call: Mapping[str, Any]) -> ConvSpec:

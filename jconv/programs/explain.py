@@ -10,7 +10,8 @@ from typing import Any
 import jax
 
 from jconv.algorithms import XLA
-from jconv.choice.pick import POLICIES, choose, resolve
+from jconv.choice.candidates import POLICIES
+from jconv.choice.pick import choose, resolve
 from jconv.programs.accelerate import check_callable
 from jconv.programs.found import Place, find, program
 from jconv.spec import ConvSpec

@@ -14,7 +14,7 @@ from jax.extend.core import InconclusiveDimensionOperation
 from jax.interpreters import mlir
 
 from jconv.algorithms.record import Algorithm
-from jconv.choice.pick import POLICIES
+from jconv.choice.candidates import POLICIES
 from jconv.lax.general import convolve
 from jconv.mesh import explicit
 from jconv.programs.policy import meant, word_for

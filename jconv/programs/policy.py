@@ -9,7 +9,7 @@ from typing import Any
 
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm, serves
-from jconv.choice.pick import POLICIES
+from jconv.choice.candidates import POLICIES
 from jconv.spec import ConvSpec
 
 _OWN: dict[str, Algorithm] = {}  # a mark is text: here is what its word stands for

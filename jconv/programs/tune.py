@@ -32,8 +32,8 @@ from jconv.algorithms.record import Algorithm, run
 from jconv.api import arguments
 from jconv.api.options import ProblemOptions, complete, spelled_out
 from jconv.calculus.primitives import OPERANDS, RESULT, ROLE_OF
-from jconv.choice import winners as cache
-from jconv.choice.pick import choose, fitting
+from jconv.choice import winners
+from jconv.choice.pick import best_form, choose
 from jconv.programs.choose import Operand, is_operand, spec_of
 from jconv.programs.found import Place, find, program
 from jconv.spec import ROLES, ConvSpec, Role
@@ -142,9 +142,9 @@ def tune(
 ) -> Tuned:
     """Time the candidates for every convolution, and let "auto" take the fastest from now on.
 
-    The winners are kept in a file (`jconv.cache.path()`, set by `jconv.cache.use`) for this device, this
-    version of jax and exactly these sizes.  What is compiled already keeps its algorithm: tune first,
-    or call `jax.clear_caches()` afterwards.
+    The winners are kept in a file (`jconv.runtime.store.path()`, set by `jconv.runtime.store.use`) for this
+    device, this version of jax and exactly these sizes.  What is compiled already keeps its
+    algorithm: tune first, or call `jax.clear_caches()` afterwards.
 
     Args:
       fn_or_specs: a function, every convolution in which is tuned (hand in the gradient to have the
@@ -165,9 +165,9 @@ def tune(
       ValueError, TypeError: an argument is wrong.  RuntimeError: no candidate runs.
 
     >>> import jax, jax.numpy as jnp, jconv
-    >>> from jconv.choice import winners as cache
+    >>> from jconv.choice import winners
     >>> from jconv import tune
-    >>> cache.use(None)  # in memory only
+    >>> winners.use(None)  # in memory only
     >>> def layer(x, w):
     ...     return jconv.conv2d(x, w, stride=2)
     >>> x, w = jax.ShapeDtypeStruct((1, 4, 9, 9), "float32"), jax.ShapeDtypeStruct((8, 4, 1, 1), "float32")
@@ -250,7 +250,7 @@ def _found(places: Iterable[Place]) -> Counter[Problem]:
 
 def _known(spec: ConvSpec, role: Role, count: int, again: bool) -> Row | None:
     """What the cache has."""
-    winner, entry = cache.winner(spec, role), cache.entry(spec, role)
+    winner, entry = winners.winner(spec, role), winners.entry(spec, role)
     if again or winner is None or entry is None or winner not in entry["seconds"]:
         return None
     return Row(spec, role, count, winner, winner, entry["seconds"], known=True)
@@ -268,7 +268,7 @@ def _measured(spec: ConvSpec, role: Role, count: int, rounds: int, within: float
     fastest = next(iter(seconds))
     if seconds.get(before, float("inf")) <= NEAR_TIE * seconds[fastest]:
         fastest = before
-    cache.keep(spec, role, None, seconds, fastest)
+    winners.keep(spec, role, None, seconds, fastest)
     return Row(spec, role, count, before, fastest, seconds, failed)
 
 
@@ -278,7 +278,8 @@ def _compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[st
     calls: dict[str, Call] = {}
     failed: dict[str, str] = {}
     for name in names:
-        fn = functools.partial(_as_called, fitting(ALGORITHMS[name], role, spec), role, spec)
+        form = best_form(ALGORITHMS[name], role, spec, jax.default_backend())
+        fn = functools.partial(_as_called, form, role, spec)
         try:
             calls[name] = functools.partial(jax.jit(fn).lower(*operands).compile(), *operands)
         except Exception as error:  # whatever it is, another candidate may do

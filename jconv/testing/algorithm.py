@@ -33,8 +33,8 @@ def check_algorithm(algorithm: Algorithm, problems: Iterable[Case] | None = None
 
     Args:
       algorithm: the record, which need not be one of jconv's.
-      problems: geometries, some of `jconv.cases.CASES` or `Case`s of your own; None means all of
-        `jconv.cases.CASES`.
+      problems: geometries, some of `jconv.testing.cases.CASES` or `Case`s of your own; None means all of
+        `jconv.testing.cases.CASES`.
 
     Returns:
       What was compared: a `Verdict` per geometry, role and oracle.

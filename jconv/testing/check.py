@@ -3,7 +3,7 @@
 Each algorithm, in each role, computes a handful of small geometries the way a user's program would:
 compiled, the gradients by `jax.vjp` through the primitives.  Every result is compared twice,
 
-    with NumPy in float64, tap by tap from the definition     (`jconv.cases.reference`)
+    with NumPy in float64, tap by tap from the definition     (`jconv.testing.cases.reference`)
     with `lax.conv_general_dilated` and the gradients JAX derives of it
 
 and may differ by what `jconv.tolerance` allows a sum of that length in that dtype, no more.

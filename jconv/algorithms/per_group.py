@@ -58,7 +58,7 @@ def _workspace_each(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
 def per_group(inner: Algorithm) -> Algorithm:
     """The algorithm that computes every group with `inner`."""
     return Algorithm(
-        f"per_group_{inner.name}",
+        "per_group",
         functools.partial(_each, inner, "forward"),
         functools.partial(_rejects_each, inner),
         functools.partial(_steps_each, inner),
@@ -66,4 +66,5 @@ def per_group(inner: Algorithm) -> Algorithm:
         functools.partial(_each, inner, "grad_input"),
         functools.partial(_each, inner, "grad_kernel"),
         inner.exact,
+        variant=f"{inner.name} inside",
     )

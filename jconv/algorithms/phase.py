@@ -221,7 +221,7 @@ def by_phase(inner: Algorithm, written_out: Count | None = None) -> Algorithm:
     `written_out` counts the products of an `inner` that is itself a loop; all phases are then one loop.
     """
     return Algorithm(
-        f"phase_{inner.name}",
+        "phase",
         functools.partial(_forward, inner, written_out),
         functools.partial(_rejects, inner, written_out),
         functools.partial(_steps, inner, written_out),
@@ -229,4 +229,5 @@ def by_phase(inner: Algorithm, written_out: Count | None = None) -> Algorithm:
         exact=inner.exact,
         reads_planes=inner.reads_planes,
         reads_kernel=True,
+        variant=f"{inner.name} inside",
     )
