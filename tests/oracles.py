@@ -7,6 +7,7 @@ import numpy as np
 from jax import lax
 
 from jconv.calculus import primitives as derivatives
+from jconv.choice import pick
 from jconv.mesh import partition
 from jconv.spec import ConvSpec, Role
 from jconv.testing import cases

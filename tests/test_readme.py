@@ -86,9 +86,7 @@ def test_the_folders_and_files_are_named_as_they_are():
     floors = re.findall(r"^\| (\d) \| (.+?) \|", house, re.MULTILINE)
     listed = [set(re.findall(r"`(\w+)/`", names)) for _, names in floors]
     assert listed == [set(rooms) - {"", "__main__"} for rooms in FLOORS]
-    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {BESIDE}.union(*FLOORS) - {
-        "",
-        "__main__",
-    }
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders | {"", "__main__"} == {BESIDE}.union(*FLOORS)
     for path in re.findall(r"^(\w+/\w+\.py)", house, re.MULTILINE):
         assert (PACKAGE / path).is_file(), path
