@@ -27,7 +27,7 @@ HELD_BACK = 360  # digits for the test
 ROUTES = {
     "im2col": "patches, then one matrix product an example",
     "shift": "one matrix product an example and tap, no patches",
-    "per_group_xla": "one of lax's dense convolutions an example",
+    "per_group": "one of lax's dense convolutions an example",
     "xla": "the grouped convolution as lax has it",
 }
 

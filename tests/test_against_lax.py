@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from oracles import lax_forward
 
 import jconv
-from jconv.algorithms import ALGORITHMS
+from jconv.algorithms import ALGORITHMS, FORMS
 from jconv.algorithms.record import own, refuses, run
 from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec, windows
@@ -45,18 +45,17 @@ def assert_agrees(got, role, arrays, spec, exact=True):
 
 
 DERIVED_CASES = {*cases.tagged("few"), *map(cases.named, ("crop", "overpadded", "winograd_size"))}
-SAME_CODE = {"winograd2", "winograd4"}  # as "winograd", with the size of a tile given
 
 
 def table():
     """Forward and an algorithm's own gradients everywhere; gradients derived from its forward (the code
     that derives them is everyone's) on every case for im2col, on a few for the others."""
-    for algorithm, case, role in itertools.product(ALGORITHMS.values(), cases.CASES, ROLES):
+    for algorithm, case, role in itertools.product(FORMS, cases.CASES, ROLES):
         whole = own(algorithm, role, case.spec) or algorithm.name == "im2col"
         few = case in DERIVED_CASES
-        asked = DEEP or few or (whole and algorithm.name not in SAME_CODE)
-        if asked and takes(algorithm, role, case.spec):
-            yield pytest.param(algorithm, case, role, id=f"{algorithm.name}-{case}-{role}")
+        if (DEEP or few or whole) and takes(algorithm, role, case.spec):
+            name = f"{algorithm.name} {algorithm.variant}".strip()
+            yield pytest.param(algorithm, case, role, id=f"{name}-{case}-{role}")
 
 
 @pytest.mark.parametrize(("algorithm", "case", "role"), table())

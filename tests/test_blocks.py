@@ -53,7 +53,7 @@ def test_what_no_output_sees_is_not_seen(images):
         assert np.isfinite(in_bands("grad_kernel", x, g, spec, part)).all()
 
 
-@pytest.mark.parametrize("name", ["im2col", "unrolled_xla"])
+@pytest.mark.parametrize("name", ["im2col", "unrolled"])
 def test_sums_of_halves_are_kept_wide(monkeypatch, name):
     spec = cases.with_dtype(cases.named("plain").spec, "bfloat16").replace(spatial=(302, 3))
     monkeypatch.setattr(blocks.band, "__defaults__", (1,))

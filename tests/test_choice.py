@@ -2,12 +2,15 @@
 
 import re
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from choices import choices
 
 import jconv
+from jconv.algorithms import ALGORITHMS
 from jconv.choice import cost, pick
 from jconv.choice.pick import _preferred as preferred
 from jconv.choice.pick import choose
@@ -147,3 +150,18 @@ def test_choosing_does_not_take_longer_for_more_taps(spec, few, many, channels, 
 def test_choosing_works_out_the_phases_once(role):
     spec = ConvSpec.of(spatial=(512,), kernel=(8192,), lhs_dilation=(64,), padding=((4000, 4000),))
     assert opcodes(lambda: pick._choose.__wrapped__(spec, role, "cpu", pick.Policy(), None)) < 1_500_000
+
+
+# -- the table of layers -----------------------------------------------------------------------------
+
+KEPT = Path(__file__).parent / "choices.txt"
+
+
+def test_the_choices_over_the_table_are_those_in_review():
+    """A constant that changes them is seen: `python tests/choices.py > tests/choices.txt`."""
+    assert "\n".join(choices()).strip() == KEPT.read_text(encoding="utf-8").strip()
+
+
+def test_every_exact_algorithm_is_chosen_somewhere():
+    """Not Winograd and the FFT, which mix values and are for "fastest"."""
+    assert set(ALGORITHMS) - set(re.findall(r"\w+", KEPT.read_text(encoding="utf-8"))) == {"winograd", "fft"}

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jconv.algorithms import ALGORITHMS, fft
-from jconv.algorithms.fft import FFT, FFT_OVERLAP
+from jconv.algorithms import fft
+from jconv.algorithms.fft import OVERLAPPING, WHOLE_IMAGES
 from jconv.algorithms.fft_lengths import fast_length, overlapping, whole
 from jconv.algorithms.record import run
 from jconv.algorithms.work import workspace
@@ -42,7 +42,7 @@ SPECS = {
     "volume": ConvSpec.of(batch=2, spatial=(9, 8, 40), kernel=(2, 3, 3), in_channels=20, out_channels=3),
     "many": ConvSpec.of(batch=18, spatial=(13,), kernel=(4,), in_channels=2, out_channels=3),
 }  # fmt: skip
-BOTH = pytest.mark.parametrize("algorithm", [FFT, FFT_OVERLAP], ids=lambda a: a.name)
+BOTH = pytest.mark.parametrize("algorithm", [WHOLE_IMAGES, OVERLAPPING], ids=lambda form: form.variant)
 
 
 def assert_agrees(algorithm, spec, roles=ROLES):
@@ -75,7 +75,7 @@ def test_blocks_of_images_and_groups_agree(monkeypatch, bytes_):
     monkeypatch.setattr(fft, "BLOCK", bytes_)
     fft._block.cache_clear()
     assert fft._block(whole(spec), spec) != spec
-    assert_agrees(FFT, spec, ("forward", "grad_kernel"))
+    assert_agrees(WHOLE_IMAGES, spec, ("forward", "grad_kernel"))
     fft._block.cache_clear()
 
 
@@ -93,7 +93,7 @@ def test_error_is_the_square_root_of_log_points(size, taps):
     spec = ConvSpec.of(spatial=(size, size), kernel=(taps, taps))
     arrays = cases.normal(spec)
     want = cases.reference("forward", arrays["x"], arrays["w"], spec)
-    off = np.asarray(run(FFT, "forward", arrays["x"], arrays["w"], spec)) - want
+    off = np.asarray(run(WHOLE_IMAGES, "forward", arrays["x"], arrays["w"], spec)) - want
     ratio = np.sqrt(np.mean(off**2) / np.mean(want**2)) / unit_roundoff("float32")
     assert 0.5 < ratio / math.sqrt(2 * math.log2(size)) < 1.5
 
@@ -102,7 +102,7 @@ def test_nan_spreads_over_its_image_and_group_only():
     spec = ConvSpec.of(batch=2, spatial=(6, 7), kernel=(3, 3), in_channels=4, out_channels=4, groups=2)
     x = np.ones(spec.x_shape, "float32")
     x[1, 2, 3, 0] = np.nan
-    y = np.asarray(run(FFT, "forward", x, np.ones(spec.w_shape, "float32"), spec))
+    y = np.asarray(run(WHOLE_IMAGES, "forward", x, np.ones(spec.w_shape, "float32"), spec))
     expected = np.zeros(spec.y_shape, bool)
     expected[1, :, :, :2] = True
     np.testing.assert_array_equal(np.isnan(y), expected)
@@ -133,14 +133,14 @@ WORK = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["fft", "fft_overlap"])
+@pytest.mark.parametrize("form", fft.FFT.forms, ids=lambda form: form.variant)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("geometry", WORK.values(), ids=WORK)
-def test_the_memory_estimated_is_what_the_compiler_reports(geometry, role, name):
+def test_the_memory_estimated_is_what_the_reports(geometry, role, form):
     spec = ConvSpec.of(**geometry)
     shapes = cases.shapes(spec)
     operands = [jax.ShapeDtypeStruct(shapes[operand], "float32") for operand in OPERANDS[role]]
-    program = jax.jit(functools.partial(run, ALGORITHMS[name], role, spec=spec)).lower(*operands)
+    program = jax.jit(functools.partial(run, form, role, spec=spec)).lower(*operands)
     taken = program.compile().memory_analysis().temp_size_in_bytes
     assert taken > 1e6
-    assert taken / 1.5 < workspace(ALGORITHMS[name], role, spec) < 1.5 * taken
+    assert taken / 1.5 < workspace(form, role, spec) < 1.5 * taken

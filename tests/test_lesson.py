@@ -15,6 +15,7 @@ from jconv import textbook
 from jconv.__main__ import main as command_line
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.cook_toom import matrices
+from jconv.algorithms.winograd import fixed, winograd
 from jconv.algorithms.work import workspace
 from jconv.choice.pick import choose
 from jconv.lesson import compare
@@ -484,7 +485,7 @@ def test_every_answer_of_the_page_is_reachable_and_complete():
 
 def test_winograds_multiplications_in_the_table():
     spec = compare.spec_of("1", "56", "64", "64", "3", "1", "1")  # 56 is even: no tile is cut
-    assert 36 * compare.multiplications(ALGORITHMS["winograd2"], spec) == 16 * spec.macs
+    assert 36 * compare.multiplications(winograd(fixed(2)), spec) == 16 * spec.macs
     assert compare.multiplications(ALGORITHMS["im2col"], spec) == spec.macs
 
 

@@ -71,8 +71,8 @@ def test_vmap_of_what_is_refused_folded_goes_one_by_one(name, what, axes):
 
 
 def test_there_is_something_to_test():
-    assert {"pointwise", "patchify", "overlap_add", "unrolled_xla"} <= {name for name, *_ in UNFOLDABLE}
-    assert {"overlap_add", "xla_eigen"} <= {name for name, *_ in REFUSED}
+    assert {"pointwise", "patchify", "overlap_add", "unrolled"} <= {name for name, *_ in UNFOLDABLE}
+    assert {"overlap_add", "phase"} <= {name for name, *_ in REFUSED}
 
 
 def test_the_gradient_of_a_refused_role():

@@ -9,8 +9,12 @@ from jax.test_util import check_grads
 from oracles import convolutions, equations, lax_role
 
 import jconv
-from jconv.algorithms import ALGORITHMS, overlap_add
-from jconv.algorithms import phase as transposed
+from jconv.algorithms import ALGORITHMS, XLA, overlap_add, phase
+from jconv.algorithms.im2col import IM2COL as IM2COL_ROWS
+from jconv.algorithms.multiply_add import BROADCAST, written_out
+from jconv.algorithms.multiply_add import DEPTHWISE as CHANNELS_LAST
+from jconv.algorithms.overlap_add import OVERLAP_ADD
+from jconv.algorithms.phase import by_phase
 from jconv.algorithms.record import refuses, run
 from jconv.algorithms.work import workspace
 from jconv.spec import ConvSpec
@@ -135,16 +139,18 @@ def test_overlap_add_block_by_block(lhs_dilation, monkeypatch):
     np.testing.assert_array_equal(got, lax_role("forward", x, w, spec))
 
 
-@pytest.mark.parametrize("name", ["phase_im2col", "phase_xla", "overlap_add"])
-def test_the_memory_of_all_phases_is_counted(name):
+@pytest.mark.parametrize(
+    "algorithm", [by_phase(IM2COL_ROWS), by_phase(XLA), OVERLAP_ADD], ids=["im2col", "xla", "overlap_add"]
+)
+def test_the_memory_of_all_phases_is_counted(algorithm):
     spec = ConvSpec.of(
         spatial=(10, 11, 12), kernel=(4, 4, 4), in_channels=32, out_channels=16,
         lhs_dilation=(2, 2, 2), padding=((2, 2),) * 3,
     )  # fmt: skip
     shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in (spec.x_shape, spec.w_shape)]
-    compiled = jax.jit(lambda x, w: run(ALGORITHMS[name], "forward", x, w, spec)).lower(*shapes).compile()
+    compiled = jax.jit(lambda x, w: run(algorithm, "forward", x, w, spec)).lower(*shapes).compile()
     taken = compiled.memory_analysis().temp_size_in_bytes
-    assert taken <= 1.25 * workspace(ALGORITHMS[name], "forward", spec) + 2**20
+    assert taken <= 1.25 * workspace(algorithm, "forward", spec) + 2**20
 
 
 @pytest.mark.parametrize("groups", [1, 16])
@@ -152,8 +158,7 @@ def test_its_kernel_gradient_is_not_computed_by_phase(groups):
     """There g would be cut into parts and x unrolled for each of them."""
     spec = ConvSpec.of(spatial=(28, 27), kernel=(3, 3), lhs_dilation=(2, 2), padding=((1, 1), (1, 1)),
                        in_channels=16, out_channels=16, groups=groups)  # fmt: skip
-    able = {name for name, record in ALGORITHMS.items() if not refuses(record, "grad_kernel", spec)}
-    assert not any(name.startswith("phase_") for name in able)
+    assert all(refuses(form, "grad_kernel", spec) for form in ALGORITHMS["phase"].forms)
 
 
 @pytest.mark.parametrize("role", ["forward", "grad_input"])
@@ -164,9 +169,9 @@ def test_phases_with_padding_on_both_sides_read_one_framed_image(role, groups, m
     rng = np.random.default_rng(4)
     shapes = (spec.y_shape if role == "grad_input" else spec.x_shape), spec.w_shape
     a, w = (rng.integers(-4, 5, shape).astype("f") for shape in shapes)
-    name = "phase_broadcast" if groups == 1 else "phase_depthwise"
-    assert transposed.is_framed(spec)
-    for bound in (transposed.KEPT, 0):  # framed, and too large for it
-        monkeypatch.setattr(transposed, "KEPT", bound)
-        got = run(ALGORITHMS[name], role, a, w, spec)
+    algorithm = by_phase(BROADCAST if groups == 1 else CHANNELS_LAST, written_out)
+    assert phase.is_framed(spec)
+    for bound in (phase.KEPT, 0):  # framed, and too large for it
+        monkeypatch.setattr(phase, "KEPT", bound)
+        got = run(algorithm, role, a, w, spec)
         np.testing.assert_array_equal(got, lax_role(role, a, w, spec))

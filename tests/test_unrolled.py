@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from oracles import equations, lax_role
 
-from jconv.algorithms import ALGORITHMS, blocks, unrolled
+from jconv.algorithms import XLA, blocks, unrolled
+from jconv.algorithms.per_group import per_group
 from jconv.algorithms.record import run
-from jconv.algorithms.unrolled import inside
+from jconv.algorithms.unrolled import by_plane, inside
+from jconv.algorithms.winograd import WINOGRAD
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.tolerance import tolerance
 
@@ -17,7 +19,8 @@ SPEC = ConvSpec.of(
     batch=2, spatial=(7, 6, 5), kernel=(3, 2, 3), in_channels=6, out_channels=4,
     padding=((2, 1), (0, 1), (1, 1)), strides=(2, 1, 1), rhs_dilation=(2, 1, 1),
 )  # fmt: skip
-CASES = {"unrolled_xla": SPEC, "unrolled_winograd": SPEC, "per_group_unrolled_xla": SPEC.replace(groups=2)}
+BY_XLA = by_plane(XLA)
+FORMS = {"xla": BY_XLA, "winograd": by_plane(WINOGRAD), "per group": per_group(BY_XLA)}
 IN_BANDS = {2: ("forward", "grad_kernel"), 1: ROLES}  # by stride: planes put back are put back at once
 
 
@@ -29,16 +32,17 @@ def test_inside_does_the_same_work():
 
 @pytest.mark.parametrize("stride", IN_BANDS)
 @pytest.mark.parametrize("bands", [False, True], ids=["whole", "bands"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", FORMS)
 def test_bands_agree_with_lax(name, bands, stride, monkeypatch):
-    spec, rng = CASES[name].replace(strides=(stride, 1, 1)), np.random.default_rng(0)
+    spec = SPEC.replace(strides=(stride, 1, 1), groups=2 if name == "per group" else 1)
+    rng = np.random.default_rng(0)
     if bands:
         small = functools.partial(blocks.band, bound=600)
         monkeypatch.setattr(unrolled, "_band", lambda spec: small(spec, unrolled._bytes(spec)))
     x, w, g = (rng.standard_normal(shape, dtype="f") for shape in (spec.x_shape, spec.w_shape, spec.y_shape))
     operands = {"forward": (x, w), "grad_input": (g, w), "grad_kernel": (x, g)}
     for role in ROLES:
-        program = jax.jit(lambda a, b, role=role: run(ALGORITHMS[name], role, a, b, spec))
+        program = jax.jit(lambda a, b, role=role: run(FORMS[name], role, a, b, spec))
         loops = [e for e in equations(jax.make_jaxpr(program)(*operands[role]))
                  if e.primitive.name in ("while", "scan")]  # fmt: skip
         assert bool(loops) == (bands and role in IN_BANDS[stride])
@@ -48,8 +52,8 @@ def test_bands_agree_with_lax(name, bands, stride, monkeypatch):
 
 
 def test_it_refuses_what_it_cannot_unroll():
-    rejects = ALGORITHMS["unrolled_xla"].rejects
+    rejects = BY_XLA.rejects
     assert "none to spare" in rejects(ConvSpec.of(spatial=(9,), kernel=(3,)))
     assert "taps along the first axis" in rejects(ConvSpec.of(spatial=(9, 9), kernel=(1, 3)))
-    assert "2 groups" in rejects(CASES["per_group_unrolled_xla"])
+    assert "2 groups" in rejects(SPEC.replace(groups=2))
     assert "input dilation" in rejects(ConvSpec.of(spatial=(9, 9), kernel=(3, 3), lhs_dilation=(2, 1)))

@@ -13,6 +13,7 @@ import numpy as np
 
 import jconv
 from jconv import textbook
+from jconv.algorithms import winograd as by_tiles
 from jconv.textbook.example import INPUT, SOBEL_X
 
 BT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
@@ -82,9 +83,10 @@ rng = np.random.default_rng(0)
 x, w = rng.standard_normal((2, 64, 28, 28)), rng.standard_normal((64, 64, 3, 3))
 exact = textbook.conv2d_matmul(x, w, padding=1)
 print("64 → 64 channels, 28×28, in float32; largest error against float64, relative to the largest output")
-for name in ("im2col", "winograd2", "winograd4"):
-    y = jconv.conv2d(x.astype(np.float32), w.astype(np.float32), padding=1, algorithm=name)
-    print(f"  {name:9s} {abs(y - exact).max() / abs(exact).max():.1e}")
+tiles = {f"F({m}, 3)": by_tiles.winograd(by_tiles.fixed(m)) for m in (2, 4)}
+for name, algorithm in {"im2col": "im2col", **tiles}.items():
+    y = jconv.conv2d(x.astype(np.float32), w.astype(np.float32), padding=1, algorithm=algorithm)
+    print(f"  {name:7s} {abs(y - exact).max() / abs(exact).max():.1e}")
 
 try:
     jconv.conv2d(x.astype(np.float32), w.astype(np.float32), stride=2, algorithm="winograd")

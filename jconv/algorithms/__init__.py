@@ -58,4 +58,6 @@ ALGORITHMS: dict[str, Algorithm] = {
     )
 }
 
-__all__ = ["ALGORITHMS", "DEPTHWISE", "IM2COL", "ONEDNN", "POINTWISE", "SHIFT", "XLA"]
+FORMS = tuple(form for algorithm in ALGORITHMS.values() for form in algorithm.forms or (algorithm,))
+
+__all__ = ["ALGORITHMS", "DEPTHWISE", "FORMS", "IM2COL", "ONEDNN", "POINTWISE", "SHIFT", "XLA"]

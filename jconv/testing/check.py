@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jconv.algorithms import ALGORITHMS
+from jconv.algorithms import ALGORITHMS, FORMS
 from jconv.algorithms.record import Algorithm, refuses
 from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec, Role
@@ -39,7 +39,7 @@ def few_cases() -> tuple[Case, ...]:
     """What the command line checks: one geometry of each kind, two of them in bfloat16 as well, and for an
     algorithm that refuses all of those the first in the table that it takes."""
     chosen = [*map(cases.named, FEW), *(_in_halves(cases.named(name)) for name in HALVES)]
-    for algorithm in ALGORITHMS.values():
+    for algorithm in FORMS:
         if not any(_takes(algorithm, case) for case in chosen):
             chosen += [case for case in cases.CASES if _takes(algorithm, case)][:1]
     return tuple(chosen)
@@ -94,7 +94,8 @@ def check(
 
     Args:
       problems: the geometries; None means `few_cases()`.
-      algorithms: the records to check; None means all of `jconv.algorithms.ALGORITHMS`.
+      algorithms: the records to check, in each of their forms; None means all of
+        `jconv.algorithms.ALGORITHMS`.
 
     Yields:
       A `Verdict` per case, algorithm, role and oracle, as soon as it is known; or one that says
@@ -105,11 +106,12 @@ def check(
     >>> len(verdicts) >= 3 * 3 * 2, all(verdict.agrees for verdict in verdicts)
     (True, True)
     """
-    candidates = tuple(ALGORITHMS.values() if algorithms is None else algorithms)
+    asked = ALGORITHMS.values() if algorithms is None else algorithms
+    forms = [form for algorithm in asked for form in algorithm.forms or (algorithm,)]
     for case in few_cases() if problems is None else problems:
         arrays = cases.normal(case.spec)
         oracles = {"NumPy": numpy_results(case.spec, arrays), "lax": lax_results(case.spec, arrays)}
-        for algorithm in candidates:
+        for algorithm in forms:
             yield from _check_one(algorithm, case, arrays, oracles)
 
 

@@ -1,0 +1,46 @@
+"""What "auto" chooses for every layer of the table: `python tests/choices.py > tests/choices.txt`.
+
+A change of a constant or of a rule shows in the diff of that file.  Nothing here depends on the machine: oneDNN
+is taken to be there, or not.
+"""
+
+import unittest.mock
+from collections.abc import Iterator
+
+from jconv.bench.layers import LAYERS
+from jconv.choice.candidates import Policy
+from jconv.choice.pick import _choose
+from jconv.runtime import verified
+from jconv.spec import ROLES
+from jconv.testing import cases
+
+PLATFORMS = {
+    "with oneDNN": ("cpu", Policy("auto", None)),
+    "portable": ("cpu", Policy("auto", "as if there were none")),
+    "cuda": ("cuda", Policy("auto", "not for cuda")),
+}
+
+
+def choices() -> Iterator[str]:
+    """A line for every layer, dtype and platform: the three roles channels last and, if it differs, first."""
+    for what, (platform, policy) in PLATFORMS.items():
+        for dtype in ("float32", "bfloat16"):
+            yield f"\n## {what}, {dtype}: forward, grad_input, grad_kernel\n"
+            for layer in LAYERS:
+                spec = cases.with_dtype(layer.spec, dtype)
+                last, first = (
+                    _names(spec.replace(channels_first=f), platform, policy) for f in (False, True)
+                )
+                yield f"{layer.family:13}{layer.name:32}{last}" + (
+                    f"  |  NCHW: {first}" if first != last else ""
+                )
+
+
+def _names(spec, platform, policy):
+    with unittest.mock.patch.multiple(verified, refusal=lambda: None, refusal_of=lambda *dtypes: None):
+        taken = [_choose.__wrapped__(spec, role, platform, policy, None) for role in ROLES]
+    return ", ".join(choice.algorithm.name for choice in taken)
+
+
+if __name__ == "__main__":
+    print("\n".join(choices()).strip())
