@@ -1,7 +1,7 @@
 """What "auto" chooses for every layer of the table: `python tests/choices.py > tests/choices.txt`.
 
-A change of a constant or of a rule shows in the diff of that file.  Nothing here depends on the machine: oneDNN
-is taken to be there, or not.
+A change of a constant or of a rule shows in the diff of that file.  Nothing here depends on the machine:
+oneDNN is taken to be there, or not.
 """
 
 import unittest.mock
@@ -11,34 +11,27 @@ from jconv.bench.layers import LAYERS
 from jconv.choice.candidates import Policy
 from jconv.choice.pick import _choose
 from jconv.runtime import verified
-from jconv.spec import ROLES
+from jconv.spec import ROLES, ConvSpec
 from jconv.testing import cases
 
-PLATFORMS = {
-    "with oneDNN": ("cpu", Policy("auto", None)),
-    "portable": ("cpu", Policy("auto", "as if there were none")),
-    "cuda": ("cuda", Policy("auto", "not for cuda")),
-}
+POLICIES = {"with oneDNN": Policy(), "portable": Policy("portable", "as if there were none")}
 
 
 def choices() -> Iterator[str]:
-    """A line for every layer, dtype and platform: the three roles channels last and, if it differs, first."""
-    for what, (platform, policy) in PLATFORMS.items():
+    """A line for every layer and dtype: the three roles channels last and, where it differs, first."""
+    for what, policy in POLICIES.items():
         for dtype in ("float32", "bfloat16"):
             yield f"\n## {what}, {dtype}: forward, grad_input, grad_kernel\n"
             for layer in LAYERS:
                 spec = cases.with_dtype(layer.spec, dtype)
-                last, first = (
-                    _names(spec.replace(channels_first=f), platform, policy) for f in (False, True)
-                )
-                yield f"{layer.family:13}{layer.name:32}{last}" + (
-                    f"  |  NCHW: {first}" if first != last else ""
-                )
+                last, first = (_names(spec.replace(channels_first=hint), policy) for hint in (False, True))
+                differs = f"  |  NCHW: {first}" if first != last else ""
+                yield f"{layer.family:13}{layer.name:32}{last}{differs}"
 
 
-def _names(spec, platform, policy):
+def _names(spec: ConvSpec, policy: Policy) -> str:
     with unittest.mock.patch.multiple(verified, refusal=lambda: None, refusal_of=lambda *dtypes: None):
-        taken = [_choose.__wrapped__(spec, role, platform, policy, None) for role in ROLES]
+        taken = [_choose.__wrapped__(spec, role, "cpu", policy, None) for role in ROLES]
     return ", ".join(choice.algorithm.name for choice in taken)
 
 

@@ -1,7 +1,8 @@
 """The candidates: every algorithm asked once for one problem, and priced.
 
     refused    by the algorithm, by the program (oneDNN in an exported one), by the promise, for its memory
-    or priced  the steps of what would run: all images at once or, for their memory, as many as fit
+    or priced  the steps of what would run: all images at once or, for their memory, as many as fit;
+               where the platform has no record of rates, nothing has a price
 
 Of an algorithm in several forms the cheapest that is not refused stands for all.
 """
@@ -58,7 +59,7 @@ class Candidate:
     Args:
       algorithm: the record that would run.
       refused: why it may not, or None.
-      seconds: the estimate, of one that may.
+      seconds: the estimate, of one that may, where there are rates to make it.
       images: at a time, where all would need too much memory.
     """
 
@@ -68,13 +69,17 @@ class Candidate:
     images: int | None = None
 
 
-def candidate(algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy, rates: Platform) -> Candidate:
+def candidate(
+    algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy, rates: Platform | None
+) -> Candidate:
     """The cheapest form of an algorithm; if each is refused, the first with its reason."""
     forms = [_asked(form, role, spec, policy, rates) for form in algorithm.forms or (algorithm,)]
-    return min(forms, key=lambda form: form.seconds)
+    return min(forms, key=lambda form: (form.refused is not None, form.seconds))
 
 
-def _asked(algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy, rates: Platform) -> Candidate:
+def _asked(
+    algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy, rates: Platform | None
+) -> Candidate:
     refused = None if algorithm.portable else policy.portable
     if reason := refused or refuses(algorithm, role, spec) or _mixes(algorithm, spec, policy):
         return Candidate(algorithm, reason)
@@ -82,7 +87,8 @@ def _asked(algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy, rat
     work = steps(fits, role, spec)
     if reason := _too_large(fits, role, spec) or _is_naive(work, spec):
         return Candidate(fits, reason)
-    return Candidate(fits, None, cost.total(work, workspace(fits, role, spec), rates), images)
+    seconds = cost.total(work, workspace(fits, role, spec), rates) if rates else math.inf
+    return Candidate(fits, None, seconds, images)
 
 
 def _mixes(algorithm: Algorithm, spec: ConvSpec, policy: Policy) -> str | None:

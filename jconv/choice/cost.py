@@ -82,7 +82,7 @@ def onednn(spec: ConvSpec, way: Direct) -> float:
 
 def native(spec: ConvSpec, rates: Platform) -> float:
     """Estimated seconds of the platform's own convolution."""
-    taken = "cudnn" if "cudnn" in rates.native else route(spec)
+    taken = route(spec)
     way = rates.native[taken]
     time = _multiplying(spec, taken, way) + _gathering(spec, taken, way) + _read(spec, way)
     return (

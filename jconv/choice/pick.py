@@ -15,6 +15,7 @@ These rules are written down below, in this order:
        wrong (`cost.MARGIN` and `cost.SLACK`).  In its place a plain matrix product computes a 1×1 kernel, if
        the estimate with `cost.THREADS` added ties (within `cost.TIE`) or wins.
     6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.
+    7. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
 
 The usual rules of thumb are not written down: the cost model yields them, or it does not.  On CPU (2 cores
 of an AMD EPYC, jax 0.10, 2026-11):
@@ -53,7 +54,7 @@ import dataclasses
 import functools
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -62,11 +63,13 @@ import jax.export
 from jconv.algorithms import ALGORITHMS, ONEDNN, POINTWISE, XLA
 from jconv.algorithms.record import Algorithm, real_valued, run
 from jconv.choice import cost, winners
-from jconv.choice import rates as platforms
 from jconv.choice.candidates import POLICIES, Candidate, Policy, candidate, si
+from jconv.choice.rates import Platform
+from jconv.choice.rates import of as rates_of
 from jconv.spec import ConvSpec, Role
 
 TYPICAL = 16  # a size that is not known yet is taken to be this
+NO_RATES = "nothing was measured on this platform"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Choice:
       algorithm: the record that will run.
       reason: a sentence with numbers.
       rejected: every other algorithm's name, and why it was not taken.
-      seconds: estimated time per algorithm that could run, the least first.
+      seconds: estimated time per algorithm that could run, the least first; infinite where no rates were
+        measured to estimate it.
       spec, role, platform: what was asked.
     """
 
@@ -149,7 +153,7 @@ def best_form(
     record: Algorithm, role: Role, spec: ConvSpec, platform: str, policy: Policy | None = None
 ) -> Algorithm:
     """Of a named algorithm in several forms the cheapest, as far as one can be priced."""
-    spec, rates = _with_known_sizes(spec), platforms.of(platform)
+    spec, rates = _with_known_sizes(spec), rates_of(platform)
     if not record.forms or spec.is_empty:
         return record
     anything = Policy("fastest", policy.portable if policy else None)
@@ -186,29 +190,36 @@ def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice
 def _choose(spec: ConvSpec, role: Role, platform: str, policy: Policy, tuned: str | None) -> Choice:
     if spec.is_empty:  # costs may divide by its sizes
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
-    rates = platforms.of(platform)
+    rates = rates_of(platform)
     priced = _as_priced(spec, policy, rates)
     found = {name: candidate(a, role, priced, policy, rates) for name, a in ALGORITHMS.items()}
     able = {name: one.seconds for name, one in found.items() if not one.refused}
     seconds = dict(sorted(able.items(), key=lambda item: item[1]))
-    best = tuned if tuned in seconds else _preferred(seconds)
-    reason = _reason(found[best], seconds, priced, platform, measured=best == tuned)
+    best = tuned if tuned in able else _preferred(seconds) if rates else _unpriced(able)
+    how = "; measured to be the fastest here" if best == tuned else _versus(best, seconds)
+    reason = _reason(found[best], priced) + how
     return Choice(found[best].algorithm, reason, _rejected(best, found), seconds, spec, role, platform)
 
 
-def _as_priced(spec: ConvSpec, policy: Policy, rates: platforms.Platform) -> ConvSpec:
-    """The problem that is priced: real, and in the layout that costs something on this platform."""
+def _as_priced(spec: ConvSpec, policy: Policy, rates: Platform | None) -> ConvSpec:
+    """The problem that is priced: real, and in a layout that matters only where it costs something."""
     spec = spec.replace(onednn=not policy.portable)
-    return real_valued(spec if rates.turns else spec.replace(channels_first=False))
+    return real_valued(spec if rates else spec.replace(channels_first=False))
+
+
+def _unpriced(able: Iterable[str]) -> str:
+    """XLA's own, of which the platform's makers know best, unless it cannot do it: no rates, no opinion."""
+    return XLA.name if XLA.name in able else next(iter(able))
 
 
 def _rejected(best: str, found: Mapping[str, Candidate]) -> dict[str, str]:
-    least = found[best].seconds
-    return {
-        name: one.refused or f"about {_ms(one.seconds)}, {one.seconds / least:.1f}× as long"
-        for name, one in found.items()
-        if name != best
-    }
+    return {name: one.refused or _slower(one, found[best]) for name, one in found.items() if name != best}
+
+
+def _slower(one: Candidate, best: Candidate) -> str:
+    if one.seconds == math.inf:
+        return f"{NO_RATES}; name it, or let jconv.tune measure it"
+    return f"about {_ms(one.seconds)}, {one.seconds / best.seconds:.1f}× as long"
 
 
 def _preferred(seconds: Mapping[str, float]) -> str:
@@ -224,22 +235,18 @@ def _preferred(seconds: Mapping[str, float]) -> str:
     return next((name for name in tied if ALGORITHMS[name].exact), best)
 
 
-def _reason(
-    taken: Candidate, seconds: Mapping[str, float], spec: ConvSpec, platform: str, measured: bool
-) -> str:
+def _reason(taken: Candidate, spec: ConvSpec) -> str:
     name, variant = taken.algorithm.name, taken.algorithm.variant
-    numbers = f"{si(spec.flops)}FLOP over {si(spec.bytes)}B"
-    reason = f"{name}{f' ({variant})' if variant else ''}: {numbers} in an estimated {_ms(taken.seconds)}"
-    reason += "; measured to be the fastest here" if measured else _versus(name, seconds)
-    if taken.images:
-        reason += "; some images at a time, for the memory that all would take"
-    if not measured and not platforms.of(platform).measured:
-        reason += f"; the constants for {platform} are not measured"
-    return reason
+    reason = f"{name}{f' ({variant})' if variant else ''}: {si(spec.flops)}FLOP over {si(spec.bytes)}B"
+    if taken.seconds < math.inf:
+        reason += f" in an estimated {_ms(taken.seconds)}"
+    return reason + ("; some images at a time, for the memory that all would take" if taken.images else "")
 
 
 def _versus(best: str, seconds: Mapping[str, float]) -> str:
     others = [name for name in seconds if name != best]
+    if seconds[best] == math.inf:
+        return f"; {NO_RATES}"
     if not others:
         return "; nothing else can do it"
     time = seconds[others[0]]

@@ -91,9 +91,7 @@ class Platform:
       fft: real transforms.
       native: the platform's own convolution, by route.
       onednn: oneDNN's, where there is one.
-      turns: whether its own convolution wants the channels last, so that other arrays are transposed.
       call: starting one step; `batched`: starting each further product of a batched GEMM.
-      measured: whether these are measured times, or only what a data sheet promises.
     """
 
     gemm: Products
@@ -110,8 +108,6 @@ class Platform:
     batched: float
     onednn: Direct | None = None
     blocked: float = 1.0
-    turns: bool = True
-    measured: bool = True
 
 
 # 2 cores with AVX-512, jax 0.10.2, 2026-11.  Products, loops and most of XLA's own convolutions were fitted
@@ -151,25 +147,12 @@ CPU = Platform(
     ),
     blocked=2.0,
 )
-# These are not measured but taken from the data sheet of an H200, so that "auto" has an order to follow.
-GPU = Platform(
-    gemm=Products(40e12, (64, 64, 64)),
-    transposed=Products(40e12, (64, 64, 64)),
-    loop=30e12,
-    half_run=1,
-    bandwidth=3e12,
-    copy=3e12,
-    fresh=0.0,
-    large=math.inf,
-    fft=5e12,
-    native={"cudnn": Route(40e12, 32, 32, bandwidth=3e12, call=4e-6)},
-    call=4e-6,
-    batched=0.0,
-    turns=False,  # cuDNN reads either order
-    measured=False,
-)
 
 
-def of(name: str) -> Platform:
-    """The record of the platform that JAX calls `name`; anything but a CPU is taken for a GPU."""
-    return CPU if name == "cpu" else GPU
+def of(name: str) -> Platform | None:
+    """The record of the platform that JAX calls `name`; None where nothing was measured.
+
+    >>> of("tpu") is None
+    True
+    """
+    return {"cpu": CPU}.get(name)

@@ -258,8 +258,8 @@ def _known(spec: ConvSpec, role: Role, count: int, again: bool) -> Row | None:
 
 def _measured(spec: ConvSpec, role: Role, count: int, rounds: int, within: float) -> Row:
     choice = choose(spec, role)
-    before, most = choice.algorithm.name, within * min(choice.seconds.values())
-    kept = {before, XLA.name}
+    before, kept = choice.algorithm.name, {choice.algorithm.name, XLA.name}
+    most = within * min(choice.seconds.values())
     names = [name for name, estimate in choice.seconds.items() if estimate <= most or name in kept]
     calls, failed = _compiled(names, role, spec)
     seconds = race(calls, rounds, failed, kept)
