@@ -18,9 +18,11 @@ from jconv import __main__ as command_line
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm
 from jconv.calculus.primitives import OPERANDS
-from jconv.choice import winners
+from jconv.choice import rates, winners
 from jconv.choice.pick import choose
-from jconv.programs.tune import collect, race, tune
+from jconv.programs import calibrate, measure
+from jconv.programs.measure import race
+from jconv.programs.tune import collect, tune
 from jconv.runtime import store
 from jconv.spec import ROLES, ConvSpec
 
@@ -28,6 +30,7 @@ tuning = importlib.import_module("jconv.programs.tune")
 
 SPEC = ConvSpec.of(batch=1, spatial=(6, 5), kernel=(3, 3), in_channels=2, out_channels=3)
 OTHER = SPEC.replace(batch=2)
+LARGE = ConvSpec.of(batch=4, spatial=(28, 27), kernel=(3, 3), in_channels=64, out_channels=64)
 TOO_SMALL = ConvSpec.of(spatial=(4,), kernel=(9,))
 EMPTY = {"format": store.FORMAT, "version": store.VERSION, "entries": {}}
 
@@ -329,7 +332,7 @@ def test_wrong_options_are_refused(option):
 def clock(monkeypatch):
     """Times by name instead of by clock: nothing is compiled or run."""
     times = {}
-    monkeypatch.setattr(tuning, "_compiled", lambda names, role, spec: (dict.fromkeys(names), {}))
+    monkeypatch.setattr(tuning, "compiled", lambda names, role, spec: (dict.fromkeys(names), {}))
 
     def race(calls, rounds, failed, kept):
         return dict(sorted(((n, times.get(n, 1.0)) for n in calls), key=lambda item: item[1]))
@@ -399,14 +402,14 @@ def test_whatever_does_not_compile_is_left_out(file, monkeypatch):
         raise NotImplementedError("not on a Tuesday\nreally")
 
     monkeypatch.setitem(ALGORITHMS, "broken", Algorithm("broken", broken))
-    calls, failed = tuning._compiled(["broken", "im2col"], "forward", SPEC)
+    calls, failed = measure.compiled(["broken", "im2col"], "forward", SPEC)
     assert failed == {"broken": "NotImplementedError: not on a Tuesday"}
     assert calls["im2col"]().shape == SPEC.y_shape
 
 
 def test_the_race_orders_by_time_and_drops_the_hopeless(monkeypatch):
     elapsed = {"slow": 2.0, "fast": 1.0, "hopeless": 3.5}
-    monkeypatch.setattr(tuning, "seconds_of", lambda call, repeats: elapsed[call])
+    monkeypatch.setattr(measure, "seconds_of", lambda call, repeats: elapsed[call])
     assert race({name: name for name in elapsed}, 3, {}) == {"fast": 1.0, "slow": 2.0}
 
 
@@ -416,8 +419,8 @@ def test_what_a_winner_is_compared_with_stays_in_the_race(file, monkeypatch):
     before = choose(spec).algorithm.name
     assert before != "xla"
     elapsed = {before: 100.0, "xla": 1000.0}
-    monkeypatch.setattr(tuning, "_compiled", lambda names, role, spec: ({name: name for name in names}, {}))
-    monkeypatch.setattr(tuning, "seconds_of", lambda call, repeats: elapsed.get(call, 0.5))
+    monkeypatch.setattr(tuning, "compiled", lambda names, role, spec: ({name: name for name in names}, {}))
+    monkeypatch.setattr(measure, "seconds_of", lambda call, repeats: elapsed.get(call, 0.5))
     (row,) = tuned = tune([(spec, "forward")], within=1e9, progress=False)
     assert {before, "xla"} <= set(row.seconds)
     assert row.gain == 200.0
@@ -439,14 +442,14 @@ def door(role, layout, shapes, algorithm):
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("name", ["im2col", "planes", "xla"])
+@pytest.mark.parametrize("name", ["im2col", "depthwise", "xla"])
 @pytest.mark.parametrize(("layout", "shapes"), [("NCHW", FIRST), ("NHWC", LAST)])
 def test_what_is_timed_is_the_program_of_a_call(layout, shapes, name, role):
     """From the user's axes to the user's, so that each algorithm pays for the turning that it needs."""
     user = door(role, layout, shapes, name)
     operands = [jax.ShapeDtypeStruct(shapes[operand], "float32") for operand in OPERANDS[role]]
     (problem,) = collect(door(role, layout, shapes, "auto"), *operands)
-    calls, failed = tuning._compiled([name], role, problem[0])
+    calls, failed = measure.compiled([name], role, problem[0])
     assert not failed
     timed, arrays = calls[name].func, calls[name].args
     assert [array.shape for array in arrays] == [operand.shape for operand in operands]
@@ -490,7 +493,7 @@ def test_the_command_takes_a_program(tmp_path, capsys, clock):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tune"], "name a program as MODULE:FUNCTION, or one convolution by --x and --w"),
+        (["tune", "--groups", "2"], "name a program as MODULE:FUNCTION, or one convolution by --x and --w"),
         (["tune", "--x", "1,2,7"], "name a program"),
         (["tune", "--x", "1,2,7", "--w", "3,4,3"], "`w` (3, 4, 3) takes 4 input channels"),
         (["tune", "--x", "0,2,5,5", "--w", "2,2,3,3"], "of --x with --w is empty, nothing to tune"),
@@ -513,3 +516,41 @@ def test_the_command_says_when_nothing_was_kept(tmp_path, capsys, clock):
     assert "is not JSON" in capsys.readouterr().err
     assert (tmp_path / "notes.txt").read_text() == "dear diary"
     winners.use(None)
+
+
+# -- without arguments -----------------------------------------------------------------------------
+
+
+def test_without_arguments_the_machine_is_compared_with_the_record(file, monkeypatch):
+    """A second for each is beyond belief."""
+    monkeypatch.setattr(calibrate, "race", lambda calls, *_: dict.fromkeys(calls, 1.0))
+    before = choose(SPEC, platform="cpu").seconds
+    tuned = jconv.tune(progress=False)
+    assert {"products", "loops", "convolutions"} <= set(tuned.factors) <= set(calibrate.PROBES)
+    assert set(tuned.factors.values()) == {calibrate.MOST}
+    assert "loops 5.00×" in str(tuned) == tuned.summary
+    assert "loops" in file.read_text()
+    after = choose(SPEC, platform="cpu").seconds
+    assert sum(after.values()) > sum(before.values())
+
+
+def test_a_factor_scales_its_kind_only(file):
+    before = choose(LARGE, platform="cpu").seconds
+    winners.keep_factors("cpu", {"convolutions": 3.0})
+    after = choose(LARGE, platform="cpu").seconds
+    assert after["xla"] > 1.5 * before["xla"]
+    assert after["shift"] == before["shift"]
+    assert rates.of("cpu", (("products", 2.0),)).gemm.rate == rates.CPU.gemm.rate / 2
+
+
+@pytest.mark.parametrize("factors", [3, {"loops": "fast"}, {"loops": -1.0}])
+def test_factors_that_are_none_change_nothing(file, factors):
+    before = choose(LARGE, platform="cpu").seconds
+    winners.keep_factors("cpu", {})
+    store.put({next(iter(store.read(file)["entries"])): {"factors": factors}})
+    assert choose(LARGE, platform="cpu").seconds == before
+
+
+def test_a_platform_without_a_record_has_nothing_to_compare():
+    with pytest.raises(ValueError, match="no rates were measured on tpu"):
+        calibrate.calibrate("tpu")

@@ -1,4 +1,7 @@
-"""Measure which algorithm is fastest on this machine, for a program or for one convolution."""
+"""Measure which algorithm is fastest on this machine, for a program or for one convolution.
+
+Without either: by how much this machine differs from the one whose rates "auto" estimates with.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ def as_json(tuned: Tuned) -> str:
 
 
 def problem(args: argparse.Namespace) -> tuple[Any, ...]:
-    """The arguments of `tune`: a function with its own, or the roles of one spec."""
+    """The arguments of `tune`: none, a function with its own, or the roles of one spec."""
     of_one = [f"--{name.replace('_', '-')}" for name in OF_ONE if getattr(args, name) is not None]
     if args.program and of_one:
         raise ValueError(
@@ -79,6 +82,8 @@ def problem(args: argparse.Namespace) -> tuple[Any, ...]:
         )
     if args.program:
         return called(args.program)
+    if not of_one:
+        return ()
     if not (args.x and args.w):
         raise ValueError("name a program as MODULE:FUNCTION, or one convolution by --x and --w")
     spec = one_spec(args)

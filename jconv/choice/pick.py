@@ -64,7 +64,7 @@ from jconv.algorithms import ALGORITHMS, ONEDNN, POINTWISE, XLA
 from jconv.algorithms.record import Algorithm, real_valued, run
 from jconv.choice import cost, winners
 from jconv.choice.candidates import POLICIES, Candidate, Policy, candidate, si
-from jconv.choice.rates import Platform
+from jconv.choice.rates import Factors, Platform
 from jconv.choice.rates import of as rates_of
 from jconv.spec import ConvSpec, Role
 
@@ -153,7 +153,7 @@ def best_form(
     record: Algorithm, role: Role, spec: ConvSpec, platform: str, policy: Policy | None = None
 ) -> Algorithm:
     """Of a named algorithm in several forms the cheapest, as far as one can be priced."""
-    spec, rates = _with_known_sizes(spec), rates_of(platform)
+    spec, rates = _with_known_sizes(spec), rates_of(platform, winners.factors(platform))
     if not record.forms or spec.is_empty:
         return record
     anything = Policy("fastest", policy.portable if policy else None)
@@ -183,14 +183,18 @@ def choose(
 
 def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice:
     spec = _with_known_sizes(spec)
-    return _choose(spec, role, platform, policy, winners.winner(spec, role, platform))
+    return _choose(
+        spec, role, platform, policy, winners.winner(spec, role, platform), winners.factors(platform)
+    )
 
 
 @functools.lru_cache(maxsize=4096)
-def _choose(spec: ConvSpec, role: Role, platform: str, policy: Policy, tuned: str | None) -> Choice:
+def _choose(
+    spec: ConvSpec, role: Role, platform: str, policy: Policy, tuned: str | None, factors: Factors = ()
+) -> Choice:
     if spec.is_empty:  # costs may divide by its sizes
         return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
-    rates = rates_of(platform)
+    rates = rates_of(platform, factors)
     priced = _as_priced(spec, policy, rates)
     found = {name: candidate(a, role, priced, policy, rates) for name, a in ALGORITHMS.items()}
     able = {name: one.seconds for name, one in found.items() if not one.refused}

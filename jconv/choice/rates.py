@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +150,40 @@ CPU = Platform(
 )
 
 
-def of(name: str) -> Platform | None:
+Factors = tuple[tuple[str, float], ...]
+SPEEDS = ("rate", "packing", "bandwidth", "kernel", "strided", "unmapped")  # of a `Route`
+
+
+def of(name: str, factors: Factors = ()) -> Platform | None:
     """The record of the platform that JAX calls `name`; None where nothing was measured.
+
+    `factors` are those of this machine, as `jconv.tune()` measures them: how many times as long as on the
+    machine of the record each kind of work takes.
 
     >>> of("tpu") is None
     True
     """
-    return {"cpu": CPU}.get(name)
+    record = {"cpu": CPU}.get(name)
+    return scaled(record, dict(factors)) if record and factors else record
+
+
+def scaled(record: Platform, factors: dict[str, float]) -> Platform:
+    """The record of a machine that takes so many times as long."""
+
+    def slower(part: Any, kind: str, *names: str) -> Any:
+        by = factors.get(kind, 1.0)
+        return dataclasses.replace(part, **{name: getattr(part, name) / by for name in names})
+
+    return dataclasses.replace(
+        slower(record, "loops", "loop", "bandwidth", "copy"),
+        gemm=slower(record.gemm, "products", "rate"),
+        transposed=slower(record.transposed, "products", "rate"),
+        native={
+            name: slower(
+                route, "convolutions", "rate", "packing", "bandwidth", "kernel", "strided", "unmapped"
+            )
+            for name, route in record.native.items()
+        },
+        onednn=record.onednn
+        and slower(record.onednn, "onednn", "rate", "depthwise", "bandwidth", "planes", "kernel"),
+    )

@@ -25,7 +25,7 @@ from jconv.runtime import store
 from jconv.runtime.store import Entry, default_path, path, use
 from jconv.spec import ConvSpec, Role
 
-__all__ = ["default_path", "entry", "keep", "key", "path", "use", "winner"]
+__all__ = ["default_path", "entry", "factors", "keep", "keep_factors", "key", "path", "use", "winner"]
 
 
 def winner(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> str | None:
@@ -55,6 +55,26 @@ def keep(spec: ConvSpec, role: Role, platform: str | None, seconds: Mapping[str,
     """Keep the measured times of a convolution; True if they reached the file."""
     where = key(spec, role, platform)
     return where is not None and store.put({where: {"algorithm": winner, "seconds": dict(seconds)}})
+
+
+def factors(platform: str) -> tuple[tuple[str, float], ...]:
+    """What `jconv.tune()` measured of this machine: how much slower each kind of work is than on record."""
+    if store.is_empty() or (where := _of_rates(platform)) is None:
+        return ()
+    found = store.entry(where).get("factors")
+    kept = found.items() if isinstance(found, dict) else ()
+    return tuple(sorted((name, by) for name, by in kept if isinstance(by, float) and by > 0))
+
+
+def keep_factors(platform: str, factors: Mapping[str, float]) -> bool:
+    """Keep the factors of this machine; True if they reached the file."""
+    where = _of_rates(platform)
+    return where is not None and store.put({where: {"factors": dict(factors)}})
+
+
+def _of_rates(platform: str) -> str | None:
+    kind = device_kind(platform)
+    return kind and f"{kind}; jax {jax.__version__}; rates"
 
 
 def key(spec: ConvSpec, role: Role, platform: str | None = None) -> str | None:

@@ -14,40 +14,30 @@ It is cuDNN's benchmark mode, but asked for and kept.  Near ties go to what was 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import html
-import random
-import statistics
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import EllipsisType
 from typing import Any, Unpack
 
-import jax
 import numpy as np
 
-from jconv.algorithms import ALGORITHMS, XLA
-from jconv.algorithms.record import Algorithm, run
-from jconv.api import arguments
+from jconv.algorithms import XLA
 from jconv.api.options import ProblemOptions, complete, spelled_out
-from jconv.calculus.primitives import OPERANDS, RESULT, ROLE_OF
 from jconv.choice import winners
-from jconv.choice.pick import best_form, choose
+from jconv.choice.pick import choose
+from jconv.programs.calibrate import calibrate
 from jconv.programs.choose import Operand, is_operand, spec_of
 from jconv.programs.found import Place, find, program
+from jconv.programs.measure import compiled, race
 from jconv.spec import ROLES, ConvSpec, Role
 from jconv.spec.checks import shown
-from jconv.spec.layout import Perm, inverse
 
 Problem = tuple[ConvSpec, Role]
-Call = Callable[[], jax.Array]
 Progress = Callable[[int, int, str], None]
 
-HOPELESS = 3.0  # times the best: out after the first call, unless it has to be compared with
 NEAR_TIE = 1.03  # a winner has to be faster than what was chosen before by more than medians differ
-MEASUREMENT = 0.005  # seconds one turn should last
-MOST_REPEATS = 100
 HEADINGS = ("count", "role", "convolution", "before", "fastest", "gain")
 
 
@@ -89,9 +79,15 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """What `tune` returns: a row per convolution; prints as a table, in a notebook as an HTML one."""
+    """What `tune` returns: a row per convolution; prints as a table, in a notebook as an HTML one.
+
+    Args:
+      rows: what was measured of each.
+      factors: of `tune()`: how many times as long as on record each kind of work takes on this machine.
+    """
 
     rows: tuple[Row, ...]
+    factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -109,7 +105,10 @@ class Tuned:
 
     @property
     def summary(self) -> str:
-        """The sums over one run of the program."""
+        """The sums over one run of the program, or the factors."""
+        if self.factors:
+            times = ", ".join(f"{kind} {by:.2f}×" for kind, by in self.factors.items())
+            return f"as long as on record: {times}"
         timed = [row for row in self.rows if row.before in row.seconds]
         before = 1e3 * sum(row.count * row.seconds[row.before] for row in timed)
         after = 1e3 * sum(row.count * row.seconds[row.algorithm] for row in timed)
@@ -117,6 +116,8 @@ class Tuned:
         return f"{len(self)} convolutions, {changed} changed: {before:.3g} ms before, {after:.3g} ms now"
 
     def __str__(self) -> str:
+        if self.factors:
+            return self.summary
         lines = [HEADINGS, *(row.cells() for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
@@ -132,7 +133,7 @@ class Tuned:
 
 @spelled_out(ProblemOptions)
 def tune(
-    fn_or_specs: Callable[..., Any] | ConvSpec | Operand | Iterable[ConvSpec | Problem],
+    fn_or_specs: Callable[..., Any] | ConvSpec | Operand | Iterable[ConvSpec | Problem] | EllipsisType = ...,
     *args: Any,
     rounds: int = 7,
     within: float = 20.0,
@@ -142,12 +143,15 @@ def tune(
 ) -> Tuned:
     """Time the candidates for every convolution, and let "auto" take the fastest from now on.
 
+    Without arguments nothing is timed but a dozen small convolutions, in a second or two: by how much this
+    machine differs from the one whose rates "auto" estimates with (`Tuned.factors`).
+
     The winners are kept in a file (`jconv.runtime.store.path()`, set by `jconv.runtime.store.use`) for this
     device, this version of jax and exactly these sizes.  What is compiled already keeps its
     algorithm: tune first, or call `jax.clear_caches()` afterwards.
 
     Args:
-      fn_or_specs: a function, every convolution in which is tuned (hand in the gradient to have the
+      fn_or_specs: nothing; a function, every convolution in which is tuned (hand in the gradient to have the
         backward pass tuned, too); or an input as `choose` takes it, a `ConvSpec` or several of them, of
         which all three roles are; or `(spec, role)` pairs.
       *args: the arguments of the function, for which `jax.ShapeDtypeStruct` does for an array; or the
@@ -159,7 +163,7 @@ def tune(
       stride, padding, …, dtype: beside an input and a kernel, as in `choose` and as in `conv2d`.
 
     Returns:
-      `Tuned`: a row per convolution.
+      `Tuned`: a row per convolution, and the factors of this machine where nothing was asked for.
 
     Raises:
       ValueError, TypeError: an argument is wrong.  RuntimeError: no candidate runs.
@@ -179,8 +183,10 @@ def tune(
         raise ValueError(f"`rounds`={shown(rounds)} must be an int of at least 1")
     if not isinstance(within, (int, float, np.number)) or not within >= 1:
         raise ValueError(f"`within`={shown(within)} must be a number of at least 1")
-    found = collect(fn_or_specs, *args, **options)
     tell: Progress = progress if callable(progress) else _line if progress else lambda *what: None
+    if fn_or_specs is ... and not args and not options:
+        return Tuned((), calibrate(tell=tell))
+    found = collect(fn_or_specs, *args, **options)
     rows = []
     for done, ((spec, role), count) in enumerate(found.items()):
         tell(done, len(found), f"{role} of {spec}")
@@ -261,7 +267,7 @@ def _measured(spec: ConvSpec, role: Role, count: int, rounds: int, within: float
     before, kept = choice.algorithm.name, {choice.algorithm.name, XLA.name}
     most = within * min(choice.seconds.values())
     names = [name for name, estimate in choice.seconds.items() if estimate <= most or name in kept]
-    calls, failed = _compiled(names, role, spec)
+    calls, failed = compiled(names, role, spec)
     seconds = race(calls, rounds, failed, kept)
     if not seconds:
         raise RuntimeError(f"nothing could run {role} of {spec}: {failed}")
@@ -270,76 +276,3 @@ def _measured(spec: ConvSpec, role: Role, count: int, rounds: int, within: float
         fastest = before
     winners.keep(spec, role, None, seconds, fastest)
     return Row(spec, role, count, before, fastest, seconds, failed)
-
-
-def _compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[str, Call], dict[str, str]]:
-    """A compiled call of each candidate on random operands, and why others do not compile."""
-    operands = [_random(name, spec) for name in OPERANDS[role]]
-    calls: dict[str, Call] = {}
-    failed: dict[str, str] = {}
-    for name in names:
-        form = best_form(ALGORITHMS[name], role, spec, jax.default_backend())
-        fn = functools.partial(_as_called, form, role, spec)
-        try:
-            calls[name] = functools.partial(jax.jit(fn).lower(*operands).compile(), *operands)
-        except Exception as error:  # whatever it is, another candidate may do
-            failed[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return calls, failed
-
-
-def _axes(spec: ConvSpec) -> dict[str, Perm]:
-    """How the axes of each array in a call become the canonical ones."""
-    layout = arguments.layout("NCHW" if spec.channels_first else "NHWC", spec.ndim)
-    return {"x": layout.x, "w": layout.w, "y": layout.y_in}
-
-
-def _as_called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array) -> jax.Array:
-    """`run` as the door calls it: an algorithm may take the arrays as they lie or pay for turning them, and
-    which of the two it is shows only where the compiler sees it together with the turning."""
-    axes = _axes(spec)
-    a, b = (array.transpose(axes[name]) for name, array in zip(OPERANDS[role], arrays, strict=True))
-    return run(algorithm, role, a, b, spec).transpose(inverse(axes[RESULT[role]]))
-
-
-def _random(name: str, spec: ConvSpec) -> jax.Array:
-    """An operand as a call lays it out: noise, for zeros and small integers may be faster than data."""
-    canonical, named = spec.result(ROLE_OF[name])
-    shape, dtype = tuple(canonical[axis] for axis in inverse(_axes(spec)[name])), np.dtype(named)
-    rng = np.random.default_rng(0)
-    values = rng.integers(0, 2, shape) if dtype.kind in "iub" else rng.standard_normal(shape, np.float32)
-    array = jax.device_put(values.astype(dtype))
-    if array.dtype != dtype:
-        raise ValueError(f"{dtype} needs 64-bit types: jax.config.update('jax_enable_x64', True)")
-    return array
-
-
-def race(
-    calls: Mapping[str, Call], rounds: int, failed: dict[str, str], kept: Container[str] = ()
-) -> dict[str, float]:
-    """Median seconds per call of the hopeful and the `kept`, the least first; adds to `failed`."""
-    once = {}
-    for name, call in calls.items():
-        try:
-            seconds_of(call, 1)
-            once[name] = seconds_of(call, 1)
-        except jax.errors.JaxRuntimeError as error:  # out of memory, perhaps
-            failed[name] = str(error).partition("\n")[0]
-    most = HOPELESS * min(once.values(), default=0.0)
-    racers = [name for name in once if once[name] <= most or name in kept]
-    repeats = {n: max(1, min(MOST_REPEATS, round(MEASUREMENT / max(once[n], 1e-9)))) for n in racers}
-    turns: dict[str, list[float]] = {name: [] for name in racers}
-    shuffle = random.Random(0).shuffle
-    for _ in range(rounds):
-        shuffle(racers)
-        for name in racers:
-            turns[name].append(seconds_of(calls[name], repeats[name]))
-    medians = {name: statistics.median(times) for name, times in turns.items()}
-    return dict(sorted(medians.items(), key=lambda item: item[1]))
-
-
-def seconds_of(call: Call, repeats: int) -> float:
-    """Seconds per call now, each call until its result is there."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        jax.block_until_ready(call())
-    return (time.perf_counter() - start) / repeats

@@ -1,0 +1,85 @@
+"""A handful of factors by which this machine differs from the record of rates.
+
+    kind            what is timed                          what it scales
+    products        a 1×1 convolution                      matrix products
+    loops           a depthwise convolution                multiply-adds and copies
+    convolutions    XLA's own, 3×3                         every route of its compiler
+    onednn          the same by oneDNN, where it runs      oneDNN's convolutions
+
+Each factor is the measured time in that of the estimate, over a few sizes: the order of the algorithms is
+what a factor may change, so one a kind is enough.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Callable, Mapping
+
+import jax
+
+from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import refuses
+from jconv.algorithms.work import steps, workspace
+from jconv.choice import cost, rates, winners
+from jconv.programs.measure import compiled, race
+from jconv.spec import ConvSpec
+
+_of = functools.partial(ConvSpec.of, padding=((1, 1), (1, 1)), kernel=(3, 3))
+PROBES: Mapping[str, tuple[str, tuple[ConvSpec, ...]]] = {
+    "products": ("pointwise", tuple(
+        ConvSpec.of(batch=2, spatial=(h, h), kernel=(1, 1), in_channels=c, out_channels=c)
+        for h, c in ((56, 64), (28, 256), (14, 512)))),
+    "loops": ("depthwise", tuple(
+        _of(batch=2, spatial=(h, h), in_channels=c, out_channels=c, groups=c)
+        for h, c in ((56, 96), (28, 192), (14, 384)))),
+    "convolutions": ("xla", tuple(
+        _of(spatial=(h, h), in_channels=c, out_channels=c) for h, c in ((56, 64), (28, 128), (14, 256)))),
+    "onednn": ("onednn", tuple(
+        _of(spatial=(h, h), in_channels=c, out_channels=c) for h, c in ((56, 64), (28, 128), (14, 256)))),
+}  # fmt: skip
+ROUNDS = 7
+MOST = 5.0  # times faster or slower: beyond, the machine was busy, or the record says nothing of it
+
+
+def calibrate(
+    platform: str | None = None, tell: Callable[[int, int, str], None] = lambda *what: None
+) -> dict[str, float]:
+    """Measure the factors of this machine and keep them beside the tuned winners.
+
+    Args:
+      platform: as JAX names it; None is the default backend.
+      tell: a function of (done, total, what).
+
+    Returns:
+      The factor of each kind that runs here; above 1 it is slower than the record says.
+
+    Raises:
+      ValueError: there is no record of rates that a factor could scale.
+    """
+    platform = platform or jax.default_backend()
+    record = rates.of(platform)
+    if record is None:
+        raise ValueError(f"no rates were measured on {platform}, so there are none to scale; tune a function")
+    factors = {}
+    for done, (kind, (name, specs)) in enumerate(PROBES.items()):
+        tell(done, len(PROBES), kind)
+        if ratios := [_ratio(name, spec, record) for spec in specs if not _refused(name, spec)]:
+            factors[kind] = min(MOST, max(1 / MOST, statistics.median(ratios)))
+    tell(len(PROBES), len(PROBES), "")
+    winners.keep_factors(platform, factors)
+    return factors
+
+
+def _refused(name: str, spec: ConvSpec) -> str | None:
+    return refuses(ALGORITHMS[name], "forward", spec)
+
+
+def _ratio(name: str, spec: ConvSpec, record: rates.Platform) -> float:
+    """Measured seconds in those of the estimate, of the form that would run."""
+    calls, failed = compiled([name], "forward", spec)
+    measured = race(calls, ROUNDS, failed)[name]
+    algorithm = ALGORITHMS[name]
+    return measured / cost.total(
+        steps(algorithm, "forward", spec), workspace(algorithm, "forward", spec), record
+    )

@@ -1,0 +1,99 @@
+"""How long candidates take: each compiled as a call would be, then timed in turns."""
+
+from __future__ import annotations
+
+import functools
+import random
+import statistics
+import time
+from collections.abc import Callable, Container, Iterable, Mapping
+
+import jax
+import numpy as np
+
+from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import Algorithm, run
+from jconv.api import arguments
+from jconv.calculus.primitives import OPERANDS, RESULT, ROLE_OF
+from jconv.choice.pick import best_form
+from jconv.spec import ConvSpec, Role
+from jconv.spec.layout import Perm, inverse
+
+Call = Callable[[], jax.Array]
+
+HOPELESS = 3.0  # times the best: out after the first call, unless it has to be compared with
+MEASUREMENT = 0.005  # seconds one turn should last
+MOST_REPEATS = 100
+
+
+def compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[str, Call], dict[str, str]]:
+    """A compiled call of each candidate on random operands, and why others do not compile."""
+    operands = [_random(name, spec) for name in OPERANDS[role]]
+    calls: dict[str, Call] = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        form = best_form(ALGORITHMS[name], role, spec, jax.default_backend())
+        fn = functools.partial(_as_called, form, role, spec)
+        try:
+            calls[name] = functools.partial(jax.jit(fn).lower(*operands).compile(), *operands)
+        except Exception as error:  # whatever it is, another candidate may do
+            failed[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return calls, failed
+
+
+def _axes(spec: ConvSpec) -> dict[str, Perm]:
+    """How the axes of each array in a call become the canonical ones."""
+    layout = arguments.layout("NCHW" if spec.channels_first else "NHWC", spec.ndim)
+    return {"x": layout.x, "w": layout.w, "y": layout.y_in}
+
+
+def _as_called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array) -> jax.Array:
+    """`run` as the door calls it: an algorithm may take the arrays as they lie or pay for turning them, and
+    which of the two it is shows only where the compiler sees it together with the turning."""
+    axes = _axes(spec)
+    a, b = (array.transpose(axes[name]) for name, array in zip(OPERANDS[role], arrays, strict=True))
+    return run(algorithm, role, a, b, spec).transpose(inverse(axes[RESULT[role]]))
+
+
+def _random(name: str, spec: ConvSpec) -> jax.Array:
+    """An operand as a call lays it out: noise, for zeros and small integers may be faster than data."""
+    canonical, named = spec.result(ROLE_OF[name])
+    shape, dtype = tuple(canonical[axis] for axis in inverse(_axes(spec)[name])), np.dtype(named)
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2, shape) if dtype.kind in "iub" else rng.standard_normal(shape, np.float32)
+    array = jax.device_put(values.astype(dtype))
+    if array.dtype != dtype:
+        raise ValueError(f"{dtype} needs 64-bit types: jax.config.update('jax_enable_x64', True)")
+    return array
+
+
+def race(
+    calls: Mapping[str, Call], rounds: int, failed: dict[str, str], kept: Container[str] = ()
+) -> dict[str, float]:
+    """Median seconds per call of the hopeful and the `kept`, the least first; adds to `failed`."""
+    once = {}
+    for name, call in calls.items():
+        try:
+            seconds_of(call, 1)
+            once[name] = seconds_of(call, 1)
+        except jax.errors.JaxRuntimeError as error:  # out of memory, perhaps
+            failed[name] = str(error).partition("\n")[0]
+    most = HOPELESS * min(once.values(), default=0.0)
+    racers = [name for name in once if once[name] <= most or name in kept]
+    repeats = {n: max(1, min(MOST_REPEATS, round(MEASUREMENT / max(once[n], 1e-9)))) for n in racers}
+    turns: dict[str, list[float]] = {name: [] for name in racers}
+    shuffle = random.Random(0).shuffle
+    for _ in range(rounds):
+        shuffle(racers)
+        for name in racers:
+            turns[name].append(seconds_of(calls[name], repeats[name]))
+    medians = {name: statistics.median(times) for name, times in turns.items()}
+    return dict(sorted(medians.items(), key=lambda item: item[1]))
+
+
+def seconds_of(call: Call, repeats: int) -> float:
+    """Seconds per call now, each call until its result is there."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        jax.block_until_ready(call())
+    return (time.perf_counter() - start) / repeats
