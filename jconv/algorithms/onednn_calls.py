@@ -4,8 +4,8 @@ The wheel of jaxlib for Linux on x86-64 holds Intel's oneDNN, and XLA:CPU runs i
 `__onednn$convolution` or `__onednn$matmul` and says in JSON what is meant.  Dimension numbers state in which
 order x, w and y lie, so that none of them is transposed:
 
-    channels last    x (n, *h, c)    w (*r, c, o) or, swapped, (*r, o, c)    y (n, *p, o)
-    channels first   x (n, c, *h)    w (o, c, *r) or, swapped, (c, o, *r)    y (n, o, *p)
+    channels last    x (n, *h, g·c)    w (*r, c, g·o) or, swapped, (*r, g·o, c)    y (n, *p, g·o)
+    channels first   x (n, g·c, *h)    w (g·o, c, *r) or, swapped, (c, g·o, *r)    y (n, g·o, *p)
 
 Arrays come and go channels last, as everywhere below the door; where the user's lie channels first, the
 transpositions here undo the door's, and the compiler removes both.
@@ -29,13 +29,23 @@ from jconv.spec import ConvSpec, Ints
 CONVOLUTION, MATMUL = "__onednn$convolution", "__onednn$matmul"
 
 
-def convolution(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False) -> jax.Array:
-    """y of an undilated x; `swapped`: the kernel lies as that of the convolution whose grad_input this is."""
-    if spec.channels_first:
-        x, w = jnp.moveaxis(x, -1, 1), w.transpose(spec.ndim + 1, spec.ndim, *range(spec.ndim))
-    shape = _order(spec.y_shape, spec.channels_first)
-    y = _call(CONVOLUTION, shape, spec.y_dtype, _convolution(spec, swapped), x, w)
-    return jnp.moveaxis(y, 1, -1) if spec.channels_first else y
+def convolution(
+    x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False, lies: Ints | None = None
+) -> jax.Array:
+    """y of an undilated x.
+
+    Args:
+      x, w, spec: the problem, channels last.
+      swapped: the kernel is that of the convolution whose grad_input this is.
+      lies: the axes of w in the order in which they lie in memory; None is that of the user's layout.
+    """
+    n = spec.ndim
+    first = spec.channels_first
+    lies = lies or ((n + 1, n, *range(n)) if first else tuple(range(n + 2)))
+    x = jnp.moveaxis(x, -1, 1) if first else x
+    config = _convolution(spec, swapped, lies)
+    y = _call(CONVOLUTION, _order(spec.y_shape, first), spec.y_dtype, config, x, w.transpose(lies))
+    return jnp.moveaxis(y, 1, -1) if first else y
 
 
 def matmul(
@@ -63,13 +73,13 @@ def _order(shape: Ints, channels_first: bool) -> Ints:
 
 
 @functools.lru_cache(maxsize=1024)
-def _convolution(spec: ConvSpec, swapped: bool) -> str:
+def _convolution(spec: ConvSpec, swapped: bool, lies: Ints) -> str:
     first, rank = spec.channels_first, str(spec.ndim + 2)
     w_shape = (*spec.w_shape[:-2], *spec.w_shape[-2:][:: -1 if swapped else 1])
     config: dict[str, Any] = {
         "dims": rank,
         "input": {"dims": rank, "data": _image(spec.ndim, first)},
-        "kernel": {"dims": rank, "filter": _kernel(w_shape, first, swapped)},
+        "kernel": {"dims": rank, "filter": _kernel(w_shape, swapped, lies)},
         "output": {"dims": rank, "data": _image(spec.ndim, first)},
         "window": {
             "size": _strings(spec.kernel),
@@ -90,17 +100,14 @@ def _image(ndim: int, first: bool) -> Mapping[str, Any]:
     return {"batch_dim": "0", "feature_dim": str(feature), "spatial_dims": _strings(space)}
 
 
-def _kernel(shape: Ints, first: bool, swapped: bool) -> Mapping[str, Any]:
+def _kernel(shape: Ints, swapped: bool, lies: Ints) -> Mapping[str, Any]:
     """Which axes of w are what; `shape` is that of the array with its channels last."""
     ndim = len(shape) - 2
-    into, out = (1, 0) if first else (ndim, ndim + 1)
-    if swapped:
-        into, out = out, into
-    space = range(2, ndim + 2) if first else range(ndim)
-    lies = (shape[-1], shape[-2], *shape[:-2]) if first else shape
+    into, out = (ndim + 1, ndim) if swapped else (ndim, ndim + 1)
     return {
-        "input_feature_dim": str(into), "output_feature_dim": str(out),
-        "spatial_dims": _strings(space), "shape": _strings(lies),
+        "input_feature_dim": str(lies.index(into)), "output_feature_dim": str(lies.index(out)),
+        "spatial_dims": _strings(map(lies.index, range(ndim))),
+        "shape": _strings(shape[axis] for axis in lies),
     }  # fmt: skip
 
 
