@@ -359,7 +359,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_kernel" and not _is_plain(spec):
         return (OneDnn(spec), Loop(0, 4 * spec.bytes, 1))
     if role == "grad_kernel":
-        return _steps_of_images(spec) if _by_image(spec) else (_copied(spec), OneDnn(as_rows(spec)))
+        turned = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
+        return _steps_of_images(spec) if _by_image(spec) else (_copied(spec), OneDnn(as_rows(spec)), *turned)
     if role == "grad_input":
         return _steps_of_grad_input(spec)
     return _direct_steps(spec, role) if _is_plain(spec) else PHASES.steps(spec, role)

@@ -44,6 +44,8 @@ ODD_CHANNELS = 9  # YNNPACK takes 1 + this / (c + 1) times as long for an odd c 
 def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
     """Estimated seconds of all steps, one after the other, with `workspace` bytes of temporaries."""
     fresh = rates.fresh * workspace if workspace > rates.large else 0.0
+    if rates.onednn and workspace > KEPT_MAPPED:
+        fresh = workspace / FAULTED
     times = collections.Counter(map(id, steps))  # one step may be listed once per image
     each = {id(step): step for step in steps}
     return sum(count * seconds(each[at], rates) for at, count in times.items()) + fresh + rates.call
@@ -75,7 +77,8 @@ def onednn(spec: ConvSpec, way: Direct) -> float:
     else:
         rate = way.rate * spec.c / (spec.c + way.half_c) * min(1.0, spec.o / way.lanes)
         rate *= 2 if spec.x_dtype == "bfloat16" else 1  # two fit where one float32 does
-    images = spec.image_bytes / (way.planes if spec.channels_first else way.bandwidth)
+    turned = spec.channels_first and spec.taps > 1  # a 1×1 kernel multiplies planes as they lie
+    images = spec.image_bytes / (way.planes if turned else way.bandwidth)
     moving = images + spec.kernel_bytes / way.kernel
     return spec.flops / rate + moving + way.call + THREADS * min(1.0, spec.flops / THREADED)
 

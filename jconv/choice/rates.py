@@ -144,7 +144,7 @@ CPU = Platform(
     call=11e-6,
     batched=0.3e-6,
     onednn=Direct(
-        430e9, half_c=1.5, lanes=16, depthwise=130e9, bandwidth=40e9, planes=5e9, kernel=25e9, call=12e-6
+        430e9, half_c=1.5, lanes=16, depthwise=130e9, bandwidth=40e9, planes=8e9, kernel=25e9, call=12e-6
     ),
     blocked=2.0,
 )
