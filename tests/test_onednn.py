@@ -222,6 +222,38 @@ def test_a_small_image_is_flipped_in_place_of_a_large_kernel(layout):
     assert w.size not in moved(text)
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_grouped_input_gradient_moves_nothing_but_the_kernel(layout):
+    spec = ConvSpec.of(
+        spatial=(9, 8), kernel=(3, 3), in_channels=24, out_channels=40, groups=4, padding=((1, 1), (1, 1))
+    )
+    x, w, g = (whole(*shape) for shape in (spec.x_shape, spec.w_shape, spec.y_shape))
+    if layout == "NCHW":
+        x, w, g = np.moveaxis(x, -1, 1), w.transpose(3, 2, 0, 1), np.moveaxis(g, -1, 1)
+    conv = lambda x, w: jconv.conv2d(x, w, padding=1, groups=4, layout=layout, algorithm="onednn")  # noqa: E731
+    text = compiled_text(lambda g, w: jax.linear_transpose(lambda x: conv(x, w), x)(g)[0], g, w)
+    assert text.count('custom_call_target="__onednn$convolution"') == 1
+    assert set(moved(text)) == {w.size}
+
+
+def test_the_kernel_gradient_of_a_1x1_kernel_is_a_product_of_what_lies_there():
+    x, w, g = whole(2, 7, 5, 24), whole(1, 1, 24, 40), whole(2, 7, 5, 40)
+    conv = lambda x, w: jconv.conv2d(x, w, layout="NHWC", algorithm="onednn")  # noqa: E731
+    text = compiled_text(lambda x, g: jax.linear_transpose(lambda w: conv(x, w), w)(g)[0], x, g)
+    assert text.count('custom_call_target="__onednn$matmul"') == 1
+    assert not re.findall(r" (transpose|copy|pad|concatenate)\(", text)
+
+
+@pytest.mark.parametrize("most", [0, 8 << 20], ids=["tap by tap", "all at once"])
+def test_columns_in_one_dimension_are_right_however_many_taps_fit(most, monkeypatch):
+    monkeypatch.setattr("jconv.algorithms.onednn.MOST_COLUMNS", most)
+    spec = ConvSpec.of(
+        batch=2, spatial=(47,), kernel=(4,), in_channels=5, out_channels=7, strides=(2,), padding=((3, -1),),
+        rhs_dilation=(3,),
+    )  # fmt: skip
+    check_values(spec, "float32", 0.0, ["grad_kernel"])
+
+
 # -- modes of JAX ----------------------------------------------------------------------------------
 
 
