@@ -83,6 +83,7 @@ def test_a_kernel_gradient_along_rows_is_on_the_list_or_not_its_own():
     one = ConvSpec.of(spatial=(5, 6, 7), kernel=(3, 3, 3), in_channels=4, out_channels=4, groups=4)
     assert ONEDNN.own(one, "grad_kernel")
     assert not ONEDNN.own(one.replace(batch=2), "grad_kernel")
+    assert ONEDNN.own(one.replace(batch=2, channels_first=True), "grad_kernel"), "images are channels there"
 
 
 def check_values(spec, dtype, most, roles=ROLES):
