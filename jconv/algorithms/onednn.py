@@ -256,7 +256,7 @@ def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     apart: the taps r ≡ a (mod stride) see every stride-th row from the a-th on.
     """
     if _is_folded(spec):
-        apart = _of_images(*(_beside(v) for v in (x, g)), _folded(spec))
+        apart = _of_images(_beside(x), _beside(g), _folded(spec))
         return apart.reshape(*spec.kernel, spec.batch, -1).sum(-2).reshape(spec.w_shape)
     kernel = g.reshape(*_image_axis(spec), *spec.out_spatial, 1, spec.out_channels)
     if spec.batch == 1:

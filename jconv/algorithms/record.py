@@ -37,14 +37,12 @@ class Gemm:
 class Loop:
     """`count` fused elementwise loops, each of `flops` operations over `bytes` of memory traffic.
 
-    `run` is how many elements lie side by side in memory: the inner, vectorised length.  A `blocked` one is
-    run block by block, each cut out of what is there and put back.
+    `run` is how many elements lie side by side in memory: the inner, vectorised length.
     """
 
     flops: float
     bytes: float
     run: int = 64
-    blocked: bool = False
     count: int = 1
 
 

@@ -230,13 +230,13 @@ def amplification(tiles: Tiles) -> float:
     return math.prod(cook_toom.amplification(f) for f in tiles if f)
 
 
-def _passes(tiles: Tiles, spec: ConvSpec, channels: int, blocked: bool) -> list[Step]:
+def _passes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[Step]:
     """The loops of `analysis` or, backwards, of `synthesis`."""
     sizes = _pass_sizes(tiles, spec, channels)
     lengths = [f.n for f in reversed(tiles) if f]
     bytes_ = dtype_of(spec).itemsize
     return [
-        Loop(n * after, bytes_ * (before + after), blocked=blocked)
+        Loop(n * after, bytes_ * (before + after))
         for before, after, n in zip(sizes[:-1], sizes[1:], lengths, strict=True)
     ]
 
@@ -248,8 +248,7 @@ def steps_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     gemm = Gemm(count, t, spec.o, spec.c)
     if role == "grad_kernel":
         gemm = Gemm(count, spec.c, spec.o, t, transposed=True)
-    blocked = block(tiles, spec, role) is not spec
-    ins, outs = (_passes(tiles, spec, c, blocked) for c in (spec.in_channels, spec.out_channels))
+    ins, outs = (_passes(tiles, spec, c) for c in (spec.in_channels, spec.out_channels))
     return (*ins, kernel, gemm, *outs)
 
 

@@ -34,18 +34,13 @@ THREADED = 4e6  # FLOPs from which oneDNN starts its threads
 WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing patches, and of mapping a large buffer of them anew
 LARGE_KERNEL = 1e6  # bytes; YNNPACK packs a larger kernel in memory (3×3 512→512 on 7²: 3.2 ms, im2col 2.0)
 KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
-LARGE_X = 4e6  # bytes; no core's cache holds a larger x, and a stride uses only part of each line read
-BOTH_DILATED = 2.3  # factor by which Eigen is slower where input and kernel are both dilated
-SERIAL = 25  # factor by which oneDNN is slower in one dimension, depthwise: it has no kernel for it
 PANEL = 64  # columns of a kernel that are multiplied at a time
 ODD_CHANNELS = 9  # YNNPACK takes 1 + this / (c + 1) times as long for an odd c with 32 or fewer channels out
 
 
 def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
     """Estimated seconds of all steps, one after the other, with `workspace` bytes of temporaries."""
-    fresh = rates.fresh * workspace if workspace > rates.large else 0.0
-    if rates.onednn and workspace > KEPT_MAPPED:
-        fresh = workspace / FAULTED
+    fresh = workspace / FAULTED if workspace > KEPT_MAPPED else 0.0
     times = collections.Counter(map(id, steps))  # one step may be listed once per image
     each = {id(step): step for step in steps}
     return sum(count * seconds(each[at], rates) for at, count in times.items()) + fresh + rates.call
@@ -56,9 +51,9 @@ def seconds(step: Step, rates: Platform) -> float:
     match step:
         case Gemm(count, m, n, k, transposed):
             rate = (rates.transposed if transposed else rates.gemm)(m, n, k)
-            return 2 * count * m * n * k / rate + rates.call + (count - 1) * rates.batched
-        case Loop(flops, size, run, blocked, count):
-            used = run / (run + rates.half_run) / (rates.blocked if blocked else 1)
+            return 2 * count * m * n * k / rate + rates.call
+        case Loop(flops, size, run, count):
+            used = run / (run + rates.half_run)
             moving = size / (rates.bandwidth if flops else rates.copy)
             return count * (max(flops / rates.loop, moving) / used + rates.call)
         case Fft(count, length):
@@ -73,7 +68,7 @@ def seconds(step: Step, rates: Platform) -> float:
 def onednn(spec: ConvSpec, way: Direct) -> float:
     """Estimated seconds of a convolution by oneDNN."""
     if spec.is_depthwise:
-        rate = way.depthwise / (SERIAL if spec.ndim == 1 else 1)
+        rate = way.depthwise
     else:
         rate = way.rate * spec.c / (spec.c + way.half_c) * min(1.0, spec.o / way.lanes)
         rate *= 2 if spec.x_dtype == "bfloat16" else 1  # two fit where one float32 does
@@ -104,10 +99,9 @@ def _unrolled(spec: ConvSpec, taken: str) -> float:
 
 
 def _read(spec: ConvSpec, way: Route) -> float:
-    w, x = spec.kernel_bytes, math.prod(spec.x_shape) * itemsize(spec.x_dtype)
+    w = spec.kernel_bytes
     kernel = w / way.kernel if w >= LARGE_KERNEL else 0.0
-    image = x / way.strided if x >= LARGE_X and any(s != 1 for s in spec.strides) else 0.0
-    return spec.bytes / way.bandwidth + kernel + image
+    return spec.bytes / way.bandwidth + kernel
 
 
 def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
@@ -135,34 +129,24 @@ def _passes(spec: ConvSpec, taken: str) -> int:
     nearly the whole image and is read in place, after one copy for padding and one for dilation.  In 3-D
     Eigen instead computes the address of every few values (16 ns each over 3 channels, 3 over 8, 2 over 16
     and more), once per group, unless there is only one tap."""
-    if taken.startswith("eigen_3d"):
+    if taken == "eigen_3d":
         return spec.groups * (spec.taps > 1)
     spread = any(d > 1 for d in spec.rhs_dilation)
     return (spec.ndim > 1 and spec.is_padded) + spread if taken.endswith("_kernel") else 1
 
 
 def _slowed(spec: ConvSpec, taken: str) -> float:
-    """The factor by which YNNPACK is slower with an odd number of channels in and few out (3×3 on 2×40² with
-    32 out: 3 channels take 2.6 times as long as 4, 7 2.0 times as long as 8, 33 1.6 times as long as 34; with
-    33 out 1.0 times; 2026-11, jax 0.10, Intel Xeon), and Eigen where input and kernel are both dilated, as it
-    then multiplies zeros."""
-    if taken == "eigen_transposed" and max(spec.rhs_dilation) > 1:
-        return BOTH_DILATED
-    if taken != "ynn":
-        return 1.0
-    return 1 + ODD_CHANNELS / (spec.c + 1) if spec.c % 2 and spec.c > 1 and spec.o <= 32 else 1.0
+    """The factor by which YNNPACK is slower with an odd number of channels in and few out."""
+    odd = taken == "ynn" and spec.c % 2 and spec.c > 1 and spec.o <= 32
+    return 1 + ODD_CHANNELS / (spec.c + 1) if odd else 1.0
 
 
 def _uncached(spec: ConvSpec, way: Route) -> float:
-    """The factor by which a kernel's panels slow the product.  A panel that falls out of the cache before it
-    is read again takes up to three times as long, less over few images (in a kernel gradient the images are
-    the channels of x, which are few in a stem).  One that is not full is slower too, most over one channel:
-    in the kernel gradient of one image 24 and 48 columns take 2.0 and 1.8 times as long per column as 32 and
-    64, of 16 images 1.3 and 1.0, of 64 images 1.5 and 1.2."""
+    """The factor by which a kernel's panels slow the product: one that falls out of the cache before it is
+    read again takes up to three times as long, less over few images (in a kernel gradient the images are the
+    channels of x, which are few in a stem)."""
     size = spec.taps * spec.c * min(spec.o, PANEL) * itemsize(spec.w_dtype)
-    again = 1 + 2 * min(1.0, size / way.cached) ** 2 * spec.batch / (spec.batch + 6)
-    partial = 1 + (way.partial - 1) * (1 + 3 / spec.c) / 4 if spec.o < PANEL and spec.o % 32 else 1.0
-    return max(again, partial)
+    return 1 + 2 * min(1.0, size / way.cached) ** 2 * spec.batch / (spec.batch + 6)
 
 
 def route(spec: ConvSpec) -> str:
@@ -172,7 +156,7 @@ def route(spec: ConvSpec) -> str:
     more than 16 channels in or out, output and kernel no larger than the input, and no input dilation.
     Eigen takes the other f32 and half-precision ones in 1 to 3 dimensions, group by group; a dilated input
     only in 1 or 2 dimensions without strides (in groups it multiplies the zeros).  A naive loop takes the
-    rest.  A kernel larger than the output (a kernel gradient) has rates of its own ("…_kernel").
+    rest.  A kernel larger than the output (a kernel gradient) has rates of its own ("…_kernel") but in 3-D.
     """
     plain = all(d == 1 for d in spec.lhs_dilation)
     kernel = "_kernel" if spec.taps > math.prod(spec.out_spatial) else ""
@@ -192,4 +176,4 @@ def route(spec: ConvSpec) -> str:
         return "eigen_transposed"
     if spec.groups > 1 and spec.ndim < 3:
         return "eigen_grouped" + kernel
-    return "eigen" + {1: "_1d", 2: "", 3: "_3d"}[spec.ndim] + kernel
+    return "eigen" + {1: f"_1d{kernel}", 2: kernel, 3: "_3d"}[spec.ndim]

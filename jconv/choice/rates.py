@@ -21,11 +21,9 @@ class Route:
       packing: bytes/s of gathering patches, per channel that lies side by side, up to `packed` of them.
       bandwidth: bytes/s of reading x and w and writing y.
       kernel: bytes/s of reading a kernel once more that is too large to stay in cache.
-      strided: bytes/s of reading an image once more that is too large for the cache and read with a stride.
       unmapped: bytes/s of mapping a buffer of input × tap products that is too large to stay mapped.
       call: seconds per group.
       cached: bytes of a kernel's panel from which it is read from memory again for every image.
-      partial: how many times as long a panel takes that is not full.
     """
 
     rate: float
@@ -34,12 +32,10 @@ class Route:
     packing: float = math.inf
     bandwidth: float = math.inf
     kernel: float = math.inf
-    strided: float = math.inf
     unmapped: float = math.inf
-    call: float = 10e-6
-    packed: float = 24
+    call: float = 20e-6
+    packed: float = 14
     cached: float = math.inf
-    partial: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +83,6 @@ class Platform:
       gemm: matrix products; `transposed`: those whose left operand is (k, m), transposed.
       loop: one fused elementwise loop over long runs; `half_run`: the run length that reaches half of that.
       bandwidth: the memory traffic of such a loop; `copy`: that of a loop that only moves values.
-      blocked: how many times as long a loop takes that is run block by block.
-      fresh: extra seconds per byte of temporaries of more than `large` bytes.
       fft: real transforms.
       native: the platform's own convolution, by route.
       onednn: oneDNN's, where there is one.
@@ -101,14 +95,10 @@ class Platform:
     half_run: float
     bandwidth: float
     copy: float
-    fresh: float
-    large: float
     fft: float
     native: dict[str, Route]
     call: float
-    batched: float
     onednn: Direct | None = None
-    blocked: float = 1.0
 
 
 # 2 cores with AVX-512, jax 0.10.2, 2026-11.  Products, loops and most of XLA's own convolutions were fitted
@@ -117,41 +107,34 @@ class Platform:
 # 756 decisions on the EPYC a record of its own was 0.2 % better.
 CPU = Platform(
     gemm=Products(320e9, (33, 20, 22)),
-    transposed=Products(249e9, (30, 30, 25)),
+    transposed=Products(249e9, (33, 20, 22)),
     loop=36e9,
     half_run=2.4,
     bandwidth=115e9,
     copy=53e9,
-    fresh=0.04e-9,
-    large=16e6,
     fft=13e9,
     native={
-        "ynn": Route(220e9, 7, 3, 4.3e9, 45e9, kernel=10e9, strided=12e9, call=4e-6),
-        "ynn_kernel": Route(170e9, bandwidth=7e9, call=9e-6, cached=3e6, partial=2.1),
-        "eigen": Route(460e9, 6, 3, 2.1e9, 17e9, call=15e-6, packed=14),
-        "eigen_kernel": Route(160e9, half_o=5, packing=3e9, bandwidth=66e9, call=50e-6),
-        "eigen_1d": Route(490e9, 8, 4, 1.7e9, 24e9, call=45e-6),
-        "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=63e-6),
-        "eigen_grouped": Route(175e9, 82, 20, 1.2e9, 14e9, call=27e-6),
-        "eigen_grouped_kernel": Route(40e9, half_o=30, call=5e-6),
-        "eigen_transposed": Route(
-            300e9, 20, 2, 0.67e9, 25e9, kernel=20e9, unmapped=2e9, call=30e-6, packed=6
-        ),
-        "eigen_3d": Route(360e9, 0, 220, packing=0.25e9, call=39e-6, packed=64),
-        "eigen_3d_kernel": Route(360e9, 0, 220, packing=0.5e9, call=39e-6, packed=64),
-        "naive": Route(5e9, half_o=32, call=40e-6),
+        "ynn": Route(220e9, 6, 3, 4.3e9, 45e9, kernel=10e9, call=4e-6),
+        "ynn_kernel": Route(170e9, bandwidth=7e9, cached=3e6),
+        "eigen": Route(460e9, 6, 3, 2.1e9, 17e9),
+        "eigen_kernel": Route(160e9, packing=3e9),
+        "eigen_1d": Route(460e9, 6, 3, 1.7e9, 24e9, call=45e-6),
+        "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=45e-6),
+        "eigen_grouped": Route(175e9, 82, 20, bandwidth=14e9),
+        "eigen_grouped_kernel": Route(40e9, half_o=30),
+        "eigen_transposed": Route(300e9, packing=0.67e9, bandwidth=25e9, unmapped=2e9, packed=6),
+        "eigen_3d": Route(360e9, half_o=220, packing=0.5e9),
+        "naive": Route(5e9, half_o=32),
     },
     call=11e-6,
-    batched=0.3e-6,
     onednn=Direct(
         430e9, half_c=1.5, lanes=16, depthwise=130e9, bandwidth=40e9, planes=8e9, kernel=25e9, call=12e-6
     ),
-    blocked=2.0,
 )
 
 
 Factors = tuple[tuple[str, float], ...]
-SPEEDS = ("rate", "packing", "bandwidth", "kernel", "strided", "unmapped")  # of a `Route`
+SPEEDS = ("rate", "packing", "bandwidth", "kernel", "unmapped")  # of a `Route`
 
 
 def of(name: str, factors: Factors = ()) -> Platform | None:

@@ -20,7 +20,7 @@ import jax
 
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import refuses
-from jconv.algorithms.work import steps, workspace
+from jconv.algorithms.work import steps
 from jconv.choice import cost, rates, winners
 from jconv.programs.measure import compiled, race
 from jconv.spec import ConvSpec
@@ -79,7 +79,4 @@ def _ratio(name: str, spec: ConvSpec, record: rates.Platform) -> float:
     """Measured seconds in those of the estimate, of the form that would run."""
     calls, failed = compiled([name], "forward", spec)
     measured = race(calls, ROUNDS, failed)[name]
-    algorithm = ALGORITHMS[name]
-    return measured / cost.total(
-        steps(algorithm, "forward", spec), workspace(algorithm, "forward", spec), record
-    )
+    return measured / cost.total(steps(ALGORITHMS[name], "forward", spec), 0, record)
