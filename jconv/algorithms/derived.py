@@ -34,9 +34,8 @@ def by_rewriting(forward: Run, role: Role) -> Run:
 def grad_input_as_forward(forward: Run, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x = conv(g, w flipped in space, c and o swapped within each group).
 
-    Flipping the kernel is the same as flipping g before and ∂x after, and XLA flips slowly (2026-11,
-    jax 0.10, AMD EPYC: 2.2 ms for 3×3 over 512→512 channels, of which swapping the channels takes 0.3).
-    So whatever is smaller is flipped: the image, in the last layers of a network.
+    Flipping the kernel is the same as flipping g before and ∂x after.  XLA flips seven times as slowly as it
+    swaps channels, so whatever is smaller is flipped: the image, in the last layers of a network.
     """
     back = spec.as_grad_input()
     if not flips_image(spec):
@@ -110,7 +109,6 @@ def by_transposing(program: Run, has: Role, role: Role) -> Run:
 
 
 def _transposed(linear: Callable, like: jax.ShapeDtypeStruct, ct: jax.Array) -> jax.Array:
-    """The linear program run backwards."""
     result = jax.eval_shape(linear, like)
     (out,) = jax.linear_transpose(linear, like)(ct.reshape(result.shape).astype(result.dtype))
     return out

@@ -5,13 +5,10 @@
 
 The planes of a volume become the batch, and each carries the planes that its kernel reaches beside it.
 That is im2col along one axis only: it writes every value k times and not k³ times, and what remains is
-a convolution that compilers are good at.  Wins in 3-D, where the platform's own convolution is slow
-(2026-11, jax 0.10, AMD EPYC, 2 cores, 3×3×3: 32→32 on 16×28² 2.5 ms by xla_eigen where im2col takes
-8.0 and F(4,3) in three dimensions 2.6; 128→128 on 2×4×14×15 3.3 by Winograd in two dimensions, 4.6 in
-three), and in 2-D for kernels of many taps over few channels (11×11 of stride 4 on 3×227²: 0.9 ms, xla
-1.7); loses on small images of many channels, where moving the kernel is the work.  Groups are taken
-apart first (`per_group`): cutting them apart again plane by plane took two to three times
-as long (64→64 in 4 groups on 2×8×28², 3×3×3: 6.8 ms against 17.4, 2026-11, jax 0.10, Intel Xeon).
+a convolution that compilers are good at.  Wins in 3-D, where the platform's own convolution is slow,
+and in 2-D for kernels of many taps over few channels (AlexNet's first layer: half of XLA's time); loses on
+small images of many channels, where moving the kernel is the work.  Groups are taken apart first
+(`per_group`): taking them apart again plane by plane takes two to three times as long.
 
 grad_kernel is that of the convolution inside; the copy of x is cut into bands like im2col's.  grad_input of
 planes taken with a stride is that of the convolution inside, all planes at once, each put back where its taps
@@ -33,7 +30,7 @@ from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role, itemsize
 
-MAX_TAPS = 16  # along the first axis; one slice each
+MAX_TAPS = 16  # along the first axis, a slice each
 
 
 def inside(spec: ConvSpec) -> ConvSpec:
