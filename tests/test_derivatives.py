@@ -14,7 +14,7 @@ from oracles import convolutions, lax_forward
 
 import jconv
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import refuses, run
+from jconv.algorithms.record import evaluate, refuses
 from jconv.calculus.primitives import by_autodiff, by_custom_vjp, convolve
 from jconv.spec import ROLES
 from jconv.spec.tolerance import tolerance, unit_roundoff
@@ -324,7 +324,7 @@ def test_every_algorithm_lowers_with_a_symbolic_batch(name):
         if refuses(algorithm, role, known) or refuses(algorithm, role, spec):
             continue
         like = [jax.ShapeDtypeStruct(cases.shapes(spec)[k], "float32") for k in cases.OPERANDS[role]]
-        exported = jax.export.export(jax.jit(functools.partial(run, algorithm, role, spec=spec)))(*like)
+        exported = jax.export.export(jax.jit(functools.partial(evaluate, algorithm, role, spec=spec)))(*like)
         assert exported.out_avals[0].shape == spec.result(role)[0]
 
 

@@ -18,7 +18,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithms.record import Algorithm, Loop, Step, run
+from jconv.algorithms.record import Algorithm, Loop, Step, evaluate
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role, itemsize
@@ -34,7 +34,7 @@ def one_group(spec: ConvSpec) -> ConvSpec:
 def _each(inner: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     sub = one_group(spec)
     cut = functools.partial(jnp.split, indices_or_sections=spec.groups, axis=-1)
-    parts = [run(inner, role, *pair, sub) for pair in zip(cut(a), cut(b), strict=True)]
+    parts = [evaluate(inner, role, *pair, sub) for pair in zip(cut(a), cut(b), strict=True)]
     return jnp.concatenate(parts, axis=-1)
 
 

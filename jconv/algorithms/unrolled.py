@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from jconv.algorithms import blocks
-from jconv.algorithms.record import Algorithm, Loop, Step, run
+from jconv.algorithms.record import Algorithm, Loop, Step, evaluate
 from jconv.algorithms.windows import pad, padded_bytes, put_together, tap_along
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
@@ -75,7 +75,7 @@ def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> ja
     w, part = _kernel_inside(w, spec), _band(spec)
 
     def compute(x: jax.Array) -> jax.Array:
-        return run(inner, "forward", unroll(x, part), w, inside(part)).reshape(part.y_shape)
+        return evaluate(inner, "forward", unroll(x, part), w, inside(part)).reshape(part.y_shape)
 
     return blocks.forward(compute, x, spec, part)
 
@@ -83,7 +83,7 @@ def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> ja
 def _grad_input(inner: Algorithm, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     sub = inside(spec).replace(x_dtype=spec.accumulator)  # planes are added up before they are rounded
     whole = (spec.batch, spec.out_spatial[0], *spec.spatial[1:], spec.kernel[0], spec.c)
-    u = run(inner, "grad_input", g.reshape(sub.y_shape), _kernel_inside(w, spec), sub).reshape(whole)
+    u = evaluate(inner, "grad_input", g.reshape(sub.y_shape), _kernel_inside(w, spec), sub).reshape(whole)
     return put_together((u[..., r, :] for r in range(spec.kernel[0])), _first_axis_only(spec))
 
 
@@ -97,7 +97,7 @@ def _grad_kernel(inner: Algorithm, x: jax.Array, g: jax.Array, spec: ConvSpec) -
 
     def compute(x: jax.Array, g: jax.Array) -> jax.Array:
         sub = inside(part).replace(w_dtype=spec.accumulator)  # bands are added up before they are rounded
-        w = run(inner, "grad_kernel", unroll(x, part), g.reshape(sub.y_shape), sub)
+        w = evaluate(inner, "grad_kernel", unroll(x, part), g.reshape(sub.y_shape), sub)
         w = w.reshape(*spec.kernel[1:], spec.kernel[0], spec.c, spec.o)
         return jnp.moveaxis(w, spec.ndim - 1, 0)
 

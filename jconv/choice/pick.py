@@ -60,7 +60,7 @@ import jax
 import jax.export
 
 from jconv.algorithms import ALGORITHMS, ONEDNN, POINTWISE, XLA
-from jconv.algorithms.record import Algorithm, real_valued, run
+from jconv.algorithms.record import Algorithm, real_valued
 from jconv.choice import cost, winners
 from jconv.choice.candidates import POLICIES, Candidate, Policy, candidate, si
 from jconv.choice.rates import Factors, Platform
@@ -114,20 +114,6 @@ class Choice:
             f"<p><b>{self.algorithm.name}</b>: {self.reason}</p>"
             f"<table><tr><th>not taken</th><th>because</th></tr>{rows}</table>"
         )
-
-
-def evaluate(
-    algorithm: str | Algorithm,
-    role: Role,
-    a: jax.Array,
-    b: jax.Array,
-    spec: ConvSpec,
-    platform: str,
-    exported: bool = False,
-) -> jax.Array:
-    """`role` of `spec` by the algorithm handed in, the one named, or the cheapest."""
-    record, spec = resolve(algorithm, role, spec, platform, exported)
-    return run(record, role, a, b, spec)
 
 
 def resolve(

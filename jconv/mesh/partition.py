@@ -27,15 +27,15 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jconv.algorithms.record import Algorithm, refuses
-from jconv.choice.pick import evaluate, resolve
+from jconv.algorithms.record import Algorithm, evaluate, refuses
+from jconv.choice.pick import resolve
 from jconv.mesh import halo
 from jconv.spec import ConvSpec, Role
 
 ARRAYS: dict[Role, str] = {"forward": "xwy", "grad_input": "ywx", "grad_kernel": "xyw"}  # two in, one out
 Cuts = dict[str, tuple[str, ...]]  # letter → mesh axes
 Specs = Sequence[Sequence[Any]]  # PartitionSpecs of the two operands and the result
-Run = Callable[[Role, jax.Array, jax.Array, ConvSpec], jax.Array]
+Compute = Callable[[Role, jax.Array, jax.Array, ConvSpec], jax.Array]
 NO_MESH = jax.sharding.AbstractMesh((), ())
 
 
@@ -66,7 +66,7 @@ def local_spec(spec: ConvSpec, role: Role, shards: dict[str, int]) -> ConvSpec:
 
 
 def shard_computes(
-    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, cuts: Cuts, scattered: Cuts, how: Run
+    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, cuts: Cuts, scattered: Cuts, how: Compute
 ) -> jax.Array:
     """`how(role, a, b, local spec)` of one shard, with the halo before and the sums after it.
 
@@ -157,7 +157,8 @@ def partitioned(
     """`role` of `spec`, to be cut by XLA's partitioner by the rule of this module."""
 
     def how(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-        return evaluate(algorithm, role, a, b, spec, platform)
+        record, spec = resolve(algorithm, role, spec, platform)
+        return evaluate(record, role, a, b, spec)
 
     def partition(mesh: Any, operands: Any, result: Any) -> Any:
         specs, sizes = [array.sharding.spec for array in (*operands, result)], dict(mesh.shape)
