@@ -11,7 +11,7 @@ import pytest
 
 from jconv import __main__ as command_line
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import MAX_AMPLIFICATION, allowed, refuses, run
+from jconv.algorithms.record import MAX_AMPLIFICATION, allowed, evaluate, refuses
 from jconv.bench import accuracy
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.tolerance import tolerance, unit_roundoff
@@ -45,7 +45,7 @@ def small(algorithm, role):
     """A geometry of which the algorithm computes the role, its operands, and the compiled role."""
     spec = TAKEN[algorithm.name, role]
     operands = cases.operands(role, cases.normal(spec))
-    return spec, operands, jax.jit(functools.partial(run, algorithm, role, spec=spec))
+    return spec, operands, jax.jit(functools.partial(evaluate, algorithm, role, spec=spec))
 
 
 # -- the bound it documents ------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_cutting_into_pieces_that_do_not_fit_leaks_no_nan(name, role, geometry):
     channels = 32 if name == "im2col" else 4
     spec = ConvSpec.of(**geometry, in_channels=channels, out_channels=4)
     x, other = cases.operands(role, cases.whole(spec))
-    compiled = jax.jit(functools.partial(run, ALGORITHMS[name], role, spec=spec))
+    compiled = jax.jit(functools.partial(evaluate, ALGORITHMS[name], role, spec=spec))
     clean = np.asarray(compiled(x, other))
     np.testing.assert_array_equal(clean, cases.reference(role, x, other, spec))
     for row in (spec.spatial[0] - 1, spec.spatial[0] // 2):

@@ -13,7 +13,7 @@ from oracles import lax_forward
 
 import jconv
 from jconv.algorithms import ALGORITHMS, FORMS
-from jconv.algorithms.record import own, refuses, run
+from jconv.algorithms.record import evaluate, own, refuses
 from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec, windows
 from jconv.spec.tolerance import tolerance
@@ -33,7 +33,7 @@ def takes(algorithm, role, spec):
 
 
 def compiled(algorithm, role, spec):
-    return jax.jit(functools.partial(run, algorithm, role, spec=spec), compiler_options=COMPILER)
+    return jax.jit(functools.partial(evaluate, algorithm, role, spec=spec), compiler_options=COMPILER)
 
 
 def assert_agrees(got, role, arrays, spec, exact=True):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jconv.algorithms import ALGORITHMS, XLA, blocks
-from jconv.algorithms.record import run
+from jconv.algorithms.record import evaluate
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
 
@@ -19,8 +19,8 @@ SHARES = [(1, 1), (1, 2), (2, 3), (3, 1)]  # images of a batch of three, rows
 
 def in_bands(role, a, b, spec, part):
     if role == "grad_kernel":
-        return blocks.grad_kernel(lambda a, b: run(XLA, role, a, b, part), a, b, spec, part)
-    return blocks.forward(lambda a: run(XLA, role, a, b, part), a, spec, part)
+        return blocks.grad_kernel(lambda a, b: evaluate(XLA, role, a, b, part), a, b, spec, part)
+    return blocks.forward(lambda a: evaluate(XLA, role, a, b, part), a, spec, part)
 
 
 @pytest.mark.parametrize("role", ["forward", "grad_kernel"])
@@ -59,7 +59,7 @@ def test_sums_of_halves_are_kept_wide(monkeypatch, name):
     monkeypatch.setattr(blocks.band, "__defaults__", (1,))
     x, g = (jnp.ones(shape, "bfloat16") for shape in (spec.x_shape, spec.y_shape))
     assert blocks.band(spec, 300) is not spec
-    got = run(ALGORITHMS[name], "grad_kernel", x, g, spec)
+    got = evaluate(ALGORITHMS[name], "grad_kernel", x, g, spec)
     np.testing.assert_array_equal(np.asarray(got, "f").ravel(), [600.0] * spec.parameters)
 
 

@@ -11,7 +11,7 @@ from oracles import lax_role
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.gemm import by_image
 from jconv.algorithms.pointwise import summed_by_image
-from jconv.algorithms.record import refuses, run
+from jconv.algorithms.record import evaluate, refuses
 from jconv.choice.pick import choose
 from jconv.lax import conv_general_dilated
 from jconv.spec import ROLES, ConvSpec
@@ -58,7 +58,7 @@ def test_results_do_not_depend_on_the_hint(name, spec, role):
     for hint, form in itertools.product((False, True), ALGORITHMS[name].forms or (ALGORITHMS[name],)):
         if refuses(form, role, spec):
             continue
-        found = run(form, role, *operands, spec.replace(channels_first=hint))
+        found = evaluate(form, role, *operands, spec.replace(channels_first=hint))
         np.testing.assert_allclose(found, wanted, rtol=0, atol=bound)
 
 

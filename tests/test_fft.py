@@ -10,7 +10,7 @@ import pytest
 from jconv.algorithms import fft
 from jconv.algorithms.fft import OVERLAPPING, WHOLE_IMAGES
 from jconv.algorithms.fft_lengths import fast_length, overlapping, whole
-from jconv.algorithms.record import run
+from jconv.algorithms.record import evaluate
 from jconv.algorithms.work import workspace
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.roles import OPERANDS
@@ -49,7 +49,7 @@ def assert_agrees(algorithm, spec, roles=ROLES):
     arrays = cases.normal(spec)
     for role in roles:
         a, b = cases.operands(role, arrays)
-        got = jax.jit(functools.partial(run, algorithm, role, spec=spec))(a, b)
+        got = jax.jit(functools.partial(evaluate, algorithm, role, spec=spec))(a, b)
         assert got.dtype == spec.result(role)[1]
         bound = tolerance(str(got.dtype), cases.reduction(role, spec), algorithm.amplification(spec))
         assert cases.error(got, cases.reference(role, a, b, spec)) <= bound
@@ -93,7 +93,7 @@ def test_error_is_the_square_root_of_log_points(size, taps):
     spec = ConvSpec.of(spatial=(size, size), kernel=(taps, taps))
     arrays = cases.normal(spec)
     want = cases.reference("forward", arrays["x"], arrays["w"], spec)
-    off = np.asarray(run(WHOLE_IMAGES, "forward", arrays["x"], arrays["w"], spec)) - want
+    off = np.asarray(evaluate(WHOLE_IMAGES, "forward", arrays["x"], arrays["w"], spec)) - want
     ratio = np.sqrt(np.mean(off**2) / np.mean(want**2)) / unit_roundoff("float32")
     assert 0.5 < ratio / math.sqrt(2 * math.log2(size)) < 1.5
 
@@ -102,7 +102,7 @@ def test_nan_spreads_over_its_image_and_group_only():
     spec = ConvSpec.of(batch=2, spatial=(6, 7), kernel=(3, 3), in_channels=4, out_channels=4, groups=2)
     x = np.ones(spec.x_shape, "float32")
     x[1, 2, 3, 0] = np.nan
-    y = np.asarray(run(WHOLE_IMAGES, "forward", x, np.ones(spec.w_shape, "float32"), spec))
+    y = np.asarray(evaluate(WHOLE_IMAGES, "forward", x, np.ones(spec.w_shape, "float32"), spec))
     expected = np.zeros(spec.y_shape, bool)
     expected[1, :, :, :2] = True
     np.testing.assert_array_equal(np.isnan(y), expected)
@@ -140,7 +140,7 @@ def test_the_memory_estimated_is_what_the_reports(geometry, role, form):
     spec = ConvSpec.of(**geometry)
     shapes = cases.shapes(spec)
     operands = [jax.ShapeDtypeStruct(shapes[operand], "float32") for operand in OPERANDS[role]]
-    program = jax.jit(functools.partial(run, form, role, spec=spec)).lower(*operands)
+    program = jax.jit(functools.partial(evaluate, form, role, spec=spec)).lower(*operands)
     taken = program.compile().memory_analysis().temp_size_in_bytes
     assert taken > 1e6
     assert taken / 1.5 < workspace(form, role, spec) < 1.5 * taken

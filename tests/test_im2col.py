@@ -3,7 +3,7 @@
 import pytest
 
 from jconv.algorithms import ALGORITHMS, blocks
-from jconv.algorithms.record import run
+from jconv.algorithms.record import evaluate
 from jconv.algorithms.work import steps, workspace
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
@@ -17,7 +17,7 @@ def test_both_ways_are_the_gradient(name, bound, monkeypatch):
     monkeypatch.setattr(blocks, "BOUND", bound)
     spec = cases.named(name).spec
     g, w = cases.operands("grad_input", cases.normal(spec))
-    got = run(ALGORITHMS["im2col"], "grad_input", g, w, spec)
+    got = evaluate(ALGORITHMS["im2col"], "grad_input", g, w, spec)
     bound = tolerance("float32", cases.reduction("grad_input", spec))
     assert cases.error(got, cases.reference("grad_input", g, w, spec)) <= bound
 

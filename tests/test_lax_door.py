@@ -15,7 +15,7 @@ from jax import lax
 
 import jconv
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import run
+from jconv.algorithms.record import evaluate
 from jconv.spec import ConvSpec
 from jconv.spec.tolerance import tolerance
 
@@ -332,7 +332,7 @@ def test_where_no_window_meets_the_input_no_convolution_reaches_xla(case, door):
     def conv(x, w):
         if door == "xla":
             spec = spec_of_canonical(x, w, strides, padding, dilation)
-            return run(ALGORITHMS["xla"], "forward", jnp.moveaxis(x, 1, -1), canonical_kernel(w), spec)
+            return evaluate(ALGORITHMS["xla"], "forward", jnp.moveaxis(x, 1, -1), canonical_kernel(w), spec)
         at = jconv.lax if door == "lax" else lax
         return at.conv_general_dilated(x, w, strides, padding, dilation)
 

@@ -10,7 +10,7 @@ from oracles import equations, lax_role
 
 from jconv.algorithms import DEPTHWISE, multiply_add, multiply_add_gradient
 from jconv.algorithms.multiply_add import BROADCAST
-from jconv.algorithms.record import run
+from jconv.algorithms.record import evaluate
 from jconv.algorithms.regions import runs
 from jconv.spec import ConvSpec
 from jconv.spec.tolerance import tolerance
@@ -63,7 +63,7 @@ def test_regions_agree_with_lax_bit_for_bit(geometry, algorithm, c):
     spec = spec_of(geometry, c)
     assert multiply_add.by_region(spec)
     x, w = (rng.integers(-4, 5, shape).astype("f") for shape in (spec.x_shape, spec.w_shape))
-    got = jax.jit(lambda x, w: run(algorithm, "forward", x, w, spec))(x, w)
+    got = jax.jit(lambda x, w: evaluate(algorithm, "forward", x, w, spec))(x, w)
     np.testing.assert_array_equal(got, lax_role("forward", x, w, spec))
 
 
@@ -74,7 +74,7 @@ def test_there_is_no_padded_copy():
     x, w = (jax.ShapeDtypeStruct(shape, "float32") for shape in (spec.x_shape, spec.w_shape))
     names = [
         eqn.primitive.name
-        for eqn in equations(jax.make_jaxpr(lambda x, w: run(DEPTHWISE, "forward", x, w, spec))(x, w))
+        for eqn in equations(jax.make_jaxpr(lambda x, w: evaluate(DEPTHWISE, "forward", x, w, spec))(x, w))
     ]
     assert "mul" in names
     assert "pad" not in names
@@ -95,7 +95,7 @@ def test_large_batches_are_summed_some_images_at_a_time(images, monkeypatch):
     x, g = (rng.standard_normal(shape, dtype="f") for shape in (spec.x_shape, spec.y_shape))
     one = (x.nbytes + g.nbytes) // spec.batch
     monkeypatch.setattr(multiply_add_gradient, "CACHED", images * one)
-    program = jax.jit(lambda x, g: run(DEPTHWISE, "grad_kernel", x, g, spec))
+    program = jax.jit(lambda x, g: evaluate(DEPTHWISE, "grad_kernel", x, g, spec))
     loops = [e for e in equations(jax.make_jaxpr(program)(x, g)) if e.primitive.name in ("while", "scan")]
     assert len(loops) == 1
     wanted = np.asarray(lax_role("grad_kernel", x, g, spec))
@@ -111,7 +111,7 @@ def test_kernel_gradients_of_axes_without_extent(kernel, stride):
         out_channels=6, groups=3, padding=tuple((k // 2, k // 2) for k in kernel),
     )  # fmt: skip
     arrays = cases.whole(spec)
-    got = run(DEPTHWISE, "grad_kernel", *map(jnp.asarray, cases.operands("grad_kernel", arrays)), spec)
+    got = evaluate(DEPTHWISE, "grad_kernel", *map(jnp.asarray, cases.operands("grad_kernel", arrays)), spec)
     want = cases.reference("grad_kernel", *cases.operands("grad_kernel", arrays), spec)
     np.testing.assert_array_equal(got, want)
 
@@ -127,5 +127,5 @@ def test_channels_are_repeated_where_their_outputs_make_no_vector(o, side, repea
     )  # fmt: skip
     assert multiply_add.is_repeated(spec) == repeated
     arrays = cases.whole(spec)
-    got = run(DEPTHWISE, "forward", *map(jnp.asarray, cases.operands("forward", arrays)), spec)
+    got = evaluate(DEPTHWISE, "forward", *map(jnp.asarray, cases.operands("forward", arrays)), spec)
     np.testing.assert_array_equal(got, cases.reference("forward", *cases.operands("forward", arrays), spec))

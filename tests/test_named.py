@@ -9,7 +9,7 @@ import pytest
 
 import jconv
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import refuses, run, serves
+from jconv.algorithms.record import evaluate, refuses, serves
 from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.roles import OPERANDS
@@ -53,7 +53,7 @@ def test_a_role_that_is_refused_is_another_run_backwards(name, what, role):
     """That role is what a gradient of the ones that are not refused asks for."""
     spec, algorithm = SPECS[what], ALGORITHMS[name]
     a, b = cases.operands(role, cases.normal(spec))
-    got = jax.jit(functools.partial(run, algorithm, role, spec=spec))(a, b)
+    got = jax.jit(functools.partial(evaluate, algorithm, role, spec=spec))(a, b)
     assert cases.error(got, cases.reference(role, a, b, spec)) <= bound(role, spec, algorithm)
 
 
@@ -87,7 +87,7 @@ def test_the_gradient_of_a_refused_role():
 def test_what_no_role_takes_is_an_error():
     a, b = cases.operands("forward", cases.normal(SPECS["dense"]))
     with pytest.raises(ValueError, match=r"'pointwise' refuses .* role; forward: the kernel has 6 taps"):
-        run(ALGORITHMS["pointwise"], "forward", a, b, SPECS["dense"])
+        evaluate(ALGORITHMS["pointwise"], "forward", a, b, SPECS["dense"])
 
 
 @pytest.mark.parametrize(("name", "what"), HALVES)
@@ -98,7 +98,7 @@ def test_halves_are_rounded_once(name, what):
     arrays = {key: jnp.asarray(abs(value), "bfloat16") for key, value in cases.normal(spec).items()}
     for role in ROLES:
         a, b = (arrays[key] for key in OPERANDS[role])
-        got = np.asarray(jax.jit(functools.partial(run, algorithm, role, spec=half))(a, b), "float64")
+        got = np.asarray(jax.jit(functools.partial(evaluate, algorithm, role, spec=half))(a, b), "float64")
         want = cases.reference(role, *(np.asarray(v, "float64") for v in (a, b)), spec)
         rounded = 1.1 * 2**-8 * np.abs(want) + bound(role, spec, algorithm) * want.max()
         assert (np.abs(got - want) <= rounded).all()

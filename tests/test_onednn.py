@@ -21,7 +21,7 @@ from jax import lax
 
 import jconv
 from jconv.algorithms import ONEDNN
-from jconv.algorithms.record import refuses, run
+from jconv.algorithms.record import evaluate, refuses
 from jconv.calculus.primitives import OPERANDS, RESULT, convolve
 from jconv.runtime import verified
 from jconv.spec import ROLES, ConvSpec
@@ -135,7 +135,7 @@ def test_int8_is_exact_where_float32_is_not():
     ).replace(y_dtype="int32")
     x, w = np.full(spec.x_shape, -128, "int8"), np.full(spec.w_shape, 127, "int8")
     w[0, 0, ::7] = -127
-    y = jax.jit(lambda x, w: run(ONEDNN, "forward", x, w, spec))(x, w)
+    y = jax.jit(lambda x, w: evaluate(ONEDNN, "forward", x, w, spec))(x, w)
     np.testing.assert_array_equal(y, cases.reference("forward", x, w, spec))
     assert np.abs(np.asarray(y)).max() > 2**25
 

@@ -15,7 +15,7 @@ from jax import lax
 
 import jconv
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import refuses, run
+from jconv.algorithms.record import evaluate, refuses
 from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.roles import OPERANDS
@@ -208,7 +208,7 @@ def assert_right_in_every_window(got, role, operands, spec):
 def test_exact_algorithms_keep_the_promise(name, role):
     """Each sentence on the same compiled programs."""
     for case in some_of_the_table(name, role):
-        program = jax.jit(functools.partial(run, ALGORITHMS[name], role, spec=case.spec))
+        program = jax.jit(functools.partial(evaluate, ALGORITHMS[name], role, spec=case.spec))
         operands = scattered(role, case.spec)
         assert_right_in_every_window(program(*operands), role, operands, case.spec)
         operands = cases.operands(role, cases.whole(case.spec))
@@ -280,7 +280,7 @@ def test_other_dtypes_keep_the_promise(name, role, dtype):
                 continue
             rng, program = (
                 np.random.default_rng(2),
-                jax.jit(functools.partial(run, ALGORITHMS[name], role, spec=spec)),
+                jax.jit(functools.partial(evaluate, ALGORITHMS[name], role, spec=spec)),
             )
             normal = cases.operands(role, cases.normal(case.spec))
             few = [(np.abs(v) * 2.0 ** rng.integers(-3, 3, v.shape)).astype(dtype) for v in normal]
@@ -310,7 +310,7 @@ def test_transforms_lose_small_values_beside_a_large_one(name):
     w = np.random.default_rng(0).uniform(1, 2, spec.w_shape).astype("f")
     w[..., 1:, :, :] = 0
     right = cases.reference("forward", x, w, spec)
-    got = np.asarray(run(ALGORITHMS[name], "forward", x, w, spec), float)
+    got = np.asarray(evaluate(ALGORITHMS[name], "forward", x, w, spec), float)
     assert cases.error(got, right) < 1e-5  # beside the largest all is well
     faint = right < 1
     assert (np.abs(got - right)[faint] > 0.1 * right[faint]).any()
@@ -321,7 +321,7 @@ def test_merged_groups_share_a_nan(name):
     spec = SKY.replace(groups=4)
     x, w = cases.operands("forward", cases.normal(spec))
     x[0, 8, 8, 0] = np.nan
-    got = np.asarray(run(ALGORITHMS[name], "forward", x, w, spec))
+    got = np.asarray(evaluate(ALGORITHMS[name], "forward", x, w, spec))
     assert np.isnan(got[0, 8, 8, :2]).all()
     assert np.isnan(got[0, 8, 8, 2:]).any()
 

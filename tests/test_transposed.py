@@ -15,7 +15,7 @@ from jconv.algorithms.multiply_add import BROADCAST, written_out
 from jconv.algorithms.multiply_add import DEPTHWISE as CHANNELS_LAST
 from jconv.algorithms.overlap_add import OVERLAP_ADD
 from jconv.algorithms.phase import by_phase
-from jconv.algorithms.record import refuses, run
+from jconv.algorithms.record import evaluate, refuses
 from jconv.algorithms.work import workspace
 from jconv.spec import ConvSpec
 from jconv.spec.tolerance import tolerance
@@ -132,10 +132,10 @@ def test_overlap_add_block_by_block(lhs_dilation, monkeypatch):
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-4, 5, shape).astype("f") for shape in (spec.x_shape, spec.w_shape))
     monkeypatch.setattr(overlap_add, "BOUND", 0)
-    program = jax.make_jaxpr(lambda x, w: run(ALGORITHMS["overlap_add"], "forward", x, w, spec))
+    program = jax.make_jaxpr(lambda x, w: evaluate(ALGORITHMS["overlap_add"], "forward", x, w, spec))
     loops = [e for e in equations(program(x, w)) if e.primitive.name in ("while", "scan")]
     assert len(loops) == 1
-    got = run(ALGORITHMS["overlap_add"], "forward", x, w, spec)
+    got = evaluate(ALGORITHMS["overlap_add"], "forward", x, w, spec)
     np.testing.assert_array_equal(got, lax_role("forward", x, w, spec))
 
 
@@ -148,7 +148,7 @@ def test_the_memory_of_all_phases_is_counted(algorithm):
         lhs_dilation=(2, 2, 2), padding=((2, 2),) * 3,
     )  # fmt: skip
     shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in (spec.x_shape, spec.w_shape)]
-    compiled = jax.jit(lambda x, w: run(algorithm, "forward", x, w, spec)).lower(*shapes).compile()
+    compiled = jax.jit(lambda x, w: evaluate(algorithm, "forward", x, w, spec)).lower(*shapes).compile()
     taken = compiled.memory_analysis().temp_size_in_bytes
     assert taken <= 1.25 * workspace(algorithm, "forward", spec) + 2**20
 
@@ -173,5 +173,5 @@ def test_phases_with_padding_on_both_sides_read_one_framed_image(role, groups, m
     assert phase.is_framed(spec)
     for bound in (phase.KEPT, 0):  # framed, and too large for it
         monkeypatch.setattr(phase, "KEPT", bound)
-        got = run(algorithm, role, a, w, spec)
+        got = evaluate(algorithm, role, a, w, spec)
         np.testing.assert_array_equal(got, lax_role(role, a, w, spec))

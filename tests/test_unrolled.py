@@ -9,7 +9,7 @@ from oracles import equations, lax_role
 
 from jconv.algorithms import XLA, blocks, unrolled
 from jconv.algorithms.per_group import per_group
-from jconv.algorithms.record import run
+from jconv.algorithms.record import evaluate
 from jconv.algorithms.unrolled import by_plane, inside
 from jconv.algorithms.winograd import WINOGRAD
 from jconv.spec import ROLES, ConvSpec
@@ -42,7 +42,7 @@ def test_bands_agree_with_lax(name, bands, stride, monkeypatch):
     x, w, g = (rng.standard_normal(shape, dtype="f") for shape in (spec.x_shape, spec.w_shape, spec.y_shape))
     operands = {"forward": (x, w), "grad_input": (g, w), "grad_kernel": (x, g)}
     for role in ROLES:
-        program = jax.jit(lambda a, b, role=role: run(FORMS[name], role, a, b, spec))
+        program = jax.jit(lambda a, b, role=role: evaluate(FORMS[name], role, a, b, spec))
         loops = [e for e in equations(jax.make_jaxpr(program)(*operands[role]))
                  if e.primitive.name in ("while", "scan")]  # fmt: skip
         assert bool(loops) == (bands and role in IN_BANDS[stride])

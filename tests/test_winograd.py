@@ -21,7 +21,7 @@ from jconv.algorithms.cook_toom import (
     matrices,
     multiplications,
 )
-from jconv.algorithms.record import run
+from jconv.algorithms.record import evaluate
 from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.tolerance import tolerance
@@ -108,7 +108,7 @@ def assert_agrees(algorithm, spec, roles=ROLES):
     arrays = cases.normal(spec)
     for role in roles:
         a, b = cases.operands(role, arrays)
-        got = jax.jit(functools.partial(run, algorithm, role, spec=spec))(a, b)
+        got = jax.jit(functools.partial(evaluate, algorithm, role, spec=spec))(a, b)
         assert got.dtype == spec.result(role)[1]
         assert cases.error(got, cases.reference(role, a, b, spec)) <= bound(algorithm, role, spec)
 
@@ -153,7 +153,7 @@ def test_large_images_whose_channels_come_first_are_done_in_halves(monkeypatch, 
 def test_dots_do_16_of_36_multiplications():
     spec = ConvSpec.of(batch=2, spatial=(10, 8), kernel=(3, 3), in_channels=5, out_channels=7)
     x, w = (jnp.zeros(shape) for shape in (spec.x_shape, spec.w_shape))
-    jaxpr = jax.make_jaxpr(functools.partial(run, WINOGRAD2, "forward", spec=spec))(x, w)
+    jaxpr = jax.make_jaxpr(functools.partial(evaluate, WINOGRAD2, "forward", spec=spec))(x, w)
     dots = [e for e in equations(jaxpr) if e.primitive.name == "dot_general"]
     done = sum(dot.outvars[0].aval.size * spec.c for dot in dots)
     assert done * 36 == spec.macs * 16
@@ -163,7 +163,7 @@ def test_nan_spreads_over_the_tiles_that_read_it():
     spec = ConvSpec.of(spatial=(10, 10), kernel=(3, 3), in_channels=2, out_channels=3)
     x = np.ones(spec.x_shape, "float32")
     x[0, 5, 0, 1] = np.inf
-    y = np.asarray(run(WINOGRAD4, "forward", x, np.ones(spec.w_shape, "float32"), spec))
+    y = np.asarray(evaluate(WINOGRAD4, "forward", x, np.ones(spec.w_shape, "float32"), spec))
     bad = ~np.isfinite(y).all(-1)[0]
     assert bad[3:6, :1].all()  # the receptive field
     assert not bad[:, 4:].any()  # the tiles of columns 4 to 7 start reading at column 4

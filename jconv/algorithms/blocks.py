@@ -4,8 +4,8 @@ A band of rows of the output needs a band of the input: `rows` outputs read
 (rows − 1)·stride + window inputs.  The batch stays whole in every band, so that a batch split over
 devices stays split; it is cut only where one row of the whole batch is too large already.
 
-A buffer above 32 MiB is mapped afresh at every execution on CPU, 0.27 ms per MiB (2026-11, glibc's
-mmap threshold); 8 MiB also leaves room for operands in a 32 MiB last-level cache.
+A buffer above 32 MiB (glibc's mmap threshold) is mapped afresh at every execution on CPU; 8 MiB also leaves
+room for operands in a 32 MiB last-level cache.
 """
 
 from __future__ import annotations

@@ -1,15 +1,8 @@
 """A long sum of products as a few sums side by side.
 
 Added up one after the other, every multiply-add waits four cycles for the last one.  The compiler keeps the
-order of a sum as it is written, so it is written as sums that need not wait for each other.  In ms, with one
-sum and with four (2026-11, jax 0.10, Intel Xeon, 2 cores):
-
-    multiply_add, 49 products  31×31 in blocks, 32 channels on 64²    5.5   4.5
-    multiply_add, 72           3×3, 256 channels in 32 groups, 2×28²  2.1   1.8
-    multiply_add, 27           3×3 of stride 2, 3→32 on 8×224²        2.7   1.9
-    planes, 49                 7×7, 96 channels on 56²                1.1   0.8
-
-Two and three gain less, six no more, and of nine products the processor overlaps several sums by itself.
+order of a sum as it is written, so it is written as four sums that need not wait for each other.  Of nine
+products the processor overlaps several sums by itself.
 """
 
 from __future__ import annotations

@@ -22,15 +22,7 @@ the direct sum (√r·u) is
 which the measured ratio exceeded by at most a third in the seventeen (m, r), m > 1, that were tried.
 It is least near points spread evenly over the projective line, tan(π j / n), ∞ being one of them: no point
 is then special, and an even number of finite points does without 0.  POINTS holds the best multiples of 1/8
-near those (powers of eighths are exact in float32).  RMS error in float32 of F(m, r), two-dimensional, 64
-channels, against the direct sum's (NumPy float64 as reference; AMD EPYC, AVX-512, 2 cores, 2026-11):
-
-    F(m, 3)    points here               error    0, 1, −1, 2, −2, ½ …   error
-    F(2, 3)    0, ±1                       1.5    the same                 1.5
-    F(3, 3)    ±3/8, ±5/4                  2.4    0, ±1, 2                 5.3
-    F(4, 3)    0, ±5/8, ±3/2               5.6    0, ±1, ±2               12.1
-    F(5, 3)    ±1/4, ±7/8, ±7/4           10.6    0, ±1, ±2, ½            17.7
-    F(6, 3)    0, ±1/2, ±1, ±2            21.2    the same                21.2
+near those (powers of eighths are exact in float32): F(4×4, 3×3) then errs half as much as with 0, ±1, ±2.
 
 Sources: Cook, "On the minimum computation time of functions", 1966; Toom, 1963; Winograd, "Arithmetic
 complexity of computations", 1980; Lavin & Gray, "Fast algorithms for convolutional neural networks",

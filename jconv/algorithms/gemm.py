@@ -1,17 +1,9 @@
 """Matrix products in the operand order the platform is fast at.
 
-XLA:CPU multiplies row-major operands about twice as fast as it multiplies a transposed one: 64×3136
-by 3136×64 took 0.20 ms with an explicit transpose first, 0.51 ms without (2026-11, jax 0.10, AMD
-EPYC, 2 cores).  The barrier keeps the compiler from folding the transpose back into the product.
-
-A transposed product over many rows keeps both cores busy only if it is cut into parts that run side by
-side, and then no transpose is needed first.  In ms (2026-11, jax 0.10, Intel Xeon, 2 cores):
-
-    rows, m × n         as it lies    transposed    in 4 parts
-    784, 128×512              0.60          0.49          0.62
-    3136, 64×64               0.35          0.38          0.28
-    12544, 96×384             4.86          4.77          3.85
-    50176, 48×192             6.36          7.79          4.53
+XLA:CPU multiplies row-major operands about twice as fast as it multiplies a transposed one.  So an operand
+is transposed in memory first, and a barrier keeps the compiler from folding that back into the product.  A
+transposed product over many rows keeps both cores busy only if it is cut into parts that run side by side,
+and then nothing has to be transposed first.
 """
 
 from __future__ import annotations
@@ -42,8 +34,7 @@ def product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _is_onednns(a: jax.Array, b: jax.Array, spec: ConvSpec) -> bool:
-    """Whether oneDNN multiplies: batched and transposed products, for which XLA's library is slow (GFLOP/s of
-    36 products of 784×64×64 88, by oneDNN 169; 64×25088 transposed by ×64 85 and 149; 2026-11, AMD EPYC)."""
+    """Whether oneDNN multiplies: batched and transposed products, for which XLA's library is half as fast."""
     if not spec.onednn or a.dtype != b.dtype or a.shape[:-2] != b.shape[:-2]:
         return False
     known = all(isinstance(size, int) for size in (*a.shape, *b.shape))
@@ -133,8 +124,7 @@ def by_image(spec: ConvSpec, pixels: int, role: Role = "forward") -> bool:
 def as_they_lie(w: jax.Array, x: jax.Array, spec: ConvSpec, role: Role = "forward") -> jax.Array:
     """w (*g, o, k) times images x (n, *g, k, p): (n, *g, o, p); for "grad_input" w (*g, k, o) transposed.
 
-    Small images are transposed, but not the kernel: 2048→4096 on 7² takes 3.6 ms, and 56 if the kernel is
-    (2026-11, jax 0.10, Intel Xeon).
+    Small images are transposed, but never the kernel, which takes many times as long.
     """
     n, *g, k, p = x.shape
     if by_image(spec, p, role):

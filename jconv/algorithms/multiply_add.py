@@ -9,8 +9,7 @@ two to eight channels and for images of one to three channels; loses once c can 
 
 Small kernels need no padded copy of x for their padding: the outputs fall into *regions* that see
 the same taps (for 3×3 nine of them: corners, edges, inside), each a sum of its own, and the compiler
-joins them in one loop.  3×3, 144 channels, 56²: 0.16 ms instead of 0.25, PyTorch 0.13; batch 8: 1.3
-instead of 2.7, PyTorch 1.5 (2026-11, jax 0.10, AMD EPYC, 2 cores).
+joins them in one loop (`regions`), in half to two thirds of the time.
 
 The kernel gradient is the same products summed over the positions: `multiply_add_gradient`.
 """
@@ -32,8 +31,8 @@ from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
-WRITTEN_OUT = 64  # products per fused loop: 49 compile in 0.3 s
-IN_REGIONS = 200  # products of all regions: they compile in 0.8 s, 361 in 1.0 s, 1369 in 5 s
+WRITTEN_OUT = 64  # products per fused loop, for the time they take to compile
+IN_REGIONS = 200  # products of all regions, likewise
 IN_REGISTERS = 36  # products per output that fit the vector registers
 MOST_REPEATED = 16 << 20  # bytes; fresh memory for more costs more than repeating gains
 
@@ -42,8 +41,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """y: the sum over taps and channels, in blocks of taps along the first kernel axis."""
     x, w = x.astype(spec.accumulator), w.astype(spec.accumulator)
     if spec.c > 1 and not spec.channels_first:
-        # A gradient's kernel is swapped before the loop, which would gather its values one by one (32 groups
-        # of 32 channels from 2, 3×3 on 28×29: 3.4 ms instead of 0.8; 2026-11, jax 0.10, Intel Xeon).
+        # A gradient's kernel is swapped before the loop, which would gather its values one by one.
         w = lax.optimization_barrier(w)
     if is_repeated(spec):
         x, spec = _repeated(x, spec)
@@ -69,9 +67,7 @@ def is_repeated(spec: ConvSpec) -> bool:
     """Whether the channels of x are repeated, one for each output, before they are multiplied.
 
     If the loop broadcasts them instead, the o outputs of a channel fill no vector where o is not a power of
-    two, and it is slow where the taps are many (24 channels on 4×64²: 3×3 to 72 channels takes 2.0 ms, with
-    repeated channels 0.7; 5×5 to 48 2.9 and 0.9; 3×3 to 48 and to 96 as long either way; 2026-11, jax 0.10,
-    Intel Xeon).
+    two, and it is slow where the taps are many.
     """
     if not spec.is_depthwise or not 1 < spec.o < 16:
         return False
@@ -150,7 +146,7 @@ def _rejects_taps(spec: ConvSpec) -> str | None:
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     """One loop per block of taps.  With one group a channel is loaded once for all its outputs, which is 2.5
     times the rate of a multiply-add per pair of loads (half of that with more products than fit the
-    registers); with few products, writing the outputs takes longest (1×1 of 3 channels: 0.4 ns each)."""
+    registers); with few products, writing the outputs takes longest."""
     if role == "grad_kernel":
         return gradient.steps(spec)
     count = -(-spec.kernel[0] // tap_block(spec, WRITTEN_OUT).kernel[0])

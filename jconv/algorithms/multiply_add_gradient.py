@@ -2,13 +2,9 @@
 
     ∂w[r, c, g, o] = Σ_{n, p}  x̃[n, r + p·stride, g, c] · g[n, p, g, o]
 
-A reduction over the leading axes is not vectorised on CPU (2026-11, jax 0.10, AMD EPYC: 14.8 ms for 7×7,
-96 channels, 56²), so up to 16 rows are added up as written-out sums first and the compiler reduces what
-is left: 0.95 ms.  What lost there: a dot product per tap and channel (23 ms), blocks of 8 channels as a
-GEMM of which the diagonal is kept (22 ms).
-
-Kernels of many taps are summed in a loop over blocks of taps, which compiles and runs faster: 7×7 taps at
-once took 1.5 s to compile, and with 192 channels on 8×28² 18 ms to run, by rows of taps 4.
+A reduction over the leading axes is not vectorised on CPU, so up to 16 rows are added up as written-out sums
+first and the compiler reduces what is left, 15 times as fast.  Kernels of many taps are summed in a loop over
+blocks of taps, which compiles and runs faster.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, tap
 from jconv.spec import ConvSpec, itemsize
 
-SUMMED_UP = 150  # products of the loop: 7×7 compiles in 0.3 s by rows, in 1.5 s at once
+SUMMED_UP = 150  # products of the loop, for the time they take to compile
 CACHED = 4 << 20  # bytes of x and g that the caches of two cores hold
 STACKED = 8  # taps side by side in one loop
 ROWS = 16  # rows added up before the compiler reduces
@@ -38,9 +34,7 @@ VIEWS = 8  # so many of these loops start in the time of one other step
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w: for each tap and channel its view of x times g, summed over all positions.
 
-    x and g are read once per row of taps, so they are taken a few images at a time, which stay in cache
-    (2026-11, jax 0.10, Intel Xeon, 2 cores: 7×7, 96 channels, 8×56² 22.5 ms in one piece, 12 one by one;
-    3×3, 192 channels, 8×28² 2.2 and 1.5 ms; nothing is lost where it does not help).
+    x and g are read once per row of taps, so they are taken a few images at a time, which stay in cache.
     """
     images = images_at_a_time(spec)
     if images == spec.batch:
@@ -88,7 +82,7 @@ def _row_of_taps(
     """∂w of the taps along one kernel axis, the later ones being of length 1: (r, g, o).
 
     Neighbouring taps are stacked, so that one loop reads the same rows of x and g for them while these are in
-    cache: 5×5, 192 channels, 28² 0.42 ms, 1.17 with a loop for each (2026-11, jax 0.10, Intel Xeon).
+    cache.
     """
     taps = spec.kernel[len(row)]
     count = -(-taps // -(-taps // STACKED))  # stacks of nearly equal height: no tap is left alone
@@ -102,9 +96,8 @@ def _row_of_taps(
 def _side_by_side(views: list[jax.Array], pieces: list[tuple[int, jax.Array]], spec: ConvSpec) -> jax.Array:
     """Each view times g, summed over all positions: (views, g, o).
 
-    The stack is written to memory before it is reduced, since otherwise the compiler does not vectorise
-    (7×1, 96 channels, 2×28²: 0.2 ms, otherwise 5).  For a lone view, the stack is of two sums, each over
-    every other piece.
+    The stack is written to memory before it is reduced, since otherwise the compiler does not vectorise, 25
+    times as slow.  For a lone view, the stack is of two sums, each over every other piece.
     """
     halves = [pieces] if len(views) > 1 else [pieces[::2], pieces[1::2]]
     sums = jnp.stack([_summed(view, half) for view in views for half in halves if half], axis=-3)

@@ -5,11 +5,9 @@
 
 L is the input's dilation.  For a transposed convolution each z is used exactly once, so nothing is
 wasted; the taps are cut into Π ⌈k/L⌉ blocks of L, and each block is added by one shifted addition of
-the whole image.  Where the channels come first the planes are multiplied, and added up, as they lie
-(2 taps, 32→32 on 42175: 1.2 ms, lax 1.9; the gradient of a stem's input, 3×3 of stride 2 on 8×224²,
-2.6 and 5.9; 2026-11, jax 0.10, Intel Xeon, 2 cores).  Wins for transposed convolutions in 3-D, where
-the phases are many and small (k4 s2, 64→32 on 16³: 5.9 ms, by phase 26 ms, 2026-11, AMD EPYC); loses to
-phases where the GEMM's output is large against the input.
+the whole image.  Where the channels come first the planes are multiplied, and added up, as they lie.
+Wins for transposed convolutions in 3-D, where the phases are many and small (4 times as fast as by phase);
+loses to phases where the GEMM's output is large against the input.
 
 Source: Vasudevan, Anderson & Gregg, "Parallel multi channel convolution using general matrix
 multiplication" (kn2row), 2017; PyTorch's and Caffe's deconvolution.
@@ -119,7 +117,7 @@ def _cropped(z: jax.Array, spec: ConvSpec) -> jax.Array:
     return lax.pad(y, jnp.zeros((), y.dtype), config)
 
 
-BOUND = 24 << 20  # bytes of products held at once; 33 MiB took 30 ms where 4 MiB at a time take 7
+BOUND = 24 << 20  # bytes of products held at once; more are mapped afresh at every call
 
 
 def rejects(spec: ConvSpec) -> str | None:

@@ -5,8 +5,7 @@
 Cost: that of the dense convolutions inside, plus splitting the channels by group and joining them.
 Wins for a handful of wide groups where there is no oneDNN; for one or two channels a group `broadcast` needs
 no product at all, and for many groups of middling width the batched product of `im2col` wins.  In 3-D
-`unrolled` is the best to compute each group with (16 groups of 64→16, 3×3×3 of stride 2 on 4×28²: 5.9 ms, by
-xla per group 19.5, 2026-11, Intel Xeon).
+`unrolled` is the best to compute each group with.
 
 Source of groups: Krizhevsky, Sutskever & Hinton, 2012; Xie et al. (ResNeXt), 2017.
 """
@@ -19,7 +18,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithms.record import Algorithm, Loop, Step, run
+from jconv.algorithms.record import Algorithm, Loop, Step, evaluate
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role, itemsize
@@ -35,7 +34,7 @@ def one_group(spec: ConvSpec) -> ConvSpec:
 def _each(inner: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     sub = one_group(spec)
     cut = functools.partial(jnp.split, indices_or_sections=spec.groups, axis=-1)
-    parts = [run(inner, role, *pair, sub) for pair in zip(cut(a), cut(b), strict=True)]
+    parts = [evaluate(inner, role, *pair, sub) for pair in zip(cut(a), cut(b), strict=True)]
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -56,7 +55,7 @@ def _workspace_each(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
 
 
 def per_group(inner: Algorithm) -> Algorithm:
-    """The algorithm that computes every group with `inner`."""
+    """Every group computed with `inner`."""
     return Algorithm(
         "per_group",
         functools.partial(_each, inner, "forward"),

@@ -112,9 +112,8 @@ def _forward(
 def is_framed(spec: ConvSpec) -> bool:
     """Whether phases that are one loop read a copy of x with its padding around it.
 
-    Where padding makes more than two runs of an axis, the loop chooses among dozens of sums value by value
-    (3×3 of dilation 3 and stride 2, 4→64 on 37²: 1.1 ms, framed 0.2; 5×5 depthwise of stride 2, 96 on 2×14²
-    0.33 and 0.12; 2026-11, jax 0.10, Intel Xeon).  With two runs both take as long.
+    Where padding makes more than two runs of an axis, the loop chooses among dozens of sums value by value,
+    which takes three to five times as long.  With two runs both take as long.
     """
     size = math.prod(spec.x_shape) * itemsize(spec.x_dtype)
     small = isinstance(size, int) and size <= KEPT
@@ -148,8 +147,8 @@ def _phase(
 
 
 def _interleaved(parts: list[jax.Array], spec: ConvSpec) -> jax.Array:
-    """Every phase (n, *q, channels) → (n, *p, channels) with p = q·P + φ, the last axis first.  Stacks are
-    copied in whole runs (4×4 depthwise, 64 on 28²: 0.13 ms, one transpose of all 0.34; 2026-11, Xeon)."""
+    """Every phase (n, *q, channels) → (n, *p, channels) with p = q·P + φ, the last axis first: stacks are
+    copied in whole runs, one transpose of all value by value."""
     for axis in reversed(range(spec.ndim)):
         count = len(phases(spec, axis))
         lines = [parts[i : i + count] for i in range(0, len(parts), count)]
@@ -158,8 +157,8 @@ def _interleaved(parts: list[jax.Array], spec: ConvSpec) -> jax.Array:
 
 
 MAX_PHASES = 64
-# The compiler merges phases that are loops into one loop.  With one channel per group 576 products compile in
-# 1.1 s, but with two channels 338 took 7 s and 392 11 s.
+# The compiler merges phases that are loops into one loop, in a second for so many products of one channel per
+# group, in as long for a third of them with more channels.
 WRITTEN_OUT = 600
 
 
@@ -209,7 +208,7 @@ def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
 def _workspace(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role: Role) -> int:
     """Bytes of the phases before they are interleaved (none where one loop does both), and of the largest
     one's temporaries, or half of all phases' if that is more, since the compiler prepares every phase before
-    it multiplies the first (im2col, k4 s2 in 3-D: 69 MiB for 64→32 on 16³, 29 on 12³)."""
+    it multiplies the first."""
     inside = [inner.workspace(sub, "forward") for sub in _subs(spec)]
     parts = 0 if written_out else math.prod(spec.y_shape) * itemsize(spec.accumulator)
     return parts + max(max(inside, default=0), sum(inside) // 2)

@@ -3,10 +3,9 @@
     y[n·p, o] = Σ_c x[n·p, c] · w[c, o]            pixels side by side with their channels
     y[n, o, p] = Σ_c w[c, o] · x[n, c, p]          image by image, where the channels come first
 
-Cost: one GEMM, in the order in which the arrays lie, so that none is transposed: in NCHW 64→256 on 8×56²
-takes 3.6 ms and its kernel gradient 3.9; via channels last 18 and 8.6, and in lax 25 and 51 (2026-11, jax
-0.10, Intel Xeon, 2 cores).  Always wins where it applies (one tap, one group); with a stride the input is
-subsampled first, with padding it is framed by zeros.
+Cost: one GEMM, in the order in which the arrays lie, so that none is transposed: in NCHW that takes a fifth
+of the time of the way via channels last.  Always wins where it applies (one tap, one group); with a stride
+the input is subsampled first, with padding it is framed by zeros.
 
 Source: Lin, Chen & Yan, "Network in network", 2014.
 """

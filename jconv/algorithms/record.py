@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jconv.algorithms.derived import Run, by_rewriting, by_transposing
+from jconv.algorithms.derived import Compute, by_rewriting, by_transposing
 from jconv.runtime.mark import lax_itself
 from jconv.spec import ROLES, ConvSpec, Role
 from jconv.spec.checks import shown
@@ -132,12 +132,12 @@ class Algorithm:
     """
 
     name: str
-    forward: Run
+    forward: Compute
     rejects: Callable[[ConvSpec], str | None] = nothing
     steps: Callable[[ConvSpec, Role], tuple[Step, ...]] = direct_steps
     workspace: Callable[[ConvSpec, Role], int] = no_workspace
-    grad_input: Run | None = None
-    grad_kernel: Run | None = None
+    grad_input: Compute | None = None
+    grad_kernel: Compute | None = None
     exact: bool = True
     amplification: Callable[[ConvSpec], float] = as_direct
     reads_planes: Callable[[ConvSpec, Role], bool] = never
@@ -187,7 +187,7 @@ def form(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
 def watched(algorithm: Algorithm) -> Algorithm:
     """The same, of a user's own making: what its functions return is held to the spec they are given."""
 
-    def watch(role: Role) -> Run | None:
+    def watch(role: Role) -> Compute | None:
         function = getattr(algorithm, "forward" if role == "forward" else role)
         return function and functools.partial(_held_to_the_spec, algorithm.name, role, function)
 
@@ -199,7 +199,7 @@ def watched(algorithm: Algorithm) -> Algorithm:
 
 
 def _held_to_the_spec(
-    name: str, role: Role, function: Run, a: jax.Array, b: jax.Array, spec: ConvSpec
+    name: str, role: Role, function: Compute, a: jax.Array, b: jax.Array, spec: ConvSpec
 ) -> jax.Array:
     result = function(a, b, spec)
     shape, dtype = spec.result(role)
@@ -214,7 +214,7 @@ def _held_to_the_spec(
     return result
 
 
-def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+def evaluate(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """Compute `role` of `spec` with `algorithm`: (x, w) → y, (g, w) → ∂x or (x, g) → ∂w.
 
     Raises:
@@ -232,7 +232,7 @@ def run(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: Conv
         return how(a, b, spec).reshape(shape).astype(dtype)
 
 
-def _way(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run:
+def _way(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute:
     """What the algorithm has for `role`, or its forward of the rewritten spec; where it refuses that, one of
     the roles it accepts, run backwards."""
     if not (reason := refuses(algorithm, role, spec)):
@@ -246,7 +246,7 @@ def _way(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run:
 
 
 def serves(algorithm: Algorithm, spec: ConvSpec) -> bool:
-    """Whether `run` can compute `spec`, in one role and so in all of them."""
+    """Whether `evaluate` can compute `spec`, in one role and so in all of them."""
     return spec.is_empty or any(not refuses(algorithm, role, spec) for role in ROLES)
 
 
@@ -268,9 +268,9 @@ def _by_three_real_ones(
     No conjugates: JAX transposes without conjugating.
     """
     real = real_valued(spec)
-    k1 = run(algorithm, role, a.real + a.imag, b.real, real)
-    k2 = run(algorithm, role, a.real, b.imag - b.real, real)
-    k3 = run(algorithm, role, a.imag, b.real + b.imag, real)
+    k1 = evaluate(algorithm, role, a.real + a.imag, b.real, real)
+    k2 = evaluate(algorithm, role, a.real, b.imag - b.real, real)
+    k3 = evaluate(algorithm, role, a.imag, b.real + b.imag, real)
     return lax.complex(k1 - k3, k1 + k2).astype(spec.result(role)[1])
 
 
@@ -280,7 +280,7 @@ def real_valued(spec: ConvSpec) -> ConvSpec:
     return spec.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=dtype) if dtype else spec
 
 
-def own(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Run | None:
+def own(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute | None:
     """The algorithm's own way to compute `role` of `spec`; None where the rewritten forward does it."""
     if role == "forward":
         return algorithm.forward

@@ -45,7 +45,7 @@ def _views(x: jax.Array, spec: ConvSpec) -> Iterator[tuple[Ints, jax.Array]]:
     return ((at, tap(padded, at, each).reshape(spec.groups, -1, spec.c)) for at in positions(spec))
 
 
-MAX_TAPS = 150  # compiling one GEMM per tap takes about 10 ms each (AMD EPYC, jax 0.10, 2026-11)
+MAX_TAPS = 150  # a GEMM each, which takes about 10 ms to compile
 
 
 def rejects(spec: ConvSpec) -> str | None:

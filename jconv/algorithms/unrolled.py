@@ -5,13 +5,10 @@
 
 The planes of a volume become the batch, and each carries the planes that its kernel reaches beside it.
 That is im2col along one axis only: it writes every value k times and not k³ times, and what remains is
-a convolution that compilers are good at.  Wins in 3-D, where the platform's own convolution is slow
-(2026-11, jax 0.10, AMD EPYC, 2 cores, 3×3×3: 32→32 on 16×28² 2.5 ms by xla_eigen where im2col takes
-8.0 and F(4,3) in three dimensions 2.6; 128→128 on 2×4×14×15 3.3 by Winograd in two dimensions, 4.6 in
-three), and in 2-D for kernels of many taps over few channels (11×11 of stride 4 on 3×227²: 0.9 ms, xla
-1.7); loses on small images of many channels, where moving the kernel is the work.  Groups are taken
-apart first (`per_group`): cutting them apart again plane by plane took two to three times
-as long (64→64 in 4 groups on 2×8×28², 3×3×3: 6.8 ms against 17.4, 2026-11, jax 0.10, Intel Xeon).
+a convolution that compilers are good at.  Wins in 3-D, where the platform's own convolution is slow,
+and in 2-D for kernels of many taps over few channels (AlexNet's first layer: half of XLA's time); loses on
+small images of many channels, where moving the kernel is the work.  Groups are taken apart first
+(`per_group`): taking them apart again plane by plane takes two to three times as long.
 
 grad_kernel is that of the convolution inside; the copy of x is cut into bands like im2col's.  grad_input of
 planes taken with a stride is that of the convolution inside, all planes at once, each put back where its taps
@@ -27,13 +24,13 @@ import jax
 import jax.numpy as jnp
 
 from jconv.algorithms import blocks
-from jconv.algorithms.record import Algorithm, Loop, Step, run
+from jconv.algorithms.record import Algorithm, Loop, Step, evaluate
 from jconv.algorithms.windows import pad, padded_bytes, put_together, tap_along
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role, itemsize
 
-MAX_TAPS = 16  # along the first axis; one slice each
+MAX_TAPS = 16  # along the first axis, a slice each
 
 
 def inside(spec: ConvSpec) -> ConvSpec:
@@ -78,7 +75,7 @@ def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> ja
     w, part = _kernel_inside(w, spec), _band(spec)
 
     def compute(x: jax.Array) -> jax.Array:
-        return run(inner, "forward", unroll(x, part), w, inside(part)).reshape(part.y_shape)
+        return evaluate(inner, "forward", unroll(x, part), w, inside(part)).reshape(part.y_shape)
 
     return blocks.forward(compute, x, spec, part)
 
@@ -86,7 +83,7 @@ def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> ja
 def _grad_input(inner: Algorithm, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     sub = inside(spec).replace(x_dtype=spec.accumulator)  # planes are added up before they are rounded
     whole = (spec.batch, spec.out_spatial[0], *spec.spatial[1:], spec.kernel[0], spec.c)
-    u = run(inner, "grad_input", g.reshape(sub.y_shape), _kernel_inside(w, spec), sub).reshape(whole)
+    u = evaluate(inner, "grad_input", g.reshape(sub.y_shape), _kernel_inside(w, spec), sub).reshape(whole)
     return put_together((u[..., r, :] for r in range(spec.kernel[0])), _first_axis_only(spec))
 
 
@@ -100,7 +97,7 @@ def _grad_kernel(inner: Algorithm, x: jax.Array, g: jax.Array, spec: ConvSpec) -
 
     def compute(x: jax.Array, g: jax.Array) -> jax.Array:
         sub = inside(part).replace(w_dtype=spec.accumulator)  # bands are added up before they are rounded
-        w = run(inner, "grad_kernel", unroll(x, part), g.reshape(sub.y_shape), sub)
+        w = evaluate(inner, "grad_kernel", unroll(x, part), g.reshape(sub.y_shape), sub)
         w = w.reshape(*spec.kernel[1:], spec.kernel[0], spec.c, spec.o)
         return jnp.moveaxis(w, spec.ndim - 1, 0)
 

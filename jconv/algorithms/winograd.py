@@ -121,12 +121,12 @@ def _block_grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec)
     return unturned_product(v, g, spec)
 
 
-# -- blocks: temporaries stay below the size that is mapped afresh at every call --------------------
+# -- blocks: temporaries stay below the size that is mapped afresh at every call -------------------
 
 MiB = 2**20
-WHOLE = 16 * MiB  # up to here in one piece: allocations from 32 MiB on are page-faulted at every call
+WHOLE = 16 * MiB  # up to here in one piece
 LARGE_IMAGE = 1.3e6  # bytes of a result that no longer stays in a core's cache
-BLOCK = 12 * MiB  # above WHOLE, the size of a block: of 16, 12, 8 and 5 MiB the fastest in 10 of 15 races
+BLOCK = 12 * MiB  # above WHOLE, the size of a block
 
 
 def workspace_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
@@ -174,8 +174,7 @@ def _images_and_rows(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int
 def _turns_large_images(spec: ConvSpec, role: Role) -> bool:
     """Whether the result is transposed to channels first and an image of it falls out of a core's cache.  The
     compiler merges that transpose with the last pass, which then reads its tiles once per channel; in two
-    blocks the transpose is a loop of its own (32→64 in one block and in two: 1×100² 5.1 and 3.4 ms, 112² 8.1
-    and 4.0, 56² 1.2 and 1.4; 2026-11, jax 0.10, Intel Xeon)."""
+    blocks the transpose is a loop of its own."""
     image = math.prod(spec.y_shape[1:]) * dtype_of(spec).itemsize
     return spec.channels_first and role != "grad_kernel" and image >= LARGE_IMAGE
 

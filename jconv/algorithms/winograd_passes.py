@@ -1,20 +1,12 @@
 """The transforms of `winograd`: one dimension at a time, every pass one fused loop over the image.
 
-What made them fast (3×3, 64 → 64 channels, 56×56, batch 8; AMD EPYC, AVX-512, 2 cores, jax 0.10, 2026-11;
-in total 3.1 to 3.2 ms, PyTorch 3.7, lax 8.5):
+What makes them fast:
 
-- A barrier stands between the passes: fused, XLA computes the first again for every read of the second
-  (5.8 ms).
+- A barrier stands between the passes: fused, XLA computes the first again for every read of the second.
 - Positions are written behind the row they come from, (n, h, position, tile, c), and outermost only in the
   last pass, so every loop reads long runs and a few rows that are still in cache.
-- x is padded once, before the passes: a pad per slice was written out six times (64 → 64 on 138×138: 84 ms
-  instead of 14).
-- The pass that writes last moves n: a transpose of its own was a copy of all of V or M (+1 ms).
-
-What lost: the two transforms as one small matrix product with the 36×36 Kronecker product (6.8 ms: the
-overlapping tiles must be written out first); positions outermost from the first pass on; no barrier
-after the last product but one (6.6 ms); 36 products instead of one batched (+30 %); the batch cut by
-`lax.map` into parts that fit the cache better (3.7 to 4 ms), which pays only past 32 MiB.
+- x is padded once, before the passes: a pad per slice is written out once per row of the matrix.
+- The pass that writes last moves n: a transpose of its own would copy all of V or M.
 """
 
 from __future__ import annotations

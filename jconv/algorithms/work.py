@@ -33,9 +33,8 @@ def _images_turned(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
 
 
 def _kernel_turned(spec: ConvSpec) -> int:
-    """Bytes that count for transposing the kernel from OIHW to HWIO.  A value takes 0.6 ns, and several times
-    that with a single tap, where each cache line is read for one value (512×512×3×3 1.3 ms, 2048×4096 41;
-    2026-11, jax 0.10, Intel Xeon, 2 cores)."""
+    """Bytes that count for transposing the kernel from OIHW to HWIO: several times as many with a single tap,
+    where each cache line is read for one value."""
     return spec.kernel_bytes * (1 if spec.taps > 1 else 4)
 
 
@@ -55,7 +54,7 @@ LARGE_KERNEL = 8e5  # bytes of a kernel from which its values lie too far apart 
 
 def turning(spec: ConvSpec) -> Loop:
     """The step of swapping the kernel's channels and flipping it or the image.  A large kernel is moved value
-    by value (3×3: 512→512 2.8 ms, 160→320 0.4, 128→128 0.05; 2026-11, jax 0.10, Intel Xeon, 2 cores)."""
+    by value."""
     w = spec.kernel_bytes
     smaller = spec.image_bytes if flips_image(spec) else w
     flipped = 2 * FLIPPED * smaller if spec.taps > 1 else 0

@@ -1,7 +1,7 @@
 """XLA's own convolution as `lax.conv_general_dilated` would be called: the reference and the one to beat.
 
 XLA:CPU hands a 2-D convolution whose output is no larger than its input to YNNPACK, any other to Eigen
-(`cost.route` has the rules).  `xla_eigen` writes the same convolution so that it takes the faster way.
+(`choice.cost.route` has the rules).  `xla_eigen` writes the same convolution so that Eigen computes it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ def _padded(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
 def _cropped(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
     """x and its spec, with x already cropped where a negative lo stands beside a positive hi.
 
-    XLA:CPU gets such a padding wrong (jaxlib 0.10.2: kernel 2, padding (-1, 1), input 9; right in 0.12).
-    Gradients meet it too: lo' = K − 1 − lo is negative where a user pads more than the kernel covers.
+    Gradients meet such a padding too: lo' = K − 1 − lo is negative where a user pads more than the kernel
+    covers.
     """
+    # until jaxlib 0.12: XLA:CPU reads beside x where a negative lo meets a positive hi
     for axis, ((lo, hi), dilation) in enumerate(zip(spec.padding, spec.lhs_dilation, strict=True)):
         if lo < 0 < hi and dilation == 1 and -lo < x.shape[axis + 1]:
             x = lax.slice_in_dim(x, -lo, x.shape[axis + 1], axis=axis + 1)

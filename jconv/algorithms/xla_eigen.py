@@ -1,15 +1,9 @@
 """XLA's own convolution with rows of zeros below, so that its compiler hands it to Eigen, not to YNNPACK.
 
 XLA:CPU hands a 2-D convolution whose output is no larger than its input to YNNPACK, any other to Eigen.
-Eigen is the faster one for most dense stride-1 layers (2026-11, jax 0.10, AMD EPYC, 2 cores: 3×3 64→64 on
-56² 0.82 against 1.05 ms; 32→32 on 282² 5 against 43 ms, where YNNPACK's buffer passes 32 MiB).  So padding
-the bottom until the output is one row higher than the input selects Eigen, and the row is cut off again.  It
-loses for strided stems of three channels, where YNNPACK is two to ten times faster.
-
-What lost: a 2-D convolution written as 3-D with a unit axis also misses YNNPACK, and takes 2 to 10 times as
-long in Eigen's general path.  A stride folded into the channels (space to depth) costs in moving values three
-at a time what it gains.  A row of zeros for convolutions that pad nothing (of which YNNPACK writes all
-patches to memory) and a channel of zeros for odd ones gained two to five times, and are oneDNN's now.
+Eigen is the faster one for most dense stride-1 layers.  So the bottom is padded until the output is one row
+higher than the input, and the row is cut off again.  It loses for strided stems of three channels, where
+YNNPACK is two to ten times faster.
 """
 
 from __future__ import annotations
@@ -24,6 +18,7 @@ from jconv.algorithms.xla import forward as by_xla
 from jconv.spec import ConvSpec, Role, itemsize
 
 
+# until jaxlib ?: XLA:CPU hands a 2-D convolution to YNNPACK by its sizes
 def lengthened(spec: ConvSpec) -> ConvSpec:
     """The same convolution with more rows of output than of input."""
     lo, hi = spec.padding[0]

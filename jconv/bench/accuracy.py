@@ -36,7 +36,7 @@ import jax
 import numpy as np
 
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import Algorithm, own, refuses, run
+from jconv.algorithms.record import Algorithm, evaluate, own, refuses
 from jconv.bench import options
 from jconv.bench.job import machine
 from jconv.spec import ConvSpec, Ints, Role
@@ -146,7 +146,8 @@ def measure(
     if refuses(algorithm, role, spec) is not None:
         return None
     operands, reference = _problem(family, dtype, length, role)
-    result = np.asarray(jax.jit(functools.partial(run, algorithm, role, spec=spec))(*operands), np.float64)
+    program = jax.jit(functools.partial(evaluate, algorithm, role, spec=spec))
+    result = np.asarray(program(*operands), np.float64)
     off = result - reference
     bound = tolerance(dtype, cases.reduction(role, spec), amplification(algorithm, role, spec))
     rms = math.sqrt(np.mean(off**2) / np.mean(reference**2))

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jconv.algorithms import ONEDNN, onednn_calls
-from jconv.algorithms.record import refuses, run
+from jconv.algorithms.record import evaluate, refuses
 from jconv.bench import options
 from jconv.runtime import store, verified
 from jconv.spec import ROLES, ConvSpec, Role
@@ -142,7 +142,7 @@ def _in_its_layout(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> ja
     if spec.channels_first:
         a, b = (jax.lax.optimization_barrier(jnp.moveaxis(v, -1, 1)) for v in (a, b))
         a, b = (jnp.moveaxis(v, 1, -1) for v in (a, b))
-    return run(ONEDNN, role, a, b, spec)
+    return evaluate(ONEDNN, role, a, b, spec)
 
 
 def _nans(

@@ -65,7 +65,8 @@ def _give_sparsify(transform: Any, role: Role, primitive: Any) -> None:
             raise NotImplementedError(f"{role} of sparse arrays; differentiate a function of dense ones")
         conv = transform.sparsify(functools.partial(_channels_first, spec))
         y = conv(*transform.spvalues_to_arrays(environment, values))
-        y = y.update_layout(n_batch=0) if hasattr(y, "update_layout") else y  # its batch axes cannot move
+        # until jax ?: the batch axes of a BCOO array cannot move
+        y = y.update_layout(n_batch=0) if hasattr(y, "update_layout") else y
         result = y.transpose((0, *range(2, spec.ndim + 2), 1))
         return transform.arrays_to_spvalues(environment, [result])
 

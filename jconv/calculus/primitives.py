@@ -33,10 +33,10 @@ from jax.extend.core import InconclusiveDimensionOperation, Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jconv.algorithms import ALGORITHMS, XLA
-from jconv.algorithms.record import Algorithm, run, serves
+from jconv.algorithms.record import Algorithm, evaluate, serves
 from jconv.calculus import interpreters
 from jconv.choice.candidates import POLICIES
-from jconv.choice.pick import evaluate, resolve
+from jconv.choice.pick import resolve
 from jconv.mesh import explicit, partition
 from jconv.runtime.private import needs_devices
 from jconv.spec import ROLES, ConvSpec, Role
@@ -61,7 +61,7 @@ def by_autodiff(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorith
     """`role` of `spec` as plain JAX code, differentiated by JAX, which oneDNN's calls are not."""
     portable = "portable" if algorithm == "auto" else algorithm
     record, _ = resolve(portable, role, spec, jax.default_backend())
-    return run(record, role, a, b, spec)
+    return evaluate(record, role, a, b, spec)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
@@ -147,11 +147,12 @@ def _chosen(
 ) -> Any:
     """The result.  What "auto" chose may have to compare sizes that only a run will tell; XLA's need not."""
     try:
-        return evaluate(algorithm, role, a, b, spec, platform, exported)
+        record, known = resolve(algorithm, role, spec, platform, exported)
+        return evaluate(record, role, a, b, known)
     except InconclusiveDimensionOperation:
         if algorithm not in POLICIES:
             raise
-        return run(XLA, role, a, b, spec)
+        return evaluate(XLA, role, a, b, spec)
 
 
 # -- transposition ---------------------------------------------------------------------------------

@@ -21,18 +21,17 @@ from jconv.choice.rates import Direct, Platform, Route
 from jconv.spec import ConvSpec, itemsize
 
 # An algorithm replaces XLA's own convolution only if that is estimated to take at least MARGIN times as long
-# plus SLACK seconds.  Of 1079 passes of random shapes 35 then ran below 0.87 of the speed of XLA's own; with
-# 1.15 and 30 µs 48 did, but all together ran 0.6 % faster (2026-11, Intel Xeon).
+# plus SLACK seconds.
 MARGIN = 1.2
 SLACK = 40e-6
 TIE = 1.15  # estimates closer than this factor count as equal
 # Seconds that a matrix product takes longer to start its threads than XLA's 1×1 convolution, which computes
-# the same: 144→32 on 28² takes 0.17 ms as a product, 0.12 as a convolution (2026-11, jax 0.10, Intel Xeon).
+# the same.
 THREADS = 50e-6
 THREADED = 4e6  # FLOPs from which oneDNN starts its threads
 
 WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing patches, and of mapping a large buffer of them anew
-LARGE_KERNEL = 1e6  # bytes; YNNPACK packs a larger kernel in memory (3×3 512→512 on 7²: 3.2 ms, im2col 2.0)
+LARGE_KERNEL = 1e6  # bytes; YNNPACK packs a larger kernel in memory
 KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
 PANEL = 64  # columns of a kernel that are multiplied at a time
 ODD_CHANNELS = 9  # YNNPACK takes 1 + this / (c + 1) times as long for an odd c with 32 or fewer channels out
@@ -90,8 +89,7 @@ def native(spec: ConvSpec, rates: Platform) -> float:
 
 def _unrolled(spec: ConvSpec, taken: str) -> float:
     """Seconds YNNPACK spends writing all patches to memory, as it does where nothing is padded and the stride
-    is 1.  Unpadded and padded, 3×3 48→16 takes 3.4 and 1.0 ms on 2×66² (14 MB of patches), 43 and 6 on 11×66²
-    (78 MB), and 32→32 on 272² takes 47 and 9 (2026-11, jax 0.10, Intel Xeon, 2 cores)."""
+    is 1."""
     if taken != "ynn" or spec.taps == 1 or spec.is_padded or any(s != 1 for s in spec.strides):
         return 0.0
     size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)
@@ -112,9 +110,8 @@ def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
 
 
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
-    """Seconds spent writing patches (for a dilated input: writing and summing every input × tap product, 1 ns
-    each, and longer where their buffer is mapped anew: 3×3 of stride 2, 64→256 takes 12 ms on 56², 87 on 70²;
-    2026-11, jax 0.10, Intel Xeon)."""
+    """Seconds spent writing patches (for a dilated input: writing and summing every input × tap product, and
+    longer where their buffer is mapped anew)."""
     if taken == "eigen_transposed":
         size = 4 * spec.batch * math.prod(spec.spatial) * spec.taps * spec.out_channels
         fresh = size / way.unmapped if size > KEPT_MAPPED else 0.0
@@ -127,8 +124,7 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
 def _passes(spec: ConvSpec, taken: str) -> int:
     """How many times patches are written.  Where the kernel is larger than the output ("…_kernel") a patch is
     nearly the whole image and is read in place, after one copy for padding and one for dilation.  In 3-D
-    Eigen instead computes the address of every few values (16 ns each over 3 channels, 3 over 8, 2 over 16
-    and more), once per group, unless there is only one tap."""
+    Eigen instead computes the address of every few values, once per group, unless there is only one tap."""
     if taken == "eigen_3d":
         return spec.groups * (spec.taps > 1)
     spread = any(d > 1 for d in spec.rhs_dilation)

@@ -17,15 +17,14 @@ These rules are written down below, in this order:
     6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.
     7. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
 
-The usual rules of thumb are not written down: the cost model yields them, or it does not.  On CPU (2 cores
-of an AMD EPYC, jax 0.10, 2026-11):
+The usual rules of thumb are not written down: the cost model yields them, or it does not.  On CPU:
 
     direct for tiny problems           true: below 40 µs of difference XLA's own is taken
     implicit GEMM by default           false: `shift` passes over the output once per tap; XLA's own packing
                                        and im2col are faster nearly everywhere
-    explicit GEMM for many channels    true: 3×3, 512 channels, 7²: im2col 1.2 ms, xla 2.0, winograd 24
-    Winograd for 3×3 at stride 1       true where the image has tiles enough (64 channels, 56²: 0.7 ms, xla
-                                       1.1), false where transforming the kernel is the work (see above)
+    explicit GEMM for many channels    true where the pixels are few
+    Winograd for 3×3 at stride 1       true where the image has tiles enough, false where transforming the
+                                       kernel is the work
     FFT for large kernels              true for depthwise ones from about 15×15 on; with many channels to
                                        sum, products stay cheaper than transforms up to larger kernels
 
@@ -61,7 +60,7 @@ import jax
 import jax.export
 
 from jconv.algorithms import ALGORITHMS, ONEDNN, POINTWISE, XLA
-from jconv.algorithms.record import Algorithm, real_valued, run
+from jconv.algorithms.record import Algorithm, real_valued
 from jconv.choice import cost, winners
 from jconv.choice.candidates import POLICIES, Candidate, Policy, candidate, si
 from jconv.choice.rates import Factors, Platform
@@ -115,20 +114,6 @@ class Choice:
             f"<p><b>{self.algorithm.name}</b>: {self.reason}</p>"
             f"<table><tr><th>not taken</th><th>because</th></tr>{rows}</table>"
         )
-
-
-def evaluate(
-    algorithm: str | Algorithm,
-    role: Role,
-    a: jax.Array,
-    b: jax.Array,
-    spec: ConvSpec,
-    platform: str,
-    exported: bool = False,
-) -> jax.Array:
-    """`role` of `spec` by the algorithm handed in, the one named, or the cheapest."""
-    record, spec = resolve(algorithm, role, spec, platform, exported)
-    return run(record, role, a, b, spec)
 
 
 def resolve(

@@ -1,7 +1,7 @@
 """What the machines can do: measured rates, one record for each kind of device.
 
-Every constant stands with the date and the machine it was measured on.  It need only be accurate enough
-to put the algorithms in the right order; `jconv.tune` measures where that is not enough.
+The rates need only be accurate enough to put the algorithms in the right order; `jconv.tune` measures where
+that is not enough.  On what machine and how they were measured: docs/measured.md, "Rates".
 """
 
 from __future__ import annotations
@@ -101,10 +101,7 @@ class Platform:
     onednn: Direct | None = None
 
 
-# 2 cores with AVX-512, jax 0.10.2, 2026-11.  Products, loops and most of XLA's own convolutions were fitted
-# on an Intel Xeon (to 90 and 7000 times), the rest on an AMD EPYC (to 2123 times of 30 algorithms in three
-# roles).  They are properties of XLA's libraries, which run the same code on both makers' processors: over
-# 756 decisions on the EPYC a record of its own was 0.2 % better.
+# 2 cores with AVX-512, of either maker: XLA's libraries run the same code on both.
 CPU = Platform(
     gemm=Products(320e9, (33, 20, 22)),
     transposed=Products(249e9, (33, 20, 22)),
@@ -135,6 +132,7 @@ CPU = Platform(
 
 Factors = tuple[tuple[str, float], ...]
 SPEEDS = ("rate", "packing", "bandwidth", "kernel", "unmapped")  # of a `Route`
+SPEEDS = ("rate", "packing", "bandwidth", "kernel", "unmapped")  # of a `Route`
 
 
 def of(name: str, factors: Factors = ()) -> Platform | None:
@@ -161,12 +159,7 @@ def scaled(record: Platform, factors: dict[str, float]) -> Platform:
         slower(record, "loops", "loop", "bandwidth", "copy"),
         gemm=slower(record.gemm, "products", "rate"),
         transposed=slower(record.transposed, "products", "rate"),
-        native={
-            name: slower(
-                route, "convolutions", "rate", "packing", "bandwidth", "kernel", "strided", "unmapped"
-            )
-            for name, route in record.native.items()
-        },
+        native={name: slower(route, "convolutions", *SPEEDS) for name, route in record.native.items()},
         onednn=record.onednn
         and slower(record.onednn, "onednn", "rate", "depthwise", "bandwidth", "planes", "kernel"),
     )

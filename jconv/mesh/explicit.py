@@ -90,7 +90,7 @@ def _users(name: str) -> str:
 def _check(
     where: str, role: Role, letter: str, axes: Any, spec: ConvSpec, sizes: dict[str, int], stays: bool
 ) -> None:
-    parts = math.prod(sizes[axis] for axis in (axes if isinstance(axes, tuple) else (axes,)))
+    shards = math.prod(sizes[axis] for axis in (axes if isinstance(axes, tuple) else (axes,)))
     if letter[0] in "rk":
         raise ValueError(f"{where}, which no convolution can keep; jax.sharding.reshard it")
     if not stays:
@@ -98,13 +98,13 @@ def _check(
             f"{where}, over which the result is summed; say where the sum goes with `out_sharding` of "
             "jconv.conv_general_dilated, or jax.sharding.reshard it"
         )
-    if letter == "g" and spec.groups % parts:
+    if letter == "g" and spec.groups % shards:
         raise ValueError(
-            f"{where}, but {spec.groups} groups do not divide by {parts}; jax.sharding.reshard it"
+            f"{where}, but {spec.groups} groups do not divide by {shards}; jax.sharding.reshard it"
         )
     if letter[0] == "h":
         moved = spec.as_grad_input() if role == "grad_input" else spec
-        if reason := halo.refuses(moved, int(letter[1:]), parts):
+        if reason := halo.refuses(moved, int(letter[1:]), shards):
             raise ValueError(f"{where}, but {reason}; jax.sharding.reshard it")
 
 

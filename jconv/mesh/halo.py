@@ -39,7 +39,7 @@ class Halo:
     """What a shard needs of its neighbours along one dimension.
 
     Args:
-      parts: number of shards.
+      shards: how many there are.
       size: inputs a shard owns (h).
       left, right: inputs it receives from before and after its own.
       start: where its window begins in shard 0, counted from the shard's first own input.
@@ -48,7 +48,7 @@ class Halo:
       padding: zeros that input dilation leaves before the first and after the last of them.
     """
 
-    parts: int
+    shards: int
     size: int
     left: int
     right: int
@@ -65,43 +65,42 @@ class Message(NamedTuple):
     links: int
 
 
-def refuses(spec: ConvSpec, axis: int, parts: int) -> str | None:
-    """None, or why dimension `axis` of `spec` cannot be cut into `parts`."""
+def refuses(spec: ConvSpec, axis: int, shards: int) -> str | None:
+    """None, or why dimension `axis` of `spec` cannot be cut into `shards`."""
     size, out = spec.spatial[axis], spec.out_spatial[axis]
     stride, dilation = spec.strides[axis], spec.lhs_dilation[axis]
-    if size % parts:
-        return f"its {size} inputs do not divide by {parts}"
-    if out % parts or out == 0:
-        return f"its {out} outputs do not divide by {parts}"
-    if out // parts * stride % dilation:
-        return (
-            f"{out // parts} outputs a shard times stride {stride} do not divide by input dilation {dilation}"
-        )
+    if size % shards:
+        return f"its {size} inputs do not divide by {shards}"
+    if out % shards or out == 0:
+        return f"its {out} outputs do not divide by {shards}"
+    if out // shards * stride % dilation:
+        each = out // shards
+        return f"{each} outputs a shard times stride {stride} do not divide by input dilation {dilation}"
     return None
 
 
-def halo(spec: ConvSpec, axis: int, parts: int) -> Halo:
-    """The halo of dimension `axis` of `spec` cut into `parts`; the formulas of the module docstring.
+def halo(spec: ConvSpec, axis: int, shards: int) -> Halo:
+    """The halo of dimension `axis` of `spec` cut into `shards`; the formulas of the module docstring.
 
     >>> spec = ConvSpec.of(spatial=(32,), kernel=(5,), padding=((2, 2),))
     >>> halo(spec, 0, 4).left, halo(spec, 0, 4).right
     (2, 2)
     """
-    size, out = spec.spatial[axis] // parts, spec.out_spatial[axis] // parts
+    size, out = spec.spatial[axis] // shards, spec.out_spatial[axis] // shards
     stride, dilation, (lo, _) = spec.strides[axis], spec.lhs_dilation[axis], spec.padding[axis]
     first, last = -lo, (out - 1) * stride + spec.window[axis] - 1 - lo  # dilated positions, shard 0
     start, stop = -(-first // dilation), last // dilation + 1
     drift = out * stride // dilation - size
-    starts = (start, start + (parts - 1) * drift)
+    starts = (start, start + (shards - 1) * drift)
     left, right = max(0, -min(starts)), max(0, max(starts) + stop - start - size)
     zeros = (start * dilation - first, last - (stop - 1) * dilation)
-    return Halo(parts, size, left, right, start, drift, stop - start, zeros)
+    return Halo(shards, size, left, right, start, drift, stop - start, zeros)
 
 
-def local_spec(spec: ConvSpec, parts: Sequence[int]) -> ConvSpec:
+def local_spec(spec: ConvSpec, shards: Sequence[int]) -> ConvSpec:
     """The convolution that each shard computes, once it has its halo."""
-    halos = [halo(spec, axis, n) for axis, n in enumerate(parts)]
-    cut = [n > 1 for n in parts]
+    halos = [halo(spec, axis, n) for axis, n in enumerate(shards)]
+    cut = [n > 1 for n in shards]
     return spec.replace(
         spatial=tuple(h.window if c else size for h, c, size in zip(halos, cut, spec.spatial, strict=True)),
         padding=tuple(h.padding if c else pair for h, c, pair in zip(halos, cut, spec.padding, strict=True)),
@@ -113,32 +112,32 @@ def local_spec(spec: ConvSpec, parts: Sequence[int]) -> ConvSpec:
 
 def _hops(wanted: int, halo: Halo) -> Iterator[tuple[int, int]]:
     """(distance, inputs) per shard that has to send, the nearest first; a wide kernel has several."""
-    for distance in range(1, min(math.ceil(wanted / halo.size), halo.parts - 1) + 1):
+    for distance in range(1, min(math.ceil(wanted / halo.size), halo.shards - 1) + 1):
         yield distance, min(halo.size, wanted - (distance - 1) * halo.size)
 
 
-def messages(spec: ConvSpec, parts: Sequence[int]) -> list[Message]:
+def messages(spec: ConvSpec, shards: Sequence[int]) -> list[Message]:
     """Everything that is sent for one convolution of the image `spec`, in the order it is sent.
 
     Dimensions are exchanged one after the other, so the later ones send the halos of the earlier
     ones along: corners need no messages of their own.
     """
     sent = []
-    extents = [size // n for size, n in zip(spec.spatial, parts, strict=True)]
-    for axis, n in enumerate(parts):
+    extents = [size // n for size, n in zip(spec.spatial, shards, strict=True)]
+    for axis, n in enumerate(shards):
         if n == 1:
             continue
         h = halo(spec, axis, n)
         layer = spec.batch * spec.in_channels * math.prod(extents[:axis] + extents[axis + 1 :])
-        others = math.prod(parts) // n
+        others = math.prod(shards) // n
         for wanted in (h.left, h.right):
             sent += [Message(layer * rows, others * (n - hop)) for hop, rows in _hops(wanted, h)]
         extents[axis] = h.window
     return sent
 
 
-def halo_bytes(spec: ConvSpec, parts: Sequence[int]) -> int:
-    """Bytes on the wire, over all devices, of one forward convolution of an image cut into `parts`.
+def halo_bytes(spec: ConvSpec, shards: Sequence[int]) -> int:
+    """Bytes on the wire, over all devices, of one forward convolution of an image cut into `shards`.
 
     The gradient with respect to the input sends as many back; the one with respect to the kernel
     needs the halo of x once more if it was not kept.
@@ -147,7 +146,7 @@ def halo_bytes(spec: ConvSpec, parts: Sequence[int]) -> int:
     >>> halo_bytes(spec, (8, 1))  # 2 · 7 links · 2 images · 1 row of 64 · 8 channels · 4 bytes
     57344
     """
-    return sum(elements * links for elements, links in messages(spec, parts)) * itemsize(spec.x_dtype)
+    return sum(elements * links for elements, links in messages(spec, shards)) * itemsize(spec.x_dtype)
 
 
 # -- sending it ------------------------------------------------------------------------------------
@@ -159,8 +158,8 @@ def exchange(x: jax.Array, spec: ConvSpec, names: Sequence[AxisName | None]) -> 
     Runs where the mesh axes `names`, one per spatial dimension, are manual (inside `shard_map`).
     """
     for axis, name in enumerate(names):
-        if name is not None and (parts := lax.axis_size(name)) > 1:
-            x = _exchange_along(x, axis + 1, halo(spec, axis, parts), name)
+        if name is not None and (shards := lax.axis_size(name)) > 1:
+            x = _exchange_along(x, axis + 1, halo(spec, axis, shards), name)
     return x
 
 
@@ -187,5 +186,5 @@ def _received(x: jax.Array, axis: int, halo: Halo, name: AxisName, distance: int
     """The `rows` nearest to us of the shard `distance` before us (after us if negative)."""
     start = halo.size - rows if distance > 0 else 0
     border = lax.slice_in_dim(x, start, start + rows, axis=axis)
-    pairs = [(i, i + distance) for i in range(halo.parts) if 0 <= i + distance < halo.parts]
+    pairs = [(i, i + distance) for i in range(halo.shards) if 0 <= i + distance < halo.shards]
     return lax.ppermute(border, name, pairs)

@@ -27,15 +27,15 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jconv.algorithms.record import Algorithm, refuses
-from jconv.choice.pick import evaluate, resolve
+from jconv.algorithms.record import Algorithm, evaluate, refuses
+from jconv.choice.pick import resolve
 from jconv.mesh import halo
 from jconv.spec import ConvSpec, Role
 
 ARRAYS: dict[Role, str] = {"forward": "xwy", "grad_input": "ywx", "grad_kernel": "xyw"}  # two in, one out
 Cuts = dict[str, tuple[str, ...]]  # letter → mesh axes
 Specs = Sequence[Sequence[Any]]  # PartitionSpecs of the two operands and the result
-Run = Callable[[Role, jax.Array, jax.Array, ConvSpec], jax.Array]
+Compute = Callable[[Role, jax.Array, jax.Array, ConvSpec], jax.Array]
 NO_MESH = jax.sharding.AbstractMesh((), ())
 
 
@@ -50,32 +50,32 @@ def letters(name: str, spec: ConvSpec) -> tuple[str, ...]:
 # -- what a shard computes -------------------------------------------------------------------------
 
 
-def local_spec(spec: ConvSpec, role: Role, parts: dict[str, int]) -> ConvSpec:
-    """The problem of one shard, its halo received, when each letter is cut into so many parts."""
-    g, c, o = (parts.get(letter, 1) for letter in "gco")
+def local_spec(spec: ConvSpec, role: Role, shards: dict[str, int]) -> ConvSpec:
+    """The problem of one shard, its halo received, when each letter is cut into so many shards."""
+    g, c, o = (shards.get(letter, 1) for letter in "gco")
     local = spec.replace(
-        batch=spec.batch // parts.get("n", 1),
+        batch=spec.batch // shards.get("n", 1),
         groups=spec.groups // g,
         in_channels=spec.in_channels // (g * c),
         out_channels=spec.out_channels // (g * o),
     )
-    space = [parts.get(f"h{d}", 1) for d in range(spec.ndim)]
+    space = [shards.get(f"h{d}", 1) for d in range(spec.ndim)]
     if role == "grad_input":  # a convolution of g: it is g's halo that is needed
         return halo.local_spec(local.as_grad_input(), space).as_grad_input()
     return halo.local_spec(local, space)
 
 
 def shard_computes(
-    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, cuts: Cuts, scattered: Cuts, how: Run
+    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, cuts: Cuts, scattered: Cuts, how: Compute
 ) -> jax.Array:
     """`how(role, a, b, local spec)` of one shard, with the halo before and the sums after it.
 
     Runs where the mesh axes of `cuts` are manual.
     """
-    parts = {letter: lax.axis_size(axes) for letter, axes in cuts.items()}
+    shards = {letter: lax.axis_size(axes) for letter, axes in cuts.items()}
     names = [cuts.get(f"h{d}") for d in range(spec.ndim)]
     moved = spec.as_grad_input() if role == "grad_input" else spec
-    result = how(role, halo.exchange(a, moved, names), b, local_spec(spec, role, parts))
+    result = how(role, halo.exchange(a, moved, names), b, local_spec(spec, role, shards))
     over = set(summed(role, spec, cuts))
     for letter, axes in scattered.items():
         at = letters(ARRAYS[role][2], spec).index(letter)
@@ -135,12 +135,12 @@ def _cut_letters(name: str, spec: ConvSpec, entries: Sequence[Any]) -> list[tupl
     return [(letter, axes if isinstance(axes, tuple) else (axes,)) for letter, axes in cut if axes]
 
 
-def _divides(role: Role, spec: ConvSpec, letter: str, parts: int) -> bool:
+def _divides(role: Role, spec: ConvSpec, letter: str, shards: int) -> bool:
     if letter[0] == "h":
         moved = spec.as_grad_input() if role == "grad_input" else spec
-        return halo.refuses(moved, int(letter[1:]), parts) is None
+        return halo.refuses(moved, int(letter[1:]), shards) is None
     size = {"n": spec.batch, "g": spec.groups, "c": spec.c, "o": spec.o}.get(letter, 1)
-    return size % parts == 0
+    return size % shards == 0
 
 
 def spec_of(name: str, spec: ConvSpec, cuts: Cuts) -> P:
@@ -157,7 +157,8 @@ def partitioned(
     """`role` of `spec`, to be cut by XLA's partitioner by the rule of this module."""
 
     def how(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-        return evaluate(algorithm, role, a, b, spec, platform)
+        record, spec = resolve(algorithm, role, spec, platform)
+        return evaluate(record, role, a, b, spec)
 
     def partition(mesh: Any, operands: Any, result: Any) -> Any:
         specs, sizes = [array.sharding.spec for array in (*operands, result)], dict(mesh.shape)
@@ -175,8 +176,8 @@ def partitioned(
     def _computable(cuts: Cuts, mesh: Any) -> Cuts:
         """Less the cuts in space if the algorithm does not take the shard's problem, or less all."""
         for fewer in (cuts, {k: v for k, v in cuts.items() if k[0] != "h"}):
-            parts = {letter: math.prod(mesh.shape[a] for a in axes) for letter, axes in fewer.items()}
-            local = local_spec(spec, role, parts)
+            shards = {letter: math.prod(mesh.shape[a] for a in axes) for letter, axes in fewer.items()}
+            local = local_spec(spec, role, shards)
             record, _ = resolve(algorithm, role, local, platform)
             if not refuses(record, role, local):
                 return fewer

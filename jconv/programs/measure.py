@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import Algorithm, run
+from jconv.algorithms.record import Algorithm, evaluate
 from jconv.api import arguments
 from jconv.calculus.primitives import OPERANDS, RESULT, ROLE_OF
 from jconv.choice.pick import best_form
@@ -48,11 +48,11 @@ def _axes(spec: ConvSpec) -> dict[str, Perm]:
 
 
 def _as_called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array) -> jax.Array:
-    """`run` as the door calls it: an algorithm may take the arrays as they lie or pay for turning them, and
-    which of the two it is shows only where the compiler sees it together with the turning."""
+    """`evaluate` as the door calls it: an algorithm takes the arrays as they lie or pays for transposing
+    them, which shows only where the compiler sees both together."""
     axes = _axes(spec)
     a, b = (array.transpose(axes[name]) for name, array in zip(OPERANDS[role], arrays, strict=True))
-    return run(algorithm, role, a, b, spec).transpose(inverse(axes[RESULT[role]]))
+    return evaluate(algorithm, role, a, b, spec).transpose(inverse(axes[RESULT[role]]))
 
 
 def _random(name: str, spec: ConvSpec) -> jax.Array:

@@ -57,12 +57,12 @@ class Verified:
 
 
 DTYPES: dict[str, Verified] = {
-    # below AVX-512 oneDNN's `gemm:jit`, which it takes for many channels first, hangs or writes past its heap
+    # until jaxlib ?: below AVX-512 oneDNN's `gemm:jit` (many channels, first) hangs or writes past its heap
     "float32": Verified(("float32",), ("avx512f", "avx512bw", "avx512dq", "avx512vl"), False, 166, "0"),
     "bfloat16": Verified(
         ("bfloat16", "float32"), ("avx512f", "avx512bw", "avx512dq", "avx512vl"), False, 166, "0"
     ),
-    # through float32: oneDNN's own int8 kernels write past their heap where there is padding
+    # until jaxlib ?: oneDNN's int8 kernels write past their heap where there is padding; so through float32
     "int8": Verified(("int32",), ("avx512f", "avx512bw", "avx512dq", "avx512vl"), False, 166, "0"),
 }
 
@@ -131,6 +131,7 @@ def _of_the_program() -> str | None:
     if os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT").upper() != "STRICT":
         return "ONEDNN_DEFAULT_FPMATH_MODE lets oneDNN round float32 to something shorter"
     config = jax.config
+    # until jaxlib ?: a program that calls oneDNN cannot be serialised
     if config.jax_enable_compilation_cache and config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return (
             "JAX's persistent compilation cache is on, and a program that calls oneDNN cannot be kept in it"

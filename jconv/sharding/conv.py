@@ -64,12 +64,12 @@ def conv(
     bias = _without_a_mode(call).pop("bias")
     x, w = arguments.array("x", x), arguments.array("w", w)
     arguments.same_dtype(x=x, w=w)
-    names, parts = _mesh_axes(spatial_axes)
+    names, shards = _mesh_axes(spatial_axes)
     layout = arguments.layout(call["layout"], len(names))
-    shape = _whole_shape(x.shape, layout.x, parts)
+    shape = _whole_shape(x.shape, layout.x, shards)
     problem = understand(len(names), "forward", shape, w.shape, x.dtype, hashable(call))
     b = arguments.bias(b, bias, problem.spec.out_channels, problem.spec.y_dtype)
-    return _apply(_cut("forward", problem, problem.spec, names, parts), x, w, b)
+    return _apply(_cut("forward", problem, problem.spec, names, shards), x, w, b)
 
 
 @spelled_out(TransposedOptions)
@@ -109,12 +109,12 @@ def conv_transpose(
     bias = _without_a_mode(call).pop("bias")
     x, w = arguments.array("x", x), arguments.array("w", w)
     arguments.same_dtype(x=x, w=w)
-    names, parts = _mesh_axes(spatial_axes)
+    names, shards = _mesh_axes(spatial_axes)
     layout = arguments.layout(call["layout"], len(names))
-    shape = _whole_shape(x.shape, layout.y_in, parts)
+    shape = _whole_shape(x.shape, layout.y_in, shards)
     problem = understand_transposed(len(names), shape, w.shape, x.dtype, hashable(call))
     b = arguments.bias(b, bias, problem.spec.in_channels, problem.spec.x_dtype)
-    return _apply(_cut("grad_input", problem, problem.spec.as_grad_input(), names, parts), x, w, b)
+    return _apply(_cut("grad_input", problem, problem.spec.as_grad_input(), names, shards), x, w, b)
 
 
 def _without_a_mode(call: dict[str, Any]) -> dict[str, Any]:
@@ -138,14 +138,14 @@ class Cut:
     local: ConvSpec
 
 
-def _cut(role: Role, problem: Problem, moved: ConvSpec, names: Any, parts: Ints) -> Cut:
-    for axis, (name, n) in enumerate(zip(names, parts, strict=True)):
+def _cut(role: Role, problem: Problem, moved: ConvSpec, names: Any, shards: Ints) -> Cut:
+    for axis, (name, n) in enumerate(zip(names, shards, strict=True)):
         if n > 1 and (reason := halo.refuses(moved, axis, n)):
             raise ValueError(
                 f"`spatial_axes`: spatial dimension {axis} cannot be cut into {n} over {name!r}: {reason}; "
                 "pad the image, choose another `padding` or leave this dimension whole with None"
             )
-    local = halo.local_spec(moved, parts)
+    local = halo.local_spec(moved, shards)
     local = local.as_grad_input() if role == "grad_input" else local
     arguments.algorithm(problem.algorithm, role, local)
     return Cut(role, problem, moved, names, local)
@@ -178,12 +178,12 @@ def _mesh_axes(spatial_axes: Any) -> tuple[tuple[AxisName | None, ...], Ints]:
         ) from None
 
 
-def _whole_shape(shape: Ints, axes: Ints, parts: Ints) -> Ints:
+def _whole_shape(shape: Ints, axes: Ints, shards: Ints) -> Ints:
     """Shape of the image that a shard of `shape` is a piece of; `axes` are its (n, *space, channels)."""
-    if len(shape) not in (len(parts) + 1, len(parts) + 2):
+    if len(shape) not in (len(shards) + 1, len(shards) + 2):
         return shape  # the number of axes is wrong, which is said where all arguments are checked
     whole = list(shape)
-    batched = len(shape) == len(parts) + 2
-    for axis, n in zip(axes[1:-1], parts, strict=True):
+    batched = len(shape) == len(shards) + 2
+    for axis, n in zip(axes[1:-1], shards, strict=True):
         whole[axis if batched else axis - 1] *= n
     return tuple(whole)
