@@ -1,7 +1,8 @@
-"""Fixtures and hypothesis profiles for all tests."""
+"""Fixtures and hypothesis profiles for all tests, and how their programs are compiled."""
 
 import os
 
+import compiling
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,8 @@ slow_to_compile = dict(deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("ci", max_examples=10, derandomize=True, database=None, **slow_to_compile)
 settings.register_profile("deep", max_examples=500, **slow_to_compile)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+compiling.at_once()
 
 
 @pytest.fixture

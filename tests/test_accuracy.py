@@ -8,6 +8,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from compiling import AS_USERS
 
 from jconv import __main__ as command_line
 from jconv.algorithms import ALGORITHMS
@@ -42,10 +43,12 @@ def test_everyone_has_a_geometry():
 
 @functools.cache
 def small(algorithm, role):
-    """A geometry of which the algorithm computes the role, its operands, and the compiled role."""
+    """A geometry of which the algorithm computes the role, its operands, and the role compiled as a user's:
+    here all algorithms are, while the other tests mind how soon a program runs."""
     spec = TAKEN[algorithm.name, role]
     operands = cases.operands(role, cases.normal(spec))
-    return spec, operands, jax.jit(functools.partial(evaluate, algorithm, role, spec=spec))
+    role_of = functools.partial(evaluate, algorithm, role, spec=spec)
+    return spec, operands, jax.jit(role_of, compiler_options=AS_USERS)
 
 
 # -- the bound it documents ------------------------------------------------------------------------

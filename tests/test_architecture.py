@@ -3,6 +3,7 @@
 import ast
 import functools
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -168,3 +169,15 @@ def test_public_names_are_documented_by_example(name):
 def test_no_room_for_odds_and_ends():
     names = {module.split(".")[-1] for module in MODULES}
     assert not names & {"utils", "util", "helpers", "misc", "common"}
+
+
+def test_what_needs_pytorch_says_so_in_its_name():
+    """So `pytest -k torch` finds all of it where there is a PyTorch."""
+    asking = [
+        (path.stem, getattr(node, "name", ""))
+        for path in sorted(Path(__file__).parent.glob("test_*.py"))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if path != Path(__file__) and re.search(r"importorskip\('torch'|import torch", ast.unparse(node))
+    ]
+    assert len(asking) > 3
+    assert [pair for pair in asking if "torch" not in "".join(pair)] == []

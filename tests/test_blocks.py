@@ -1,6 +1,5 @@
 """Bands of rows and parts of a batch: the zeros that each band brings along, and what is summed twice."""
 
-import functools
 import itertools
 
 import jax
@@ -29,10 +28,10 @@ def test_bands_give_the_whole(case, role):
     spec = case.spec.replace(batch=3)
     a, b = cases.operands(role, cases.normal(spec))
     wanted = cases.reference(role, a, b, spec)
-    for images, rows in SHARES:
-        part = blocks.part_of(spec, images, min(rows, spec.out_spatial[0]))
-        assert part.y_shape == (images, min(rows, spec.out_spatial[0]), *spec.y_shape[2:])
-        got = jax.jit(functools.partial(in_bands, role, spec=spec, part=part))(a, b)
+    shares = [(images, min(rows, spec.out_spatial[0])) for images, rows in SHARES]
+    parts = [blocks.part_of(spec, *share) for share in shares]
+    assert [part.y_shape for part in parts] == [(*share, *spec.y_shape[2:]) for share in shares]
+    for got in jax.jit(lambda a, b: [in_bands(role, a, b, spec, part) for part in parts])(a, b):
         assert cases.error(got, wanted) <= tolerance("float32", cases.reduction(role, spec))
 
 

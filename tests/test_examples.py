@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compiling
 import pytest
 
 from jconv.bench.timing import Times
@@ -36,8 +37,9 @@ def run(script, folder):
         pytest.skip(f"{', '.join(missing)} not installed; pip install 'jconv[examples]'")
     folder.mkdir()
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    around = {**os.environ, **compiling.environment(), "PYTHONPATH": path}
     return subprocess.run(
-        [sys.executable, script], cwd=folder, env={**os.environ, "PYTHONPATH": path}, timeout=300,
+        [sys.executable, script], cwd=folder, env=around, timeout=300,
         capture_output=True, text=True, encoding="utf-8", check=False,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ import time
 import types
 from pathlib import Path
 
+import compiling
 import pytest
 
 from jconv import __main__ as command_line
@@ -94,7 +95,7 @@ def test_the_real_job_on_no_terminal():
     process = subprocess.run(
         [sys.executable, "-m", "jconv", "--rounds", "1", "--algorithm", "im2col", "--algorithm", "shift"],
         cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300,
-        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        env=os.environ | compiling.environment() | {"PYTHONIOENCODING": "utf-8"},
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert "3×3 3→16 on 8×32×32" in process.stdout

@@ -36,9 +36,14 @@ def linen():
 def test_strided_same_is_laxs(sizes, padding):
     h, k, s = sizes
     x, w = whole(2, 3, h, 6), whole(5, 3, k, 3, seed=1)
-    found = jconv.conv2d(x, w, stride=(s, 2), padding=padding)
+
+    @jax.jit
+    def both(x, w):
+        return jconv.conv2d(x, w, stride=(s, 2), padding=padding), lax.conv(x, w, (s, 2), padding.upper())
+
+    found, expected = both(x, w)
     assert found.shape[2:] == (-(-h // s), 3)
-    np.testing.assert_array_equal(found, lax.conv(x, w, (s, 2), padding.upper()))
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("sizes", [(5, 3, 2), (7, 2, 3), (4, 5, 4)], ids=str)
@@ -97,10 +102,15 @@ def test_same_at_stride_one_does_not_depend_on_the_size():
 def test_transposed_names_are_laxs(sizes, padding):
     h, k, s = sizes
     x, w = whole(2, h, 4, 3), whole(k, 3, 5, 3, seed=1)
-    found = jconv.conv_transpose2d(x, w, stride=(s, 2), padding=padding, layout="NHWC")
+
+    @jax.jit
+    def both(x, w):
+        ours = jconv.conv_transpose2d(x, w, stride=(s, 2), padding=padding, layout="NHWC")
+        return ours, lax.conv_transpose(x, w, (s, 2), padding.upper(), transpose_kernel=True)
+
+    found, expected = both(x, w)
     if padding == "same":
         assert found.shape[1:3] == (h * s, 8)
-    expected = lax.conv_transpose(x, w, (s, 2), padding.upper(), transpose_kernel=True)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -133,11 +143,16 @@ def test_circular_same_lower_is_flaxs(sizes, linen):
 def test_same_transposed_is_the_transpose_of_same(sizes, padding):
     """For every size that a "same" convolution takes to the same number of outputs."""
     h, k, s = sizes
-    for size in range((h - 1) * s + 1, h * s + 1):
-        knobs = dict(stride=s, padding=padding)
-        x, w, g = whole(2, 3, size), whole(4, 3, k, seed=1), whole(2, 4, h, seed=2)
-        back = jconv.conv_transpose1d(g, w, output_size=size, **knobs)
-        assert np.vdot(jconv.conv1d(x, w, **knobs), g) == np.vdot(x, back)
+    knobs, w, g = dict(stride=s, padding=padding), whole(4, 3, k, seed=1), whole(2, 4, h, seed=2)
+    xs = [whole(2, 3, size) for size in range((h - 1) * s + 1, h * s + 1)]
+
+    @jax.jit
+    def both_ways(xs, w, g):
+        there = [jconv.conv1d(x, w, **knobs) for x in xs]
+        return there, [jconv.conv_transpose1d(g, w, output_size=x.shape[-1], **knobs) for x in xs]
+
+    for x, y, back in zip(xs, *both_ways(xs, w, g), strict=True):
+        assert np.vdot(y, g) == np.vdot(x, back)
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])

@@ -16,7 +16,8 @@ def test_on_eight_devices():
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", str(CHECKS)]
+    alone = ["-n0", "-p", "no:cacheprovider"]  # the other cores have tests of their own
+    command = [sys.executable, "-m", "pytest", "-q", *alone, "--tb=short", str(CHECKS)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
