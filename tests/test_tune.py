@@ -445,7 +445,7 @@ def door(role, layout, shapes, algorithm):
 @pytest.mark.parametrize("name", ["im2col", "depthwise", "xla"])
 @pytest.mark.parametrize(("layout", "shapes"), [("NCHW", FIRST), ("NHWC", LAST)])
 def test_what_is_timed_is_the_program_of_a_call(layout, shapes, name, role):
-    """From the user's axes to the user's, so that each algorithm pays for the turning that it needs."""
+    """From the user's axes to the user's, so that each algorithm pays for its transpositions."""
     user = door(role, layout, shapes, name)
     operands = [jax.ShapeDtypeStruct(shapes[operand], "float32") for operand in OPERANDS[role]]
     (problem,) = collect(door(role, layout, shapes, "auto"), *operands)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from oracles import equations, lax_role
 
-from jconv.algorithms import XLA, blocks, unrolled
+from jconv.algorithms import XLA, bands, unrolled
 from jconv.algorithms.per_group import per_group
 from jconv.algorithms.record import evaluate
 from jconv.algorithms.unrolled import by_plane, inside
@@ -31,13 +31,13 @@ def test_inside_does_the_same_work():
 
 
 @pytest.mark.parametrize("stride", IN_BANDS)
-@pytest.mark.parametrize("bands", [False, True], ids=["whole", "bands"])
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "bands"])
 @pytest.mark.parametrize("name", FORMS)
-def test_bands_agree_with_lax(name, bands, stride, monkeypatch):
+def test_bands_agree_with_lax(name, cut, stride, monkeypatch):
     spec = SPEC.replace(strides=(stride, 1, 1), groups=2 if name == "per group" else 1)
     rng = np.random.default_rng(0)
-    if bands:
-        small = functools.partial(blocks.band, bound=600)
+    if cut:
+        small = functools.partial(bands.band, bound=600)
         monkeypatch.setattr(unrolled, "_band", lambda spec: small(spec, unrolled._bytes(spec)))
     x, w, g = (rng.standard_normal(shape, dtype="f") for shape in (spec.x_shape, spec.w_shape, spec.y_shape))
     operands = {"forward": (x, w), "grad_input": (g, w), "grad_kernel": (x, g)}
@@ -45,7 +45,7 @@ def test_bands_agree_with_lax(name, bands, stride, monkeypatch):
         program = jax.jit(lambda a, b, role=role: evaluate(FORMS[name], role, a, b, spec))
         loops = [e for e in equations(jax.make_jaxpr(program)(*operands[role]))
                  if e.primitive.name in ("while", "scan")]  # fmt: skip
-        assert bool(loops) == (bands and role in IN_BANDS[stride])
+        assert bool(loops) == (cut and role in IN_BANDS[stride])
         wanted = np.asarray(lax_role(role, *operands[role], spec))
         bound = tolerance("float32", spec.positions * spec.c, 5.5) * np.abs(wanted).max()
         np.testing.assert_allclose(program(*operands[role]), wanted, rtol=0, atol=bound)

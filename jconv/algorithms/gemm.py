@@ -53,8 +53,8 @@ def transposed_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     if m <= NARROW:
         return product(jnp.swapaxes(a, -1, -2), b, spec)
     if isinstance(k, int) and k * n + m * n < k * m:
-        return _swapped(product(_turned(b), a, spec))
-    return product(_turned(a), b, spec)
+        return _swapped(product(_transposed(b), a, spec))
+    return product(_transposed(a), b, spec)
 
 
 def is_long(k: int, m: int, n: int) -> bool:
@@ -73,16 +73,16 @@ def by_rows(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def product_by_rows(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """The same of a b that is small beside a: XLA multiplies by a transposed copy faster."""
-    return by_rows(a, b, spec) if _is_onednns(a, b, spec) else product(a, _turned(b), spec)
+    return by_rows(a, b, spec) if _is_onednns(a, b, spec) else product(a, _transposed(b), spec)
 
 
-def unturned_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+def by_columns(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, k, m) transposed times (…, k, n), both read as they lie in memory.  The narrower one comes first,
     as the other order takes up to twice as long."""
     if _is_onednns(a, b, spec):
         return onednn_calls.matmul(a, b, spec.accumulator, transpose_a=True)
     if a.shape[-1] > b.shape[-1]:
-        return _swapped(unturned_product(b, a, spec))
+        return _swapped(by_columns(b, a, spec))
     return product(jnp.swapaxes(a, -1, -2), b, spec)
 
 
@@ -91,10 +91,10 @@ def _by_parts(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     *lead, k, _ = a.shape
     parts = next(parts for parts in range(PARTS, 0, -1) if k % parts == 0)
     a, b = (v.reshape(*lead, parts, k // parts, v.shape[-1]) for v in (a, b))
-    return functools.reduce(jnp.add, jnp.moveaxis(unturned_product(a, b, spec), -3, 0))
+    return functools.reduce(jnp.add, jnp.moveaxis(by_columns(a, b, spec), -3, 0))
 
 
-def _turned(a: jax.Array) -> jax.Array:
+def _transposed(a: jax.Array) -> jax.Array:
     """`a` transposed in memory, so that the product it goes into does not transpose it."""
     return lax.optimization_barrier(jnp.swapaxes(a, -1, -2))
 

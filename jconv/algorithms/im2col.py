@@ -3,7 +3,7 @@
     y[g, n·p, o] = Σ_{r, c} columns[g, n·p, r·c] · w[g, r·c, o]        one product per group, batched
 
 Cost: one GEMM of (n·p) × (r·c) × o per group, after writing every input value once per tap.  Where
-the columns would pass the bound of `blocks.py` the image is cut into bands of rows, so the workspace
+the columns would pass the bound of `bands.py` the image is cut into bands of rows, so the workspace
 stays under it whatever the input.  Wins for small kernels over many channels, where the GEMM dwarfs
 the copy, for dtypes that XLA has no fast convolution for (integers, complex), and for kernels under
 vmap; loses where the copy is the work (depthwise, large images with few channels).
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms import blocks
+from jconv.algorithms import bands
 from jconv.algorithms.gemm import by_rows, product, transposed_product
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.windows import (
@@ -41,8 +41,8 @@ from jconv.spec import ConvSpec, Role
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """y: the columns times the kernel, band by band."""
     w = _matrices(w, spec)
-    part = blocks.band(spec, columns_bytes(spec))
-    return blocks.forward(lambda x: _multiplied(x, w, part), x, spec, part)
+    part = bands.band(spec, columns_bytes(spec))
+    return bands.forward(lambda x: _multiplied(x, w, part), x, spec, part)
 
 
 def _multiplied(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -64,13 +64,13 @@ def own(spec: ConvSpec, role: Role) -> bool:
     if role == "grad_kernel":
         return True
     size, plain = columns_bytes(spec), all(d == 1 for d in spec.lhs_dilation)
-    return plain and 1 <= spec.taps <= TAPS_AT_ONCE and isinstance(size, int) and size <= blocks.BOUND
+    return plain and 1 <= spec.taps <= TAPS_AT_ONCE and isinstance(size, int) and size <= bands.BOUND
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w: the columns transposed times g, summed over the bands."""
-    part = blocks.band(spec, columns_bytes(spec))
-    return blocks.grad_kernel(lambda x, g: _multiplied_kernel(x, g, part), x, g, spec, part)
+    part = bands.band(spec, columns_bytes(spec))
+    return bands.grad_kernel(lambda x, g: _multiplied_kernel(x, g, part), x, g, spec, part)
 
 
 def _multiplied_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -100,7 +100,7 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    part = blocks.band(spec, columns_bytes(spec))
+    part = bands.band(spec, columns_bytes(spec))
     count = -(-spec.positions // max(part.positions, 1))
     m, k = part.positions, spec.taps * spec.c
     moved = math.prod(part.x_shape) + math.prod(part.y_shape) if spec.groups > 1 else 0  # split by group
@@ -126,8 +126,8 @@ def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    part = blocks.band(spec, columns_bytes(spec))
-    return 2 * columns_bytes(part) + padded_bytes(part) + blocks.workspace(spec, part)
+    part = bands.band(spec, columns_bytes(spec))
+    return 2 * columns_bytes(part) + padded_bytes(part) + bands.workspace(spec, part)
 
 
 IM2COL = Algorithm(

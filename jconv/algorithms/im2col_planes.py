@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms import blocks
+from jconv.algorithms import bands
 from jconv.algorithms.gemm import as_they_lie, by_image
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step, always
 from jconv.algorithms.windows import (
@@ -90,8 +90,8 @@ def rejects(spec: ConvSpec) -> str | None:
     if any(d != 1 for d in spec.lhs_dilation):
         return f"the input is dilated by {spec.lhs_dilation}: most of the columns would be zeros"
     size = columns_bytes(spec)
-    if isinstance(size, int) and size > blocks.BOUND and not _is_tiled(spec):
-        return f"columns of {size >> 20} MiB; at most {blocks.BOUND >> 20}, 'im2col' cuts them into bands"
+    if isinstance(size, int) and size > bands.BOUND and not _is_tiled(spec):
+        return f"columns of {size >> 20} MiB; at most {bands.BOUND >> 20}, 'im2col' cuts them into bands"
     return None
 
 
@@ -153,6 +153,6 @@ def workspace(spec: ConvSpec, role: Role) -> int:
 
 IM2COL_PLANES = Algorithm(
     "im2col", forward, rejects, steps, workspace,
-    grad_input=grad_input, grad_kernel=grad_kernel, reads_planes=always, reads_kernel=True,
+    grad_input=grad_input, grad_kernel=grad_kernel, reads_channels_first=always, reads_kernel=True,
     variant="planes, channels first",
 )  # fmt: skip

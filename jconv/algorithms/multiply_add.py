@@ -181,7 +181,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
 def _multiply_add(name: str, rejects: Callable[[ConvSpec], str | None]) -> Algorithm:
     return Algorithm(
         name, forward, rejects, steps, workspace,
-        grad_kernel=gradient.grad_kernel, reads_planes=always, reads_kernel=True,
+        grad_kernel=gradient.grad_kernel, reads_channels_first=always, reads_kernel=True,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms.parts import summed
+from jconv.algorithms.chunks import summed
 from jconv.algorithms.record import Loop, Step
 from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, tap

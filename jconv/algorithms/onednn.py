@@ -111,6 +111,7 @@ def _widened(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = Fals
 
 def _even(x: jax.Array, w: jax.Array, spec: ConvSpec, swapped: bool) -> tuple[jax.Array, jax.Array, ConvSpec]:
     """All three with a channel of zeros more in every group."""
+    # until jaxlib ?: oneDNN pairs an odd channel of bfloat16 with its neighbour times zero
     into = spec.ndim + 1 if swapped else spec.ndim
     w = jnp.pad(w, [(0, int(axis == into)) for axis in range(w.ndim)])
     apart = x.reshape(*x.shape[:-1], spec.groups, spec.c)
@@ -156,8 +157,7 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 def _groups_out(w: jax.Array, spec: ConvSpec) -> jax.Array:
     """(*r, c, g·o) → (*r, g·c, o), which dimension numbers swap: o lies side by side before and after.
 
-    XLA copies runs of o, where to swap c and o inside a group it would copy value by value (3×3, 32 groups
-    of 128: 2.3 ms, swapped 13; 32 groups of 32: 0.04 and 0.26; 2026-11, jax 0.10, AMD EPYC).
+    XLA copies runs of o, where to swap c and o inside a group it would copy value by value.
     """
     if spec.groups == 1:
         return w
@@ -190,13 +190,11 @@ def _as_product(spec: ConvSpec) -> ConvSpec | None:
     """The convolution in one dimension whose kernel's gradient is a product, if this one's is.
 
     In one dimension, and with a 1×1 kernel in any, pixels are rows of a matrix as they lie, and nothing is
-    transposed (ms along rows and as a product: 2 taps, 32→32 on 42175 2.2 and 1.4, 192→96 on 4×28² 0.74 and
-    0.35; 3×3, 64→64 on 56² 1.2 and 1.7, so it is not done there; 2026-11, jax 0.10, AMD EPYC).  Where
-    channels come first that is so for one image and a 1×1 kernel.
+    transposed.  Where channels come first that is so for one image and a 1×1 kernel.
     """
     plain = spec.taps == 1 and not spec.is_padded and all(s == 1 for s in spec.strides)
-    turned = spec.channels_first and not (plain and spec.batch == 1)
-    if spec.groups > 1 or turned or not (plain or spec.ndim == 1):
+    transposed = spec.channels_first and not (plain and spec.batch == 1)
+    if spec.groups > 1 or transposed or not (plain or spec.ndim == 1):
         return None
     if spec.ndim == 1:
         return spec
@@ -274,8 +272,7 @@ def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _is_folded(spec: ConvSpec) -> bool:
-    """Whether the images of a depthwise kernel's gradient are channels of one (8 of 14², 576 channels, in ms:
-    1.2, as an axis of space 2.3; of stride 2 0.6 and 1.5; 2026-11, jax 0.10, AMD EPYC)."""
+    """Whether the images of a depthwise kernel's gradient are channels of one, not an axis of space."""
     return spec.channels_first and spec.batch > 1
 
 
@@ -434,8 +431,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
         copied = (Loop(0, 2 * _columns(flat)),) if flat.taps > 1 or flat.is_padded else ()
         return *copied, OneDnn(as_rows(flat).replace(channels_first=False))
     if role == "grad_kernel":
-        turned = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
-        return _steps_of_images(spec) if _by_image(spec) else (_copied(spec), OneDnn(as_rows(spec)), *turned)
+        moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
+        return _steps_of_images(spec) if _by_image(spec) else (_copied(spec), OneDnn(as_rows(spec)), *moved)
     if role == "grad_input":
         return _steps_of_grad_input(spec)
     return _direct_steps(spec, role) if _is_plain(spec) else PHASES.steps(spec, role)
@@ -489,7 +486,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     return spec.kernel_bytes + math.prod(spec.padded) * spec.batch * spec.in_channels * 4 * moved
 
 
-def reads_planes(spec: ConvSpec, role: Role) -> bool:
+def reads_channels_first(spec: ConvSpec, role: Role) -> bool:
     """In bfloat16 images are transposed; a kernel gradient transposes x anyway."""
     return role == "grad_kernel" or spec.x_dtype != "bfloat16"
 
@@ -497,12 +494,13 @@ def reads_planes(spec: ConvSpec, role: Role) -> bool:
 def _one(swapped: bool) -> Algorithm:
     """The undilated convolution that every phase is."""
     return Algorithm("onednn", functools.partial(direct, swapped=swapped), steps=_direct_steps,
-                     workspace=lambda spec, role: spec.kernel_bytes, reads_planes=reads_planes)  # fmt: skip
+                     workspace=lambda spec, role: spec.kernel_bytes,
+                     reads_channels_first=reads_channels_first)  # fmt: skip
 
 
 PHASES, SWAPPED_PHASES = by_phase(_one(swapped=False)), by_phase(_one(swapped=True))
 
 ONEDNN = Algorithm(
-    "onednn", forward, rejects, steps, workspace, grad_input, grad_kernel, reads_planes=reads_planes,
-    reads_kernel=True, own=own, portable=False,
+    "onednn", forward, rejects, steps, workspace, grad_input, grad_kernel,
+    reads_channels_first=reads_channels_first, reads_kernel=True, own=own, portable=False,
 )  # fmt: skip

@@ -164,7 +164,7 @@ def _by_image(spec: ConvSpec) -> bool:
     return by_image(spec, math.prod(spec.spatial)) and not _is_large(spec)
 
 
-def reads_planes(spec: ConvSpec, role: Role) -> bool:
+def reads_channels_first(spec: ConvSpec, role: Role) -> bool:
     return _by_image(rewritten(spec, role))
 
 
@@ -177,5 +177,11 @@ def workspace(spec: ConvSpec, role: Role) -> int:
 
 
 OVERLAP_ADD = Algorithm(
-    "overlap_add", forward, rejects, steps, workspace, reads_planes=reads_planes, reads_kernel=True
+    "overlap_add",
+    forward,
+    rejects,
+    steps,
+    workspace,
+    reads_channels_first=reads_channels_first,
+    reads_kernel=True,
 )

@@ -226,7 +226,7 @@ def by_phase(inner: Algorithm, written_out: Count | None = None) -> Algorithm:
         functools.partial(_steps, inner, written_out),
         functools.partial(_workspace, inner, written_out),
         exact=inner.exact,
-        reads_planes=inner.reads_planes,
+        reads_channels_first=inner.reads_channels_first,
         reads_kernel=True,
         variant=f"{inner.name} inside",
     )

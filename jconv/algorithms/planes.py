@@ -52,9 +52,9 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     size = itemsize(spec.accumulator)
     x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
     run = spec.out_spatial[-1] if all(s == 1 for s in spec.strides) else 1
-    turned = () if spec.channels_first else (Loop(0, 2 * x, 1), Loop(0, 2 * y, 1))
+    transposed = () if spec.channels_first else (Loop(0, 2 * x, 1), Loop(0, 2 * y, 1))
     flops = share(spec.taps * spec.c) * spec.flops
-    return (Loop(0, 2 * x, spec.spatial[-1]), Loop(flops, x + y, run), *turned)
+    return (Loop(0, 2 * x, spec.spatial[-1]), Loop(flops, x + y, run), *transposed)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
@@ -63,6 +63,6 @@ def workspace(spec: ConvSpec, role: Role) -> int:
 
 
 PLANES = Algorithm(
-    "depthwise", forward, rejects, steps, workspace, reads_planes=always, reads_kernel=True,
+    "depthwise", forward, rejects, steps, workspace, reads_channels_first=always, reads_kernel=True,
     variant="planes, channels first",
 )  # fmt: skip

@@ -98,15 +98,16 @@ def _steps_of_grad_kernel(spec: ConvSpec) -> tuple[Step, ...]:
     if summed_by_image(spec):
         each = Gemm(spec.batch, spec.c, spec.o, spec.positions // spec.batch, transposed=True)
         return each, Loop(0, spec.batch * spec.parameters * itemsize(spec.accumulator))
-    turned = Loop(0, 8 * spec.positions * min(spec.c, spec.o), spec.c)
-    return Gemm(1, spec.c, spec.o, spec.positions, transposed=True), *([turned] if spec.batch > 1 else [])
+    transposed = Loop(0, 8 * spec.positions * min(spec.c, spec.o), spec.c)
+    return Gemm(1, spec.c, spec.o, spec.positions, transposed=True), *([transposed] if spec.batch > 1 else [])
 
 
-def reads_planes(spec: ConvSpec, role: Role) -> bool:
+def reads_channels_first(spec: ConvSpec, role: Role) -> bool:
     return role == "grad_kernel" or by_image(spec, math.prod(spec.out_spatial), role)
 
 
 POINTWISE = Algorithm(
     "pointwise", forward, rejects, steps,
-    grad_input=grad_input, grad_kernel=grad_kernel, reads_planes=reads_planes, reads_kernel=True,
+    grad_input=grad_input, grad_kernel=grad_kernel,
+    reads_channels_first=reads_channels_first, reads_kernel=True,
 )  # fmt: skip

@@ -116,8 +116,8 @@ class Algorithm:
       exact: True where integer-valued floats give bit-equal results and NaNs stay in their
         receptive field (the GEMM family); False where values are mixed by a transform.
       amplification: `spec -> ` rounding error relative to the direct sum's, measured.
-      reads_planes: `(spec, role) -> ` whether arrays that lie channels first are taken as they lie, or
-        `steps` says what they cost; any other algorithm pays for turning them.
+      reads_channels_first: `(spec, role) -> ` whether arrays that lie channels first are taken so, or `steps`
+        says what they cost; any other algorithm pays for transposing them.
       reads_kernel: whether a kernel whose channels come first is taken as it lies, likewise.
       own: `(spec, role) -> ` whether the gradient given here serves this spec; where not, the rewritten
         forward does.
@@ -140,7 +140,7 @@ class Algorithm:
     grad_kernel: Compute | None = None
     exact: bool = True
     amplification: Callable[[ConvSpec], float] = as_direct
-    reads_planes: Callable[[ConvSpec, Role], bool] = never
+    reads_channels_first: Callable[[ConvSpec, Role], bool] = never
     reads_kernel: bool = False
     own: Callable[[ConvSpec, Role], bool] = always
     portable: bool = True

@@ -23,7 +23,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithms import blocks
+from jconv.algorithms import bands
 from jconv.algorithms.record import Algorithm, Loop, Step, evaluate
 from jconv.algorithms.windows import pad, padded_bytes, put_together, tap_along
 from jconv.algorithms.work import steps_inside
@@ -77,7 +77,7 @@ def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> ja
     def compute(x: jax.Array) -> jax.Array:
         return evaluate(inner, "forward", unroll(x, part), w, inside(part)).reshape(part.y_shape)
 
-    return blocks.forward(compute, x, spec, part)
+    return bands.forward(compute, x, spec, part)
 
 
 def _grad_input(inner: Algorithm, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -101,11 +101,11 @@ def _grad_kernel(inner: Algorithm, x: jax.Array, g: jax.Array, spec: ConvSpec) -
         w = w.reshape(*spec.kernel[1:], spec.kernel[0], spec.c, spec.o)
         return jnp.moveaxis(w, spec.ndim - 1, 0)
 
-    return blocks.grad_kernel(compute, x, g, spec, part)
+    return bands.grad_kernel(compute, x, g, spec, part)
 
 
 def _band(spec: ConvSpec) -> ConvSpec:
-    return blocks.band(spec, _bytes(spec))
+    return bands.band(spec, _bytes(spec))
 
 
 def _bytes(spec: ConvSpec) -> int:
@@ -129,15 +129,15 @@ def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     part = spec if role == "grad_input" else _band(spec)
     count = -(-spec.positions // max(part.positions, 1))
     copy = Loop(0, (4 if count == 1 else 6) * _bytes(part), spec.c)
-    turned = Loop(0, 2 * spec.kernel_bytes, spec.o)
-    return (turned, *(copy, *steps_inside(inner, role, inside(part))) * count)
+    transposed = Loop(0, 2 * spec.kernel_bytes, spec.o)
+    return (transposed, *(copy, *steps_inside(inner, role, inside(part))) * count)
 
 
 def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
     if role == "grad_input":
         return 2 * _bytes(spec) + workspace_of(inner, role, inside(spec))
     part = _band(spec)
-    around = padded_bytes(_first_axis_only(part)) + blocks.workspace(spec, part)
+    around = padded_bytes(_first_axis_only(part)) + bands.workspace(spec, part)
     return _bytes(part) + around + workspace_of(inner, role, inside(part))
 
 

@@ -32,9 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jconv.algorithms import blocks, cook_toom
+from jconv.algorithms import bands, cook_toom
 from jconv.algorithms.cook_toom import Bilinear
-from jconv.algorithms.gemm import unturned_product
+from jconv.algorithms.gemm import by_columns
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.winograd_passes import (
     Tiles,
@@ -118,7 +118,7 @@ def _block_forward(x: jax.Array, u: jax.Array, tiles: Tiles, spec: ConvSpec) -> 
 
 def _block_grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
     v, g = _tiles_of_x(x, tiles, spec), _tiles_of_g(g, tiles, spec)
-    return unturned_product(v, g, spec)
+    return by_columns(v, g, spec)
 
 
 # -- blocks: temporaries stay below the size that is mapped afresh at every call -------------------
@@ -153,7 +153,7 @@ def _pass_sizes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[int]:
 
 def block(tiles: Tiles, spec: ConvSpec, role: Role) -> ConvSpec:
     """The spec of the images and rows of output that are computed at a time."""
-    return blocks.part_of(spec, *_images_and_rows(tiles, spec, role))
+    return bands.band_of(spec, *_images_and_rows(tiles, spec, role))
 
 
 def _images_and_rows(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
@@ -162,7 +162,7 @@ def _images_and_rows(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int
     kernel, rest = workspace_of(tiles, spec, role)
     rows = spec.out_spatial[0]
     if kernel + rest <= WHOLE:
-        return _halves(tiles, spec) if _turns_large_images(spec, role) else (spec.batch, rows)
+        return _halves(tiles, spec) if _transposes_large_images(spec, role) else (spec.batch, rows)
     image = -(-rest // spec.batch)
     if image <= BLOCK:
         return _balanced(spec.batch, BLOCK // image), rows
@@ -171,7 +171,7 @@ def _images_and_rows(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int
     return 1, min(rows, m * _balanced(count, max(1, BLOCK * count // image)))
 
 
-def _turns_large_images(spec: ConvSpec, role: Role) -> bool:
+def _transposes_large_images(spec: ConvSpec, role: Role) -> bool:
     """Whether the result is transposed to channels first and an image of it falls out of a core's cache.  The
     compiler merges that transpose with the last pass, which then reads its tiles once per channel; in two
     blocks the transpose is a loop of its own."""
@@ -195,12 +195,12 @@ def _balanced(total: int, most: int) -> int:
 
 def _forward(x: jax.Array, w: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
     u, part = transformed_kernel(w, tiles, spec), block(tiles, spec, "forward")
-    return blocks.forward(lambda x: _block_forward(x, u, tiles, part), x, spec, part)
+    return bands.forward(lambda x: _block_forward(x, u, tiles, part), x, spec, part)
 
 
 def _grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
     part = block(tiles, spec, "grad_kernel")
-    total = blocks.grad_kernel(lambda x, g: _block_grad_kernel(x, g, tiles, part), x, g, spec, part)
+    total = bands.grad_kernel(lambda x, g: _block_grad_kernel(x, g, tiles, part), x, g, spec, part)
     return kernel_gradient(total, tiles, spec)
 
 
@@ -276,7 +276,7 @@ def _workspace(tiles: Tiles, spec: ConvSpec, role: Role) -> int:
     """Bytes of one block, and of U, or of ∂U twice (before and after a sum)."""
     part = block(tiles, spec, role)
     u, rest = workspace_of(tiles, part, role)
-    return u * (2 if role == "grad_kernel" else 1) + rest + blocks.workspace(spec, part)
+    return u * (2 if role == "grad_kernel" else 1) + rest + bands.workspace(spec, part)
 
 
 WINOGRAD = winograd(cheapest)

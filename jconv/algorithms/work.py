@@ -20,19 +20,19 @@ def steps(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
     inside = steps_inside(algorithm, role, spec)
     if not spec.channels_first:
         return inside
-    images = 0 if algorithm.reads_planes(spec, role) else _images_turned(algorithm, role, spec)
-    kernel = 0 if algorithm.reads_kernel else _kernel_turned(spec)
+    images = 0 if algorithm.reads_channels_first(spec, role) else _images_transposed(algorithm, role, spec)
+    kernel = 0 if algorithm.reads_kernel else _kernel_transposed(spec)
     return (Loop(0, 2 * (images + kernel), 1), *inside) if images or kernel else inside
 
 
-def _images_turned(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
+def _images_transposed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
     """Bytes of x and y that are transposed.  Not x where a kernel gradient is computed as a forward, which
     takes the channels of x as its batch: in a single image they come first already."""
     as_batch = role == "grad_kernel" and not own(algorithm, role, spec) and spec.batch == 1
     return math.prod(spec.y_shape) * itemsize(spec.y_dtype) if as_batch else spec.image_bytes
 
 
-def _kernel_turned(spec: ConvSpec) -> int:
+def _kernel_transposed(spec: ConvSpec) -> int:
     """Bytes that count for transposing the kernel from OIHW to HWIO: several times as many with a single tap,
     where each cache line is read for one value."""
     return spec.kernel_bytes * (1 if spec.taps > 1 else 4)
@@ -44,7 +44,7 @@ def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step
     algorithm = form(algorithm, role, spec)
     if own(algorithm, role, spec):
         return algorithm.steps(spec, role)
-    moved = (turning(spec),) if role == "grad_input" else ()
+    moved = (swapping(spec),) if role == "grad_input" else ()
     return *moved, *algorithm.steps(rewritten(spec, role), "forward")
 
 
@@ -52,7 +52,7 @@ FLIPPED = 5  # flipping a value costs as much as copying it so many times
 LARGE_KERNEL = 8e5  # bytes of a kernel from which its values lie too far apart to swap its channels fast
 
 
-def turning(spec: ConvSpec) -> Loop:
+def swapping(spec: ConvSpec) -> Loop:
     """The step of swapping the kernel's channels and flipping it or the image.  A large kernel is moved value
     by value."""
     w = spec.kernel_bytes

@@ -102,10 +102,10 @@ def _as_keras_stores_it(shapes: Shapes) -> str | None:
         return None
     last = (*kernel, 1, channels * multiplier)
     n = shapes.ndim
-    turned = f".transpose{(n + 1, n, *range(n))}" if shapes.layout.channels_first else ""
+    transposed = f".transpose{(n + 1, n, *range(n))}" if shapes.layout.channels_first else ""
     return (
         f"`w` {shapes.w} looks like a depthwise kernel as Keras stores it, (…, channels, multiplier); here "
-        f"every group has one input channel: write w.reshape{last}{turned}"
+        f"every group has one input channel: write w.reshape{last}{transposed}"
     )
 
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator
 
 from jconv.algorithms import XLA
-from jconv.algorithms.parts import in_parts
+from jconv.algorithms.chunks import in_chunks
 from jconv.algorithms.record import Algorithm, Native, allowed, refuses
 from jconv.algorithms.work import steps, workspace
 from jconv.choice import cost
@@ -114,11 +114,11 @@ def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Algorithm
     """The algorithm, or one that runs it on as many images at a time as there is memory for, and how many."""
     if not _too_large(algorithm, role, spec):
         return algorithm, None
-    parts = ((in_parts(algorithm, role, images), images) for images in _shares(spec.batch))
-    return next((part for part in parts if not _too_large(part[0], role, spec)), (algorithm, None))
+    fewer = ((in_chunks(algorithm, role, images), images) for images in _chunks(spec.batch))
+    return next((one for one in fewer if not _too_large(one[0], role, spec)), (algorithm, None))
 
 
-def _shares(batch: int) -> Iterator[int]:
+def _chunks(batch: int) -> Iterator[int]:
     """The divisors of the batch but itself, the largest first."""
     return (images for images in range(batch // 2, 0, -1) if batch % images == 0)
 
@@ -133,8 +133,8 @@ def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
 
 def _most_bytes(role: Role, spec: ConvSpec) -> int:
     """Bytes of temporaries that "auto" allows: over 32 MiB only where XLA's own transposes x and y, too."""
-    turned = 2 if spec.channels_first else 1 if role == "grad_kernel" else 0
-    return BOUND + turned * spec.image_bytes
+    transposed = 2 if spec.channels_first else 1 if role == "grad_kernel" else 0
+    return BOUND + transposed * spec.image_bytes
 
 
 def si(number: float) -> str:

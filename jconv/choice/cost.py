@@ -71,8 +71,8 @@ def onednn(spec: ConvSpec, way: Direct) -> float:
     else:
         rate = way.rate * spec.c / (spec.c + way.half_c) * min(1.0, spec.o / way.lanes)
         rate *= 2 if spec.x_dtype == "bfloat16" else 1  # two fit where one float32 does
-    turned = spec.channels_first and spec.taps > 1  # a 1×1 kernel multiplies planes as they lie
-    images = spec.image_bytes / (way.planes if turned else way.bandwidth)
+    transposed = spec.channels_first and spec.taps > 1  # a 1×1 kernel multiplies planes as they lie
+    images = spec.image_bytes / (way.channels_first if transposed else way.bandwidth)
     moving = images + spec.kernel_bytes / way.kernel
     return spec.flops / rate + moving + way.call + THREADS * min(1.0, spec.flops / THREADED)
 

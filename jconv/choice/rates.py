@@ -60,7 +60,7 @@ class Direct:
       half_c: input channels that reach half of the rate.
       lanes: output channels of a group that fill a vector register.
       depthwise: FLOP/s where a group has one channel.
-      bandwidth: bytes/s of reading x and writing y; `planes`: where they lie channels first.
+      bandwidth: bytes/s of reading x and writing y; `channels_first`: where they lie so.
       kernel: bytes/s of copying the kernel into the order in which it is multiplied.
       call: seconds.
     """
@@ -70,7 +70,7 @@ class Direct:
     lanes: int
     depthwise: float
     bandwidth: float
-    planes: float
+    channels_first: float
     kernel: float
     call: float
 
@@ -125,7 +125,14 @@ CPU = Platform(
     },
     call=11e-6,
     onednn=Direct(
-        430e9, half_c=1.5, lanes=16, depthwise=130e9, bandwidth=40e9, planes=8e9, kernel=25e9, call=12e-6
+        430e9,
+        half_c=1.5,
+        lanes=16,
+        depthwise=130e9,
+        bandwidth=40e9,
+        channels_first=8e9,
+        kernel=25e9,
+        call=12e-6,
     ),
 )
 
@@ -161,5 +168,5 @@ def scaled(record: Platform, factors: dict[str, float]) -> Platform:
         transposed=slower(record.transposed, "products", "rate"),
         native={name: slower(route, "convolutions", *SPEEDS) for name, route in record.native.items()},
         onednn=record.onednn
-        and slower(record.onednn, "onednn", "rate", "depthwise", "bandwidth", "planes", "kernel"),
+        and slower(record.onednn, "onednn", "rate", "depthwise", "bandwidth", "channels_first", "kernel"),
     )

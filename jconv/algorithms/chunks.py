@@ -1,9 +1,9 @@
 """Any algorithm, some images of the batch at a time, so that its temporaries stay under a bound.
 
-    forward, grad_input   images are independent; each part is written where it belongs
-    grad_kernel           the sum of the gradients of all parts
+    forward, grad_input   images are independent; each chunk is written where it belongs
+    grad_kernel           the sum of the gradients of all chunks
 
-Cost: that of the algorithm on each part, one after the other, and a copy of the images.  "auto" takes it
+Cost: that of the algorithm on each chunk, one after the other, and a copy of the images.  "auto" takes it
 where all images at once would need too much memory, as otherwise only XLA's naive loop would be left.
 """
 
@@ -24,7 +24,7 @@ from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role
 
 
-def in_parts(inner: Algorithm, role: Role, images: int) -> Algorithm:
+def in_chunks(inner: Algorithm, role: Role, images: int) -> Algorithm:
     """The algorithm that runs `inner` for one role, `images` at a time, of which the batch is a multiple."""
     how = functools.partial(_summed if role == "grad_kernel" else _each, inner, role, images)
 
@@ -33,8 +33,8 @@ def in_parts(inner: Algorithm, role: Role, images: int) -> Algorithm:
         return *(steps_inside(inner, role, spec.replace(batch=images)) * count), Loop(0, 2 * spec.image_bytes)
 
     def workspace(spec: ConvSpec, role: Role) -> int:
-        part = spec.replace(batch=images)
-        return part.image_bytes + workspace_of(inner, role, part)
+        chunk = spec.replace(batch=images)
+        return chunk.image_bytes + workspace_of(inner, role, chunk)
 
     own: dict[str, Any] = {"forward": inner.forward, "grad_input": None, "grad_kernel": None, role: how}
     return dataclasses.replace(
@@ -44,10 +44,10 @@ def in_parts(inner: Algorithm, role: Role, images: int) -> Algorithm:
 
 
 def _each(inner: Algorithm, role: Role, images: int, a: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    part = spec.replace(batch=images)
+    chunk = spec.replace(batch=images)
 
     def one(i: jax.Array, whole: jax.Array) -> jax.Array:
-        done = evaluate(inner, role, lax.dynamic_slice_in_dim(a, i * images, images), w, part)
+        done = evaluate(inner, role, lax.dynamic_slice_in_dim(a, i * images, images), w, chunk)
         return lax.dynamic_update_slice_in_dim(whole, done, i * images, 0)
 
     return lax.fori_loop(0, spec.batch // images, one, jnp.zeros(*spec.result(role)))
@@ -56,8 +56,8 @@ def _each(inner: Algorithm, role: Role, images: int, a: jax.Array, w: jax.Array,
 def _summed(
     inner: Algorithm, role: Role, images: int, x: jax.Array, g: jax.Array, spec: ConvSpec
 ) -> jax.Array:
-    part = spec.replace(batch=images, w_dtype=spec.accumulator)
-    return summed(lambda x, g: evaluate(inner, role, x, g, part), images, x, g, spec)
+    chunk = spec.replace(batch=images, w_dtype=spec.accumulator)
+    return summed(lambda x, g: evaluate(inner, role, x, g, chunk), images, x, g, spec)
 
 
 def summed(compute: Callable, images: int, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:

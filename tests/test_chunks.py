@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jconv.algorithms import ALGORITHMS, FORMS
-from jconv.algorithms.parts import in_parts
+from jconv.algorithms.chunks import in_chunks
 from jconv.algorithms.record import evaluate, refuses
 from jconv.algorithms.work import steps, workspace
 from jconv.choice import candidates, pick
@@ -26,15 +26,15 @@ LARGE = ConvSpec.of(
 
 @pytest.mark.parametrize("images", [1, 2, 3])
 @pytest.mark.parametrize(("name", "role"), TAKEN)
-def test_parts_give_the_whole(name, role, images):
+def test_chunks_give_the_whole(name, role, images):
     specs = [case.spec.replace(batch=6) for case in cases.CASES]
     able = [spec for spec in specs if not refuses(ALGORITHMS[name], role, spec)]
     assert able
     for spec in able[-3:]:
         arrays = cases.operands(role, cases.normal(spec))
-        parts = in_parts(ALGORITHMS[name], role, images)
-        assert refuses(parts, role, spec) is None
-        got = jax.jit(lambda a, b, parts=parts, spec=spec: evaluate(parts, role, a, b, spec))(*arrays)
+        chunks = in_chunks(ALGORITHMS[name], role, images)
+        assert refuses(chunks, role, spec) is None
+        got = jax.jit(lambda a, b, chunks=chunks, spec=spec: evaluate(chunks, role, a, b, spec))(*arrays)
         bound = tolerance("float32", cases.reduction(role, spec), ALGORITHMS[name].amplification(spec))
         assert cases.error(got, cases.reference(role, *arrays, spec)) <= bound
 
@@ -42,7 +42,7 @@ def test_parts_give_the_whole(name, role, images):
 def test_sums_of_halves_are_kept_wide():
     spec = cases.with_dtype(ConvSpec.of(batch=256, spatial=(3,), kernel=(3,)), "bfloat16")
     x, g = (jnp.ones(shape, "bfloat16") for shape in (spec.x_shape, spec.y_shape))
-    got = evaluate(in_parts(ALGORITHMS["im2col"], "grad_kernel", 1), "grad_kernel", x, g, spec)
+    got = evaluate(in_chunks(ALGORITHMS["im2col"], "grad_kernel", 1), "grad_kernel", x, g, spec)
     np.testing.assert_array_equal(np.asarray(got, "f").ravel(), [256.0] * 3)
 
 
@@ -61,10 +61,10 @@ def test_a_large_batch_is_cut_rather_than_given_to_a_naive_loop(role):
 def test_as_many_images_as_fit(name):
     whole, most = ALGORITHMS[name], candidates._most_bytes("grad_input", LARGE)
     assert workspace(whole, "grad_input", LARGE) > most
-    part, images = candidates.fitting(whole, "grad_input", LARGE)
+    chunk, images = candidates.fitting(whole, "grad_input", LARGE)
     assert LARGE.batch % images == 0
-    assert workspace(part, "grad_input", LARGE) <= most
-    assert len(steps(part, "grad_input", LARGE)) > len(steps(whole, "grad_input", LARGE))
+    assert workspace(chunk, "grad_input", LARGE) <= most
+    assert len(steps(chunk, "grad_input", LARGE)) > len(steps(whole, "grad_input", LARGE))
 
 
 def test_what_fits_is_left_as_it_is():

@@ -29,10 +29,10 @@ def band(spec: ConvSpec, bytes_total: int, bound: int = BOUND) -> ConvSpec:
     count = -(-bytes_total // bound)
     height = spec.out_spatial[0]
     batch = spec.batch if count <= height else max(1, spec.batch * height // count)
-    return part_of(spec, batch, -(-height // min(count, height)))
+    return band_of(spec, batch, -(-height // min(count, height)))
 
 
-def part_of(spec: ConvSpec, batch: int, rows: int) -> ConvSpec:
+def band_of(spec: ConvSpec, batch: int, rows: int) -> ConvSpec:
     """The spec that computes so many images and rows of the output.  Its input rows contain their padding;
     what computes them pads the other axes."""
     if rows == spec.out_spatial[0]:

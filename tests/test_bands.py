@@ -1,4 +1,4 @@
-"""Bands of rows and parts of a batch: the zeros that each band brings along, and what is summed twice."""
+"""Bands of rows and chunks of a batch: the zeros that each band brings along, and what is summed twice."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jconv.algorithms import ALGORITHMS, XLA, blocks
+from jconv.algorithms import ALGORITHMS, XLA, bands
 from jconv.algorithms.record import evaluate
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
@@ -18,8 +18,8 @@ SHARES = [(1, 1), (1, 2), (2, 3), (3, 1)]  # images of a batch of three, rows
 
 def in_bands(role, a, b, spec, part):
     if role == "grad_kernel":
-        return blocks.grad_kernel(lambda a, b: evaluate(XLA, role, a, b, part), a, b, spec, part)
-    return blocks.forward(lambda a: evaluate(XLA, role, a, b, part), a, spec, part)
+        return bands.grad_kernel(lambda a, b: evaluate(XLA, role, a, b, part), a, b, spec, part)
+    return bands.forward(lambda a: evaluate(XLA, role, a, b, part), a, spec, part)
 
 
 @pytest.mark.parametrize("role", ["forward", "grad_kernel"])
@@ -29,7 +29,7 @@ def test_bands_give_the_whole(case, role):
     a, b = cases.operands(role, cases.normal(spec))
     wanted = cases.reference(role, a, b, spec)
     shares = [(images, min(rows, spec.out_spatial[0])) for images, rows in SHARES]
-    parts = [blocks.part_of(spec, *share) for share in shares]
+    parts = [bands.band_of(spec, *share) for share in shares]
     assert [part.y_shape for part in parts] == [(*share, *spec.y_shape[2:]) for share in shares]
     for got in jax.jit(lambda a, b: [in_bands(role, a, b, spec, part) for part in parts])(a, b):
         assert cases.error(got, wanted) <= tolerance("float32", cases.reduction(role, spec))
@@ -37,8 +37,8 @@ def test_bands_give_the_whole(case, role):
 
 def test_all_of_it_is_no_part():
     spec = cases.named("stride").spec
-    assert blocks.part_of(spec, spec.batch, spec.out_spatial[0]) is spec
-    assert blocks.workspace(spec, spec) == 0
+    assert bands.band_of(spec, spec.batch, spec.out_spatial[0]) is spec
+    assert bands.workspace(spec, spec) == 0
 
 
 @pytest.mark.parametrize("images", [1, 2])
@@ -48,16 +48,16 @@ def test_what_no_output_sees_is_not_seen(images):
     x, _, g = (np.ones(shape, "f") for shape in (spec.x_shape, spec.w_shape, spec.y_shape))
     x[:, (spec.out_spatial[0] - 1) * spec.strides[0] + spec.window[0] :] = np.nan
     for rows in range(1, spec.out_spatial[0]):
-        part = blocks.part_of(spec, images, rows)
+        part = bands.band_of(spec, images, rows)
         assert np.isfinite(in_bands("grad_kernel", x, g, spec, part)).all()
 
 
 @pytest.mark.parametrize("name", ["im2col", "unrolled"])
 def test_sums_of_halves_are_kept_wide(monkeypatch, name):
     spec = cases.with_dtype(cases.named("plain").spec, "bfloat16").replace(spatial=(302, 3))
-    monkeypatch.setattr(blocks.band, "__defaults__", (1,))
+    monkeypatch.setattr(bands.band, "__defaults__", (1,))
     x, g = (jnp.ones(shape, "bfloat16") for shape in (spec.x_shape, spec.y_shape))
-    assert blocks.band(spec, 300) is not spec
+    assert bands.band(spec, 300) is not spec
     got = evaluate(ALGORITHMS[name], "grad_kernel", x, g, spec)
     np.testing.assert_array_equal(np.asarray(got, "f").ravel(), [600.0] * spec.parameters)
 
@@ -65,7 +65,7 @@ def test_sums_of_halves_are_kept_wide(monkeypatch, name):
 def test_every_row_is_due_once():
     spec = cases.named("same").spec.replace(batch=5)
     for images, rows in itertools.product((1, 2, 3), (1, 2, 4, 5)):
-        part = blocks.part_of(spec, images, rows)
-        at = [blocks.due(i, spec, part) for i in range(np.prod(blocks.counts(spec, part)))]
+        part = bands.band_of(spec, images, rows)
+        at = [bands.due(i, spec, part) for i in range(np.prod(bands.counts(spec, part)))]
         assert len(set(at)) == len(at)
         assert max(at) < (spec.batch, spec.out_spatial[0])
