@@ -146,6 +146,28 @@ def test_choosing_does_not_take_longer_for_more_taps(spec, few, many, channels, 
     assert work(many) < 2 * work(few) + 100_000 < 1_000_000
 
 
+BATCHED = {
+    "2-D": ConvSpec.of(spatial=(28, 28), kernel=(3, 3), in_channels=64, out_channels=64),
+    "3-D": ConvSpec.of(spatial=(9, 28, 28), kernel=(3, 3, 3), in_channels=16, out_channels=16),
+    "groups": ConvSpec.of(spatial=(28, 28), kernel=(3, 3), in_channels=64, out_channels=64, groups=4),
+    "transposed": ConvSpec.of(spatial=(16, 16), kernel=(4, 4), in_channels=64, lhs_dilation=(2, 2)),
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("word", ["auto", "fastest"])
+@pytest.mark.parametrize("name", BATCHED)
+def test_choosing_does_not_take_longer_for_more_images(name, word, role):
+    """Of batches without divisors, with hundreds of them, and with none but powers of two."""
+
+    def work(batch):
+        spec = BATCHED[name].replace(batch=batch)
+        return opcodes(lambda: pick._choose.__wrapped__(spec, role, "cpu", pick.Policy(word), None))
+
+    work(63)  # what is computed once for all
+    assert max(map(work, (999_983, 720_720, 1 << 20))) < min(4 * work(64) + 100_000, 1_500_000)
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_choosing_works_out_the_phases_once(role):
     spec = ConvSpec.of(spatial=(512,), kernel=(8192,), lhs_dilation=(64,), padding=((4000, 4000),))

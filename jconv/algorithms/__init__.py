@@ -12,7 +12,7 @@ layers of `jconv.bench.layers` in float32 (`tests/choices.txt` has all choices),
     broadcast                             groups of few channels            the same over groups
     im2col       dense, channels first    dense, grouped, 1-D               explicit GEMM
     shift                                 transposed; float64: dilated      implicit GEMM
-    overlap_add  transposed               transposed                        the product first
+    overlap_add  transposed, long kernels transposed, long kernels          the product first
     unrolled                              3-D, stems                        im2col along one axis
     per_group                             a few wide groups                 groups apart
     phase        transposed depthwise     transposed                        no product with a zero
@@ -28,7 +28,7 @@ from jconv.algorithms.im2col_planes import IM2COL_PLANES
 from jconv.algorithms.multiply_add import BROADCAST, written_out
 from jconv.algorithms.multiply_add import DEPTHWISE as CHANNELS_LAST
 from jconv.algorithms.onednn import ONEDNN
-from jconv.algorithms.overlap_add import OVERLAP_ADD
+from jconv.algorithms.overlap_add import OVERLAP_ADD as ALL_TAPS
 from jconv.algorithms.patchify import PATCHIFY
 from jconv.algorithms.per_group import per_group
 from jconv.algorithms.phase import by_phase
@@ -36,6 +36,7 @@ from jconv.algorithms.planes import PLANES
 from jconv.algorithms.pointwise import POINTWISE
 from jconv.algorithms.record import Algorithm, of_forms
 from jconv.algorithms.shift import SHIFT
+from jconv.algorithms.two_level import TWO_LEVEL
 from jconv.algorithms.unrolled import by_plane
 from jconv.algorithms.winograd import WINOGRAD
 from jconv.algorithms.xla import XLA
@@ -43,6 +44,7 @@ from jconv.algorithms.xla_eigen import XLA_EIGEN
 
 DEPTHWISE = of_forms(CHANNELS_LAST, PLANES)
 IM2COL = of_forms(IM2COL_ROWS, IM2COL_PLANES)
+OVERLAP_ADD = of_forms(ALL_TAPS, TWO_LEVEL)
 UNROLLED = of_forms(by_plane(XLA), by_plane(XLA_EIGEN))
 PER_GROUP = of_forms(per_group(XLA), per_group(by_plane(XLA)))
 PHASE = of_forms(

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms.record import Algorithm, Loop, Step, always, evaluate, refuses
+from jconv.algorithms.record import Algorithm, Loop, Repeated, Step, always, evaluate, refuses
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role
@@ -30,7 +30,8 @@ def in_chunks(inner: Algorithm, role: Role, images: int) -> Algorithm:
 
     def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
         count = spec.batch // images
-        return *(steps_inside(inner, role, spec.replace(batch=images)) * count), Loop(0, 2 * spec.image_bytes)
+        part = steps_inside(inner, role, spec.replace(batch=images))
+        return Repeated(part, count), Loop(0, 2 * spec.image_bytes)
 
     def workspace(spec: ConvSpec, role: Role) -> int:
         chunk = spec.replace(batch=images)

@@ -161,12 +161,12 @@ def amplification(f: Bilinear) -> float:
     (1.3, 2.2)
     """
     weight = [_square(g) * _square(b) for g, b in zip(f.G, f.B, strict=True)]
-    total = sum(a * a * q for row in f.A for a, q in zip(row, weight, strict=True))
+    total = sum(float(a) ** 2 * q for row in f.A for a, q in zip(row, weight, strict=True))
     return math.sqrt(total / (f.m * f.r))
 
 
-def _square(row: Sequence[Fraction]) -> Fraction:
-    return sum((v * v for v in row), start=Fraction(0))
+def _square(row: Sequence[Fraction]) -> float:
+    return math.fsum(float(v) ** 2 for v in row)
 
 
 # -- the algorithm on plain numbers, to read and to count ------------------------------------------

@@ -43,6 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jconv.algorithms.divisors import largest_divisor
 from jconv.algorithms.fft_lengths import Lengths, counts_of, dense_extents, overlapping, whole
 from jconv.algorithms.record import Algorithm, Fft, Loop, Step, of_forms
 from jconv.spec import ConvSpec, Ints, Role, extent
@@ -235,16 +236,11 @@ def _block(lengths: Lengths, spec: ConvSpec) -> ConvSpec:
     if not isinstance(spec.batch, int) or 2 * w + rest <= WHOLE:
         return spec
     image = rest // spec.batch + 1
-    images = _divisor(spec.batch, BLOCK // image)
-    groups = spec.groups if image <= BLOCK else _divisor(spec.groups, BLOCK * spec.groups // image)
+    images = largest_divisor(spec.batch, BLOCK // image)
+    groups = spec.groups if image <= BLOCK else largest_divisor(spec.groups, BLOCK * spec.groups // image)
     return spec.replace(
         batch=images, groups=groups, in_channels=groups * spec.c, out_channels=groups * spec.o
     )
-
-
-def _divisor(total: int, most: int) -> int:
-    """The largest divisor of `total` that is at most `most`, at least 1."""
-    return max((size for size in range(1, min(total, most) + 1) if total % size == 0), default=1)
 
 
 def _count(block: ConvSpec, spec: ConvSpec) -> int:

@@ -26,7 +26,7 @@ from jax import lax
 
 from jconv.algorithms import bands
 from jconv.algorithms.gemm import by_rows, product, transposed_product
-from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
+from jconv.algorithms.record import Algorithm, Gemm, Loop, Repeated, Step
 from jconv.algorithms.windows import (
     TAPS_AT_ONCE,
     columns_bytes,
@@ -110,8 +110,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_input":
         return Gemm(spec.groups, m, k, spec.o), *_putting_back(spec), copy
     if role == "grad_kernel":
-        return (copy, Gemm(spec.groups, k, spec.o, m, transposed=True)) * count
-    return (copy, Gemm(spec.groups, m, spec.o, k)) * count
+        return (Repeated((copy, Gemm(spec.groups, k, spec.o, m, transposed=True)), count),)
+    return (Repeated((copy, Gemm(spec.groups, m, spec.o, k)), count),)
 
 
 def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:

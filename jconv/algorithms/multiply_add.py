@@ -153,6 +153,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (spec.x_shape, spec.y_shape))
     # where the user's channels come first, the compiler reads and writes x and y as they lie, value by value
     run = 1 if spec.channels_first else spec.out_channels if spec.c == 1 else spec.o
+    if spec.in_channels == spec.out_channels == 1:  # a row's pixels lie side by side
+        run = spec.out_spatial[-1]
     loaded_again = spec.c == 1 or spec.channels_first
     one_image = spec.groups == 1 and not loaded_again
     flops = spec.flops / count * ((0.4 if spec.taps * spec.c <= IN_REGISTERS else 0.8) if one_image else 1.0)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithms.chunks import summed
+from jconv.algorithms.divisors import largest_divisor
 from jconv.algorithms.record import Loop, Step
 from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, tap
@@ -49,7 +50,8 @@ def images_at_a_time(spec: ConvSpec) -> int:
     if not isinstance(size, int) or size <= CACHED:
         return spec.batch
     few = max(1, spec.batch * CACHED // size)
-    return next((images for images in range(few, few // 4, -1) if spec.batch % images == 0), spec.batch)
+    images = largest_divisor(spec.batch, few)
+    return images if images > few // 4 else spec.batch
 
 
 def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:

@@ -18,7 +18,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithms.record import Algorithm, Loop, Step, evaluate
+from jconv.algorithms.record import Algorithm, Loop, Repeated, Step, evaluate
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role, itemsize
@@ -46,7 +46,7 @@ def _rejects_each(inner: Algorithm, spec: ConvSpec) -> str | None:
 
 def _steps_each(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     moved = Loop(0, (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.x_dtype))
-    return *(steps_inside(inner, role, one_group(spec)) * spec.groups), moved
+    return Repeated(steps_inside(inner, role, one_group(spec)), spec.groups), moved
 
 
 def _workspace_each(inner: Algorithm, spec: ConvSpec, role: Role) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,24 @@ class OneDnn:
     spec: ConvSpec
 
 
-Step = Gemm | Loop | Fft | Native | OneDnn
+@dataclasses.dataclass(frozen=True)
+class Repeated:
+    """`count` times the same steps, one after the other: those of every band, image or group."""
+
+    steps: tuple[Step, ...]
+    count: int
+
+
+Step = Gemm | Loop | Fft | Native | OneDnn | Repeated
+
+
+def each(steps: Iterable[Step]) -> Iterator[Step]:
+    """Every step once, however often it is repeated."""
+    for step in steps:
+        if isinstance(step, Repeated):
+            yield from each(step.steps)
+        else:
+            yield step
 
 
 def nothing(spec: ConvSpec) -> None:

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from jconv.algorithms import bands
-from jconv.algorithms.record import Algorithm, Loop, Step, evaluate
+from jconv.algorithms.record import Algorithm, Loop, Repeated, Step, evaluate
 from jconv.algorithms.windows import pad, padded_bytes, put_together, tap_along
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
@@ -130,7 +130,7 @@ def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count = -(-spec.positions // max(part.positions, 1))
     copy = Loop(0, (4 if count == 1 else 6) * _bytes(part), spec.c)
     transposed = Loop(0, 2 * spec.kernel_bytes, spec.o)
-    return (transposed, *(copy, *steps_inside(inner, role, inside(part))) * count)
+    return transposed, Repeated((copy, *steps_inside(inner, role, inside(part))), count)
 
 
 def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:

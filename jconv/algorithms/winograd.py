@@ -34,6 +34,7 @@ from jax import lax
 
 from jconv.algorithms import bands, cook_toom
 from jconv.algorithms.cook_toom import Bilinear
+from jconv.algorithms.divisors import largest_divisor
 from jconv.algorithms.gemm import by_columns
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.winograd_passes import (
@@ -187,10 +188,8 @@ def _halves(tiles: Tiles, spec: ConvSpec) -> tuple[int, int]:
 
 def _balanced(total: int, most: int) -> int:
     """Size of the pieces of `total`: a divisor of it in (most // 2, most], else that of the fewest pieces."""
-    for size in range(min(total, most), most // 2, -1):
-        if total % size == 0:
-            return size
-    return -(-total // -(-total // min(total, most)))
+    size = largest_divisor(total, most)
+    return size if size > most // 2 else -(-total // -(-total // min(total, most)))
 
 
 def _forward(x: jax.Array, w: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:

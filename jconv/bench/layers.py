@@ -66,9 +66,9 @@ def _layer(
 
 # Architectures: ResNet (He 2016), VGG (Simonyan 2014), U-Net (Ronneberger 2015), MobileNetV2 (Sandler
 # 2018), EfficientNet (Tan 2019), ConvNeXt (Liu 2022), ResNeXt (Xie 2017), ShuffleNet (Zhang 2018), DCGAN
-# (Radford 2016), RepLKNet (Ding 2022), AlexNet (Krizhevsky 2012), wav2vec 2.0 (Baevski 2020), Whisper
-# (Radford 2023), Mamba (Gu 2023), WaveNet (van den Oord 2016), C3D (Tran 2015), R3D (Tran 2018), 3D U-Net
-# (Çiçek 2016), X3D (Feichtenhofer 2020), DeepLabv3 (Chen 2017), DRN (Yu 2017).
+# (Radford 2016), RepLKNet (Ding 2022), AlexNet (Krizhevsky 2012), wav2vec 2.0 (Baevski 2020), SincNet
+# (Ravanelli 2018), Whisper (Radford 2023), Mamba (Gu 2023), WaveNet (van den Oord 2016), C3D (Tran 2015), R3D
+# (Tran 2018), 3D U-Net (Çiçek 2016), X3D (Feichtenhofer 2020), DeepLabv3 (Chen 2017), DRN (Yu 2017).
 LAYERS: tuple[Layer, ...] = (
     _layer("dense", "ResNet-50 stem", 4, 3, 64, (224, 224), (7, 7), stride=2),
     _layer("dense", "ResNet-50 stage 1", 8, 64, 64, (56, 56), (3, 3)),
@@ -106,6 +106,7 @@ LAYERS: tuple[Layer, ...] = (
     _layer("1-D", "Mamba causal k4", 4, 1536, 1536, (512,), (4,), groups=1536, pad="causal"),
     _layer("1-D", "wav2vec 2.0 layer 1", 1, 1, 512, (16000,), (10,), stride=5, pad=0),
     _layer("1-D", "wav2vec 2.0 layer 2", 1, 512, 512, (3199,), (3,), stride=2, pad=0),
+    _layer("1-D", "SincNet layer 1", 8, 1, 80, (3200,), (251,), pad=0),
     _layer("1-D", "Whisper stem", 1, 80, 384, (3000,), (3,)),
     _layer("3-D", "C3D block 2", 1, 64, 128, (16, 56, 56), (3, 3, 3)),
     _layer("3-D", "R3D-18 stage 2", 1, 128, 128, (8, 28, 28), (3, 3, 3)),

@@ -9,13 +9,16 @@ Of an algorithm in several forms the cheapest that is not refused stands for all
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from jconv.algorithms import XLA
 from jconv.algorithms.chunks import in_chunks
-from jconv.algorithms.record import Algorithm, Native, allowed, refuses
+from jconv.algorithms.divisors import divisors
+from jconv.algorithms.record import Algorithm, Native, Step, allowed, each, refuses
 from jconv.algorithms.work import steps, workspace
 from jconv.choice import cost
 from jconv.choice.rates import Platform
@@ -100,8 +103,8 @@ def _mixes(algorithm: Algorithm, spec: ConvSpec, policy: Policy) -> str | None:
     return None
 
 
-def _is_naive(work: tuple[object, ...], spec: ConvSpec) -> str | None:
-    natives = (step.spec for step in work if isinstance(step, Native))
+def _is_naive(work: Iterable[Step], spec: ConvSpec) -> str | None:
+    natives = (step.spec for step in each(work) if isinstance(step, Native))
     if "int" in spec.accumulator and any(cost.route(native) == "naive" for native in natives):
         return "XLA has no convolution of these integers but a naive loop (CPU) or none (GPU)"
     return None
@@ -114,13 +117,10 @@ def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Algorithm
     """The algorithm, or one that runs it on as many images at a time as there is memory for, and how many."""
     if not _too_large(algorithm, role, spec):
         return algorithm, None
-    fewer = ((in_chunks(algorithm, role, images), images) for images in _chunks(spec.batch))
-    return next((one for one in fewer if not _too_large(one[0], role, spec)), (algorithm, None))
-
-
-def _chunks(batch: int) -> Iterator[int]:
-    """The divisors of the batch but itself, the largest first."""
-    return (images for images in range(batch // 2, 0, -1) if batch % images == 0)
+    chunks = functools.partial(in_chunks, algorithm, role)
+    fewer = divisors(spec.batch)[:-1]  # the more images, the more memory: found in log₂ tries
+    at = bisect.bisect_left(fewer, True, key=lambda n: _too_large(chunks(n), role, spec) is not None)
+    return (chunks(fewer[at - 1]), fewer[at - 1]) if at else (algorithm, None)
 
 
 def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:

@@ -13,10 +13,9 @@ The constants are those of `rates.py`.
 
 from __future__ import annotations
 
-import collections
 import math
 
-from jconv.algorithms.record import Fft, Gemm, Loop, Native, OneDnn, Step
+from jconv.algorithms.record import Fft, Gemm, Loop, Native, OneDnn, Repeated, Step
 from jconv.choice.rates import Direct, Platform, Route
 from jconv.spec import ConvSpec, itemsize
 
@@ -40,9 +39,7 @@ ODD_CHANNELS = 9  # YNNPACK takes 1 + this / (c + 1) times as long for an odd c 
 def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
     """Estimated seconds of all steps, one after the other, with `workspace` bytes of temporaries."""
     fresh = workspace / FAULTED if workspace > KEPT_MAPPED else 0.0
-    times = collections.Counter(map(id, steps))  # one step may be listed once per image
-    each = {id(step): step for step in steps}
-    return sum(count * seconds(each[at], rates) for at, count in times.items()) + fresh + rates.call
+    return sum(seconds(step, rates) for step in steps) + fresh + rates.call
 
 
 def seconds(step: Step, rates: Platform) -> float:
@@ -61,6 +58,8 @@ def seconds(step: Step, rates: Platform) -> float:
             return native(spec, rates)
         case OneDnn(spec) if rates.onednn:
             return onednn(spec, rates.onednn)
+        case Repeated(steps, count):
+            return count * sum(seconds(step, rates) for step in steps)
     raise TypeError(f"not a step: {step!r}")
 
 
