@@ -744,7 +744,7 @@ MISSPELT = {
     "ConvSpec.of, as in conv2d": (lambda: ConvSpec.of(**SPEC, stride=2), "`stride`; did you mean `strides`?"),
     "ConvSpec.of, PyTorch's": (lambda: ConvSpec.of(**SPEC, dilation=2), "`dilation`; here it is called `rhs"),
     "ConvSpec.of, far off": (lambda: ConvSpec.of(**SPEC, layout="NHWC"), "`layout`; choose from spatial"),
-    "ConvSpec.replace": (lambda: ConvSpec.of(**SPEC).replace(stride=(2,)), "`stride`; did you mean `strides`?"),
+    "replace": (lambda: ConvSpec.of(**SPEC).replace(stride=(2,)), "`stride`; did you mean `strides`?"),
     "accelerate": (lambda: jconv.accelerate(len, algoritm="auto"), "`algoritm`; did you mean `algorithm`?"),
     "accelerate, otherwise": (lambda: jconv.accelerate(len, policy="auto"), "`policy`; here it is called `"),
     "accelerated": (lambda: jconv.accelerated(algo="auto"), "`algo`; did you mean `algorithm`?"),
@@ -822,3 +822,37 @@ def test_explain_takes_what_choose_and_tune_take(form):
 def test_explain_and_tune_refuse_alike(door, arguments, options, message):
     with pytest.raises(TypeError, match=message):
         door(*arguments, **options)
+
+
+# -- what nobody means -----------------------------------------------------------------------------
+
+KEY = jax.random.key(0)
+NONSENSE = {
+    "a key of random numbers": (lambda: jconv.conv2d(X, W, stride=KEY), "`stride` must be made of ints"),
+    "a shape of keys": (lambda: jconv.grad_input(KEY, W, G), "`input_shape` must be made of ints"),
+    "windows of keys": (lambda: jconv.unfold(X, KEY), "`kernel_size` must be made of ints"),
+    "a function that is none": (
+        lambda: jconv.Algorithm("mine", len, workspace=X),
+        "`workspace` of Algorithm 'mine' must be a function, got an array of shape",
+    ),
+    "a word for a flag": (
+        lambda: jconv.Algorithm("mine", len, exact="yes"),
+        "`exact` of Algorithm 'mine' must be a bool, got 'yes'",
+    ),
+}
+
+
+@pytest.mark.parametrize("call", NONSENSE)
+def test_nonsense_is_named(call):
+    function, message = NONSENSE[call]
+    with pytest.raises(TypeError, match=re.escape(message)):
+        function()
+
+
+def test_long_kernels_are_cut_in_messages():
+    with pytest.raises(ValueError, match="`kernel`=") as caught:
+        ConvSpec.of(spatial=(5, 5), kernel=(3,) * 100000)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(ValueError, match="such as") as caught:
+        ConvSpec.of(spatial=(5,) * 1000, kernel=(3,) * 1000, padding=1000 * [(3, 3, 3)])
+    assert len(str(caught.value)) < 500

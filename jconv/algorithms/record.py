@@ -103,6 +103,12 @@ def as_direct(spec: ConvSpec) -> float:
     return 1.0
 
 
+FUNCTIONS = (
+    "forward", "rejects", "steps", "workspace", "grad_input", "grad_kernel", "amplification", "reads_planes",
+    "own",
+)  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
     """One way to compute a convolution.
@@ -153,15 +159,14 @@ class Algorithm:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise TypeError(f"`name` of an Algorithm must be a string, got {shown(self.name)}")
-        functions = {"forward": self.forward, "rejects": self.rejects, "steps": self.steps}
-        if self.grad_input is not None:
-            functions["grad_input"] = self.grad_input
-        if self.grad_kernel is not None:
-            functions["grad_kernel"] = self.grad_kernel
-        for name, function in functions.items():
-            if not callable(function):
+        for name in FUNCTIONS:
+            function = getattr(self, name)
+            if not callable(function) and not (function is None and name in ("grad_input", "grad_kernel")):
                 came = shown(function)
                 raise TypeError(f"`{name}` of Algorithm {self.name!r} must be a function, got {came}")
+        for name in ("exact", "reads_kernel", "portable"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise TypeError(f"`{name}` of Algorithm {self.name!r} must be a bool, got {shown(value)}")
 
 
 setattr(Algorithm, "__init__", corrected(Algorithm.__init__))  # noqa: B010  (mypy lets nobody assign it)

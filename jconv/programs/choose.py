@@ -100,12 +100,12 @@ def stated(
         given = complete(door, ProblemOptions, options, beside=beside)
         if len(args) > 1:
             raise TypeError(f"{door}() takes an input and its kernel by position, got {len(args) - 1} more")
-        return _problems(spec_of(what, args[0] if args else None, given))
+        return _problems(spec_of(what, args[0] if args else None, given), door)
     no_options(door, options, "specs", beside)
     if args:
         raise TypeError("arguments go with a function; specs take none")
     entries = what if isinstance(what, Iterable) else [what]
-    return [problem for entry in entries for problem in _problems(entry)]
+    return [problem for entry in entries for problem in _problems(entry, door)]
 
 
 def no_options(door: str, options: Mapping[str, Any], what: str, beside: Sequence[str] = ()) -> None:
@@ -118,9 +118,9 @@ def no_options(door: str, options: Mapping[str, Any], what: str, beside: Sequenc
         )
 
 
-def _problems(entry: Any) -> list[Problem]:
+def _problems(entry: Any, door: str) -> list[Problem]:
     if isinstance(entry, ConvSpec):
-        return [problem for role in ROLES for problem in _problems((entry, role))]
+        return [problem for role in ROLES for problem in _problems((entry, role), door)]
     spec, role = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
     if not isinstance(spec, ConvSpec) or role not in ROLES:
         raise TypeError(
@@ -128,7 +128,7 @@ def _problems(entry: Any) -> list[Problem]:
             f"as `choose` takes them, got {shown(entry)}"
         )
     if spec.is_empty:
-        raise ValueError(f"`fn_or_specs`: {spec} is empty, nothing to compute; take one that has outputs")
+        raise ValueError(f"`fn_or_specs`: {spec} is empty, nothing to {door}; take one that has outputs")
     return [(spec, role)]
 
 
