@@ -19,8 +19,9 @@ from oracles import equations, runs
 
 import jconv
 from jconv import explain
+from jconv.programs import lowering
 from jconv.programs.accelerate import accelerate, accelerated
-from jconv.programs.lowering import install, installed, lowering, uninstall
+from jconv.programs.lowering import install, installed, uninstall
 from jconv.runtime import private
 from jconv.runtime.mark import mark
 from jconv.spec.tolerance import tolerance

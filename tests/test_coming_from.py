@@ -12,7 +12,9 @@ import pytest
 from jax import lax
 
 import jconv
-from jconv.api.options import ELSEWHERE, ConvOptions, usual
+from jconv.api.options import ConvOptions, TransposedOptions, usual
+from jconv.spec import ConvSpec
+from jconv.spec.spelling import ELSEWHERE
 
 PAGE = (Path(__file__).parent.parent / "docs" / "coming_from.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -132,6 +134,6 @@ def test_the_names_are_the_librarys_and_a_wrong_one_is_answered_by_ours(library)
 
 
 def test_what_other_libraries_say_is_answered_by_an_option_that_exists():
-    known = usual(ConvOptions) | {"output_size": None}
-    assert set(ELSEWHERE.values()) <= set(known)
-    assert not set(ELSEWHERE) & set(known)
+    known = {*usual(TransposedOptions), *inspect.signature(ConvSpec.of).parameters}
+    for theirs, ours in ELSEWHERE.items():
+        assert set(ours) <= known - {theirs}

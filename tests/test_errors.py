@@ -20,7 +20,7 @@ import jconv.sharding
 from jconv.algorithms import ALGORITHMS
 from jconv.api import options, problem
 from jconv.programs.tune import Tuned, collect
-from jconv.spec import ROLES
+from jconv.spec import ROLES, ConvSpec
 
 conv_transpose_module = sys.modules["jconv.api.conv_transpose"]  # the name is the function's
 
@@ -323,11 +323,10 @@ def test_what_an_error_says_takes_negative_padding_does():
     assert columns.reshape(2, 72, -1).shape == jconv.unfold(cropped, 3).shape
 
 
-@pytest.mark.parametrize("take", [jconv.accelerate, jconv.explain])
-def test_a_result_is_no_function(take):
+def test_a_result_is_no_function():
     message = "`fn` must be callable, got int; pass the function, not its result"
     with pytest.raises(TypeError, match=re.escape(message)):
-        take(3)
+        jconv.accelerate(3)
 
 
 def test_layouts_of_more_than_three_dimensions():
@@ -736,3 +735,124 @@ def test_what_choose_and_tune_return_prints_well_where_it_is_typed():
     assert repr(choice) == str(choice)
     tuned = Tuned(())
     assert repr(tuned) == str(tuned)
+
+
+# -- misspelt --------------------------------------------------------------------------------------
+
+SPEC = dict(spatial=(5, 5), kernel=(3, 3))
+MISSPELT = {
+    "ConvSpec.of, as in conv2d": (lambda: ConvSpec.of(**SPEC, stride=2), "`stride`; did you mean `strides`?"),
+    "ConvSpec.of, PyTorch's": (lambda: ConvSpec.of(**SPEC, dilation=2), "`dilation`; here it is called `rhs"),
+    "ConvSpec.of, far off": (lambda: ConvSpec.of(**SPEC, layout="NHWC"), "`layout`; choose from spatial"),
+    "replace": (lambda: ConvSpec.of(**SPEC).replace(stride=(2,)), "`stride`; did you mean `strides`?"),
+    "accelerate": (lambda: jconv.accelerate(len, algoritm="auto"), "`algoritm`; did you mean `algorithm`?"),
+    "accelerate, otherwise": (lambda: jconv.accelerate(len, policy="auto"), "`policy`; here it is called `"),
+    "accelerated": (lambda: jconv.accelerated(algo="auto"), "`algo`; did you mean `algorithm`?"),
+    "install": (lambda: jconv.install(method="auto"), "`method`; here it is called `algorithm`"),
+    "installed": (lambda: jconv.installed(algoritm="auto"), "`algoritm`; did you mean `algorithm`?"),
+    "unfold": (lambda: jconv.unfold(X, 3, strides=2), "`strides`; did you mean `stride`?"),
+    "fold": (lambda: jconv.fold(X, 3, kernel=2), "`kernel`; did you mean `kernel_size`?"),
+    "im2col": (lambda: jconv.im2col(X, 3, pad=2), "`pad`; did you mean `padding`?"),
+    "col2im": (lambda: jconv.col2im(X, 3, 3, dilations=2), "`dilations`; did you mean `dilation`?"),
+    "Algorithm": (lambda: jconv.Algorithm("mine", foward=len), "`foward`; did you mean `forward`?"),
+    "choose": (lambda: jconv.choose(X, W, strid=2), "`strid`; did you mean `stride`?"),
+    "tune": (lambda: jconv.tune(X, W, strid=2), "`strid`; did you mean `stride`?"),
+    "tune, its own": (lambda: jconv.tune(X, W, round=2), "`round`; did you mean `rounds`?"),
+    "tune of a function": (lambda: jconv.tune(len, X, round=2), "`round`; did you mean `rounds`?"),
+    "tune of a spec": (lambda: jconv.tune(ConvSpec.of(**SPEC), round=2), "`round`; did you mean `rounds`?"),
+    "explain": (lambda: jconv.explain(X, W, strid=2), "`strid`; did you mean `stride`?"),
+    "grad_input": (lambda: jconv.grad_input(X.shape, W, X, strid=2), "`strid`; did you mean `stride`?"),
+    "conv_transpose2d": (lambda: jconv.conv_transpose2d(X, W, outpadding=1), "`outpadding`; did you mean `"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", MISSPELT)
+def test_an_option_that_does_not_exist_is_answered_by_one_that_does(call):
+    function, message = MISSPELT[call]
+    with pytest.raises(TypeError, match=r"\w+\(\) has no option " + re.escape(message)):
+        function()
+
+
+@pytest.mark.parametrize("fn", [jconv.ConvSpec.of, jconv.accelerate, jconv.unfold, jconv.Algorithm])
+def test_its_signature_is_shown_all_the_same(fn):
+    names = [*inspect.signature(fn).parameters]
+    assert names[0] in ("spatial", "fn", "x", "name")
+    assert "kwargs" not in names
+
+
+# -- what choose, tune and explain take ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["arrays", "numpy", "avals", "shapes", "spec", "specs", "pairs"])
+def test_explain_takes_what_choose_and_tune_take(form):
+    w = W
+    options = dict(stride=2, padding=1)
+    spec = jconv.choose(X, w, **options).spec
+    like = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (X, w)]
+    arguments, options = {
+        "arrays": ((jnp.asarray(X), jnp.asarray(w)), options), "numpy": ((X, w), options),
+        "avals": (like, options), "shapes": ((X.shape, list(w.shape)), options | {"dtype": "float32"}),
+        "spec": ((spec,), {}), "specs": (([spec],), {}),
+        "pairs": (([(spec, role) for role in ROLES],), {}),
+    }[form]  # fmt: skip
+    table = jconv.explain(*arguments, **options)
+    assert [(row.spec, row.role) for row in table] == [(spec, role) for role in ROLES]
+    for row in table:
+        assert row.algorithm == jconv.choose(spec, role=row.role).algorithm.name
+        assert row.taken
+    assert set(collect(*arguments, **options)) == {(spec, role) for role in ROLES}
+    assert str(table)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((3,), {}, "`fn_or_specs` must be a function, ConvSpecs or"),
+        ((None,), {}, "`fn_or_specs` must be a function, ConvSpecs or"),
+        (("im2col",), {}, "`fn_or_specs` must be a function, ConvSpecs or"),
+        (([3, 4.5],), {}, "`fn_or_specs` must be a function, ConvSpecs or"),
+        ((X,), {}, "`w` must be an array or a shape, got None"),
+        ((X, W, W), {}, "takes an input and its kernel by position, got 1 more"),
+        ((ConvSpec.of(**SPEC), W), {}, "arguments go with a function; specs take none"),
+        ((ConvSpec.of(**SPEC),), dict(role="forward"), r"`role` goes .* with a spec: \(spec, 'forward'\)"),
+        ((ConvSpec.of(**SPEC),), dict(stride=2), "`stride` goes with an input and a kernel, not with specs"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("door", [jconv.explain, collect])
+def test_explain_and_tune_refuse_alike(door, arguments, options, message):
+    with pytest.raises(TypeError, match=message):
+        door(*arguments, **options)
+
+
+# -- what nobody means -----------------------------------------------------------------------------
+
+KEY = jax.random.key(0)
+NONSENSE = {
+    "a key of random numbers": (lambda: jconv.conv2d(X, W, stride=KEY), "`stride` must be made of ints"),
+    "a shape of keys": (lambda: jconv.grad_input(KEY, W, G), "`input_shape` must be made of ints"),
+    "windows of keys": (lambda: jconv.unfold(X, KEY), "`kernel_size` must be made of ints"),
+    "a function that is none": (
+        lambda: jconv.Algorithm("mine", len, workspace=X),
+        "`workspace` of Algorithm 'mine' must be a function, got an array of shape",
+    ),
+    "a word for a flag": (
+        lambda: jconv.Algorithm("mine", len, exact="yes"),
+        "`exact` of Algorithm 'mine' must be a bool, got 'yes'",
+    ),
+}
+
+
+@pytest.mark.parametrize("call", NONSENSE)
+def test_nonsense_is_named(call):
+    function, message = NONSENSE[call]
+    with pytest.raises(TypeError, match=re.escape(message)):
+        function()
+
+
+def test_long_kernels_are_cut_in_messages():
+    with pytest.raises(ValueError, match="`kernel`=") as caught:
+        ConvSpec.of(spatial=(5, 5), kernel=(3,) * 100000)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(ValueError, match="such as") as caught:
+        ConvSpec.of(spatial=(5,) * 1000, kernel=(3,) * 1000, padding=1000 * [(3, 3, 3)])
+    assert len(str(caught.value)) < 500

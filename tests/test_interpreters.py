@@ -5,8 +5,10 @@ accelerated or traced while jconv is installed, which is lax's until it is lower
 """
 
 import contextlib
+import functools
 import importlib.util
 import pickle
+import subprocess
 import sys
 
 import jax
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import Offloadable
 from jax.experimental import checkify, roofline, sparse
 from jax.experimental.jet import jet
 from oracles import equations
@@ -64,6 +67,7 @@ def normal(seed, *shape):
 
 
 X, W = normal(0, 2, 7, 6, 4), normal(1, 3, 2, 2, 6)
+W2 = normal(2, 3, 2, 2, 4)  # as many channels out as in
 
 
 def assert_close(got, wanted):
@@ -253,6 +257,57 @@ def test_checkpoint_policies(conv, name, where):
     assert_close(jax.jit(jax.grad(loss, (0, 1)))(X, W), wanted)
 
 
+def by_names(prim, *operands, **params):
+    """A policy of a user's own, who looks at what lax's convolution says of itself."""
+    return prim is lax.conv_general_dilated_p and params["feature_group_count"] == len(operands) == 2
+
+
+def away(prim, *_, **__):
+    return Offloadable("device", "pinned_host") if prim is lax.conv_general_dilated_p else False
+
+
+POLICIES = {
+    **{name: getattr(jax.checkpoint_policies, name) for name in (
+        "everything_saveable", "nothing_saveable", "dots_saveable", "checkpoint_dots",
+        "dots_with_no_batch_dims_saveable")},
+    "offload_dot": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
+    "both": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_saveable, jax.checkpoint_policies.nothing_saveable),
+    "none": None,
+    "all but convolutions": lambda prim, *_, **__: prim is not lax.conv_general_dilated_p,
+    "by names": by_names,
+    "away": away,
+}  # fmt: skip
+
+
+def remade(conv, policy):
+    """How often a gradient convolves, and how often it puts something away or fetches it; the gradient."""
+
+    @functools.partial(jax.checkpoint, policy=policy)
+    def smooth(x, w):
+        return jnp.sin(conv(jnp.sin(conv(x, w, (1, 1))), w + 1))
+
+    grad = jax.grad(lambda x, w: smooth(x, w).sum(), (0, 1))
+    names = [eqn.primitive.name for eqn in equations(jax.make_jaxpr(grad)(X, W2))]
+    convs = sum(name == "conv_general_dilated" or name.startswith("jconv_") for name in names)
+    return convs, names.count("device_put"), grad(X, W2)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_checkpoint_policy_keeps_of_jconvs_what_it_keeps_of_laxs(name):
+    *ours, gradients = remade(by_jconv, POLICIES[name])
+    *laxs, wanted = remade(by_lax, POLICIES[name])
+    assert ours == laxs
+    assert_close(gradients, wanted)
+
+
+def test_checkpoint_policies_differ():
+    """Four gradients and no convolution of the forward pass again, or what was not kept."""
+    convs = {name: remade(by_jconv, policy)[0] for name, policy in POLICIES.items()}
+    assert convs["everything_saveable"] == convs["dots_saveable"] == convs["by names"] == convs["away"]
+    assert convs["everything_saveable"] < convs["nothing_saveable"] == convs["none"] == convs["offload_dot"]
+
+
 def test_custom_batching(conv):
     @jax.custom_batching.custom_vmap
     def fun(x):
@@ -294,13 +349,30 @@ def test_differential_equations():
     np.testing.assert_allclose(jax.grad(jconv.accelerate(loss))(w, y), right, rtol=1e-4)
 
 
-def test_late_interpreters_are_met():
-    """Whoever imports one after jconv finds its rules at the next convolution."""
-    from jconv.calculus import interpreters
+LATE = """
+import sys
+import jax, jax.numpy as jnp
+import jconv
 
-    assert set(interpreters.LATE) <= set(sys.modules)
-    by_jconv(X[:1], W)
-    assert set(interpreters.LATE) == interpreters._MET
+x, w = jnp.ones((1, 1, 9)), jnp.ones((1, 1, 3))
+f = jax.jit(jconv.conv1d)
+g = jax.jit(jax.grad(lambda x, w: jconv.conv1d(x, w).sum(), (0, 1)))
+f(x, w), g(x, w)  # traced, and kept by jit, before any of the others is there
+assert not {"jax.experimental.roofline", "jax.experimental.sparse", "scipy"} & set(sys.modules)
+
+from jax.experimental import roofline
+work = [roofline.roofline(fun)(x, w)[1].unfused_flops for fun in (f, g)]
+assert work == [2 * 7 * 3, 4 * 7 * 3], work  # the gradients of a sum need no forward pass
+
+from jax.experimental import sparse
+y = sparse.sparsify(f)(sparse.BCOO.fromdense(x), sparse.BCOO.fromdense(w)).todense()
+assert (y == f(x, w)).all()
+"""
+
+
+def test_an_interpreter_that_is_imported_late_finds_its_rules_in_what_was_traced_before():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_exported_or_portable_calls_no_onednn():

@@ -4,6 +4,7 @@ No test depends on the machine: `fine` puts a processor, a system and a jaxlib i
 and what is asked is only chosen, never run.
 """
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -373,6 +374,26 @@ def test_what_is_wrong_is_found(available, monkeypatch, capsys):
     monkeypatch.setattr(verify, "run", spread)
     assert verify._child(args) == 1
     assert "a NaN left its window" in capsys.readouterr().out
+
+
+def test_a_dtype_that_the_processor_lacks_is_not_said_to_agree(fine, capsys):
+    fine.setattr(verified, "features", lambda: frozenset({"sse4_1", "avx2"}))
+    anywhere = dataclasses.replace(verified.DTYPES["float32"], features=())
+    fine.setattr(verified, "DTYPES", {**verified.DTYPES, "float32": anywhere})
+    assert command_line(["verify", "--dtype", "bfloat16", "--specs", "3"]) == 2
+    told = capsys.readouterr()
+    assert "bfloat16 was not verified with oneDNN on a processor without avx512f" in told.err
+    assert "agrees" not in told.out
+
+
+def test_a_run_that_ran_nothing_is_not_said_to_agree(fine, capsys, monkeypatch):
+    monkeypatch.setattr(verify, "refuses", lambda *args: "not this one")
+    args = verify_args(specs=3, dtype="int8")
+    assert verify._child(args) == verify.NOTHING_RAN
+    child = types.SimpleNamespace(returncode=verify.NOTHING_RAN)
+    monkeypatch.setattr(verify.subprocess, "run", lambda *args, **options: child)
+    assert command_line(["verify", "--dtype", "int8", "--specs", "3"]) == 2
+    assert "nothing was verified" in capsys.readouterr().err
 
 
 def verify_args(**words):

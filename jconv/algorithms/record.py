@@ -19,7 +19,8 @@ from jconv.algorithms.derived import Compute, by_rewriting, by_transposing
 from jconv.runtime.mark import lax_itself
 from jconv.spec import ROLES, ConvSpec, Role
 from jconv.spec.checks import shown
-from jconv.spec.roles import rewritten
+from jconv.spec.roles import OPERANDS, ROLE_OF, rewritten
+from jconv.spec.spelling import corrected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +118,12 @@ def as_direct(spec: ConvSpec) -> float:
     return 1.0
 
 
+FUNCTIONS = (
+    "forward", "rejects", "steps", "workspace", "grad_input", "grad_kernel", "amplification", "reads_planes",
+    "own",
+)  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
     """One way to compute a convolution.
@@ -167,15 +174,17 @@ class Algorithm:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise TypeError(f"`name` of an Algorithm must be a string, got {shown(self.name)}")
-        functions = {"forward": self.forward, "rejects": self.rejects, "steps": self.steps}
-        if self.grad_input is not None:
-            functions["grad_input"] = self.grad_input
-        if self.grad_kernel is not None:
-            functions["grad_kernel"] = self.grad_kernel
-        for name, function in functions.items():
-            if not callable(function):
+        for name in FUNCTIONS:
+            function = getattr(self, name)
+            if not callable(function) and not (function is None and name in ("grad_input", "grad_kernel")):
                 came = shown(function)
                 raise TypeError(f"`{name}` of Algorithm {self.name!r} must be a function, got {came}")
+        for name in ("exact", "reads_kernel", "portable"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise TypeError(f"`{name}` of Algorithm {self.name!r} must be a bool, got {shown(value)}")
+
+
+setattr(Algorithm, "__init__", corrected(Algorithm.__init__))  # noqa: B010  (mypy lets nobody assign it)
 
 
 def of_forms(*forms: Algorithm) -> Algorithm:
@@ -307,12 +316,33 @@ def own(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute | None:
 def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     """Why "auto" may not use `algorithm` for `role`, or None.
 
-    A derived role needs the rewritten spec to be acceptable; an own one only the forward's.
+    A derived role needs the rewritten spec to be acceptable; an own one only the forward's.  A size that
+    only a run will tell is acceptable to whoever asks nothing of it.
     """
     algorithm = form(algorithm, role, spec)
+    return _stated(algorithm, role, spec) if spec.is_known else _asked_too_much(algorithm, role, spec)
+
+
+def _stated(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     if own(algorithm, role, spec):
         return algorithm.rejects(spec)
     return algorithm.rejects(rewritten(spec, role))
+
+
+@functools.lru_cache(maxsize=1024)
+def _asked_too_much(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
+    """Why it refuses, or what tracing it finds: for as many blocks as an image has, Python needs a number."""
+    spec = real_valued(spec)
+    a, b = (jax.ShapeDtypeStruct(*spec.result(ROLE_OF[name])) for name in OPERANDS[role])
+    try:
+        if reason := _stated(algorithm, role, spec):
+            return reason
+        how = own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
+        jax.eval_shape(lambda a, b: how(*_widened(a, b, spec), spec).reshape(spec.result(role)[0]), a, b)
+    except Exception as error:  # comparisons raise one, conversions others, and looking for a method a third
+        what = str(error).partition("\n")[0]
+        return f"it needs a size that only a run will tell ({type(error).__name__}: {what})"
+    return None
 
 
 MAX_AMPLIFICATION = 10.0

@@ -83,16 +83,23 @@ def layout(value: str | None, ndim: int) -> layouts.Layout:
     return found
 
 
-def algorithm(value: Any, role: Role, spec: ConvSpec) -> str | Algorithm:
-    """One of the words for the choice, or the record of that name if it can do the job."""
-    if isinstance(value, str) and value in POLICIES:
+def named_algorithm(value: Any) -> str | Algorithm:
+    """One of the words for the choice, the record of that name, or the record itself."""
+    if isinstance(value, Algorithm) or (isinstance(value, str) and value in POLICIES):
         return value
-    if not isinstance(value, (str, Algorithm)):
+    if not isinstance(value, str):
         raise TypeError(f"`algorithm` must be a name or a jconv.Algorithm, got {shown(value)}")
-    found = value if isinstance(value, Algorithm) else ALGORITHMS.get(value)
-    if found is None:
+    if value not in ALGORITHMS:
         known = ", ".join([*POLICIES, *ALGORITHMS])
         raise ValueError(f"`algorithm`={shown(value)} is not known; choose one of {known}")
+    return ALGORITHMS[value]
+
+
+def algorithm(value: Any, role: Role, spec: ConvSpec) -> str | Algorithm:
+    """One of the words for the choice, or the record of that name if it can do the job."""
+    found = named_algorithm(value)
+    if isinstance(found, str):
+        return found
     reason = refuses(found, role, spec)
     if found is not ALGORITHMS.get(found.name):
         found = watched(found)

@@ -7,7 +7,6 @@ signature that `help`, notebooks and `inspect.signature` show.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv.algorithms.record import Algorithm
 from jconv.spec import Role
 from jconv.spec.checks import shown
+from jconv.spec.spelling import no_option
 
 IntOrInts = int | Sequence[int]
 PaddingName = Literal["valid", "same", "same_lower", "causal", "VALID", "SAME", "SAME_LOWER"]
@@ -78,13 +78,6 @@ class ChooseOptions(ProblemOptions, total=False):
     algorithm: Annotated[PolicyName, "auto"]
 
 
-# What other libraries call an option, where that is not spelled nearly the same.
-ELSEWHERE = {
-    "data_format": "layout", "dimension_numbers": "layout", "feature_group_count": "groups",
-    "feature_groups": "groups", "kernel_dilation": "dilation", "rhs_dilation": "dilation",
-    "dilation_rate": "dilation", "window_strides": "stride", "pads": "padding", "auto_pad": "padding",
-    "output_shape": "output_size", "method": "algorithm",
-}  # fmt: skip
 IN_PYTORCHS_ORDER = ("stride", "padding", "dilation", "groups")
 TRANSPOSED_IN_PYTORCHS_ORDER = ("stride", "padding", "output_padding", "groups", "dilation")
 
@@ -119,8 +112,10 @@ def spelled_out(options: type) -> Callable[[F], F]:
     return signed
 
 
-def complete(name: str, options: type, given: Mapping[str, Any], more: Sequence[Any] = ()) -> dict[str, Any]:
-    """All options of a call of `name`, those that were given and the usual ones.
+def complete(
+    name: str, options: type, given: Mapping[str, Any], more: Sequence[Any] = (), beside: Sequence[str] = ()
+) -> dict[str, Any]:
+    """All options of a call of `name`, those that were given and the usual ones; `beside` are others it has.
 
     Raises:
       TypeError: `more` came by position, or a name is none of the options; it says what to write.
@@ -131,19 +126,10 @@ def complete(name: str, options: type, given: Mapping[str, Any], more: Sequence[
     if given.keys() <= known.keys():
         return {**known, **given}
     wrong = next(key for key in given if key not in known)
-    raise TypeError(f"{name}() has no option `{wrong}`; {_suggested(wrong, known)}")
+    raise no_option(name, wrong, [*known, *beside])
 
 
 def _by_keyword(name: str, known: Mapping[str, Any], more: Sequence[Any]) -> str:
     order = TRANSPOSED_IN_PYTORCHS_ORDER if "output_padding" in known else IN_PYTORCHS_ORDER
     written = ", ".join(f"{key}={shown(value)}" for key, value in zip(order, more, strict=False))
     return f"{name}() takes its arrays by position and the rest by name, as in {name}(…, {written})"
-
-
-def _suggested(wrong: str, known: Mapping[str, Any]) -> str:
-    """The option that was probably meant, or all of them."""
-    if (meant := ELSEWHERE.get(wrong)) in known:
-        return f"here it is called `{meant}`"
-    if near := difflib.get_close_matches(wrong, known, 1):
-        return f"did you mean `{near[0]}`?"
-    return f"choose from {', '.join(known)}"

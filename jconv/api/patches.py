@@ -22,6 +22,7 @@ from jconv.api.options import IntOrInts, Padding
 from jconv.api.problem import hashable
 from jconv.spec import ConvSpec, Ints, extent
 from jconv.spec.checks import is_sequence, shown
+from jconv.spec.spelling import corrected
 
 NEGATIVE = "jconv.conv_general_dilated_patches takes negative padding"
 
@@ -50,6 +51,7 @@ class Folding:
         return shape if self.batched else shape[1:]
 
 
+@corrected
 def unfold(
     x: ArrayLike,
     kernel_size: IntOrInts,
@@ -87,6 +89,7 @@ def unfold(
     return _unfold(_understand(False, x.shape, kernel_size, dilation, padding, stride), x)
 
 
+@corrected
 def fold(
     cols: ArrayLike,
     output_size: IntOrInts,
@@ -119,6 +122,7 @@ def fold(
     return _col2im(False, cols, kernel_size, dilation, padding, stride, output_size)
 
 
+@corrected
 def im2col(
     x: ArrayLike,
     kernel_size: IntOrInts,
@@ -144,6 +148,7 @@ def im2col(
     return _unfold(_understand(True, x.shape, kernel_size, dilation, padding, stride), x)
 
 
+@corrected
 def col2im(
     cols: ArrayLike,
     output_size: IntOrInts,

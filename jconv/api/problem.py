@@ -89,7 +89,7 @@ def plain(name: str, value: Any) -> Any:
             f"`{name}` must be known when JAX traces, got {value}; see static_argnames of jax.jit"
         )
     if isinstance(value, (np.ndarray, jax.Array)):
-        if value.size > MOST_IN_A_KEY:
+        if value.size > MOST_IN_A_KEY or not hasattr(value, "tolist"):  # keys of random numbers hold none
             raise TypeError(f"`{name}` must be made of ints, strings or tuples, got {shown(value)}")
         return plain(name, value.tolist())
     if isinstance(value, (list, tuple, range, Iterator)):

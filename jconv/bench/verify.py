@@ -32,6 +32,7 @@ CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 40, 48, 6
 MOST_MACS = 4e6  # of one spec: the reference computes it in NumPy
 ROUNDING = 2.0**-8  # of bfloat16, relative to the largest value
 DTYPES = tuple(verified.DTYPES)
+NOTHING_RAN = 3  # how the child says so
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,16 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Verify and print; 0 if all agreed, 1 if not, 2 if there is no oneDNN to verify."""
+    """Verify and print; 0 if all agreed, 1 if not, 2 if there is no oneDNN to verify or nothing was run."""
     if args.child:
         return _child(args)
-    if reason := verified.unverifiable():
+    if reason := verified.unverifiable() or _refusal_of(args.dtype):
         print(f"there is nothing to verify: {reason}", file=sys.stderr)
         return 2
     given = {name: getattr(args, name) for name in ("specs", "seed", "repeats", "dtype")}
     again = [f"--{name}={value}" for name, value in given.items() if value is not None]
     command = [sys.executable, "-m", "jconv", "verify", "--child", *again]
     done = subprocess.run(command, env=os.environ | {verified.TRUSTED: "1"}, check=False)
+    if done.returncode == NOTHING_RAN:
+        print("nothing was verified: oneDNN takes none of the random specs; raise --specs", file=sys.stderr)
+        return 2
     agrees = done.returncode == 0
     print(
         "oneDNN agrees" if agrees else f"oneDNN is not used: the child process ended with {done.returncode}"
@@ -66,16 +70,22 @@ def main(args: argparse.Namespace) -> int:
 
 def _child(args: argparse.Namespace) -> int:
     """What runs in the child process: 0 if all agreed."""
-    rng, wrong = np.random.default_rng(args.seed), 0
+    rng, ran, wrong = np.random.default_rng(args.seed), 0, 0
     dtypes = [args.dtype] if args.dtype else [d for d in DTYPES if not verified.refusal_of(d, _result(d))]
     for number in range(args.specs):
         dtype = dtypes[number % len(dtypes)]
-        for fault in (*_of_convolution(rng, dtype, args.repeats), *_of_product(rng, dtype, args.repeats)):
-            print(fault, flush=True)
-            wrong += 1
+        for found in (_of_convolution(rng, dtype, args.repeats), _of_product(rng, dtype, args.repeats)):
+            ran += found is not None
+            for fault in found or ():
+                print(fault, flush=True)
+                wrong += 1
     what = f"{args.specs} specs of seed {args.seed}, {', '.join(dtypes)}"
-    print(f"{what}, {args.repeats} runs each: {wrong} wrong")
-    return int(wrong > 0)
+    print(f"{what}, {args.repeats} runs each of {ran} convolutions and products: {wrong} wrong")
+    return int(wrong > 0) if ran else NOTHING_RAN
+
+
+def _refusal_of(dtype: str | None) -> str | None:
+    return verified.refusal_of(dtype, _result(dtype)) if dtype else None
 
 
 def _result(dtype: str) -> str:
@@ -121,20 +131,22 @@ def _ints(rng: np.random.Generator, top: int, count: int) -> tuple[int, ...]:
     return tuple(int(v) for v in rng.integers(1, top, count))
 
 
-def _of_convolution(rng: np.random.Generator, dtype: str, repeats: int) -> Iterator[str]:
+def _of_convolution(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] | None:
+    """The faults of a random one, or None if it is one that oneDNN does not take."""
     spec = random_spec(rng, dtype)
     role: Role = "forward" if dtype == "int8" else ROLES[int(rng.integers(3))]
     if role != "forward":
         spec = spec.replace(y_dtype=dtype)
     if refuses(ONEDNN, role, spec):
-        return
+        return None
     arrays = cases.whole(dataclasses.replace(spec, x_dtype="int8"), int(rng.integers(2**31)))
     a, b = (v.astype(dtype) for v in cases.operands(role, arrays))
     program = jax.jit(lambda a, b: _in_its_layout(role, a, b, spec))
     want = cases.reference(role, a, b, spec)
-    yield from _values(f"{role} of {spec}, {spec.padding}", program, (a, b), want, repeats)
+    faults = [*_values(f"{role} of {spec}, {spec.padding}", program, (a, b), want, repeats)]
     if dtype != "int8":
-        yield from _nans(rng, role, program, a, b, spec)
+        faults += _nans(rng, role, program, a, b, spec)
+    return faults
 
 
 def _in_its_layout(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -170,9 +182,10 @@ def _values(what: str, program: Any, operands: Any, want: np.ndarray, repeats: i
 # -- products --------------------------------------------------------------------------------------
 
 
-def _of_product(rng: np.random.Generator, dtype: str, repeats: int) -> Iterator[str]:
+def _of_product(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] | None:
+    """The faults of a random one, or None for integers, of which there are none."""
     if dtype == "int8":
-        return
+        return None
     batch = (int(rng.integers(1, 5)),) if rng.random() < 0.6 else ()
     m, n, k = (int(rng.choice([*CHANNELS, int(rng.integers(1, 400))])) for _ in range(3))
     turned = dict(transpose_a=bool(rng.random() < 0.5), transpose_b=bool(rng.random() < 0.3))
@@ -183,11 +196,10 @@ def _of_product(rng: np.random.Generator, dtype: str, repeats: int) -> Iterator[
     left = np.swapaxes(left, -1, -2) if turned["transpose_a"] else left
     right = np.swapaxes(right, -1, -2) if turned["transpose_b"] else right
     what = f"product of {a.shape} and {b.shape} {dtype}, {turned}"
-    yield from _values(what, program, (a, b), left @ right, repeats)
+    faults = [*_values(what, program, (a, b), left @ right, repeats)]
     row = int(rng.integers(m))
     at = (slice(None), row) if turned["transpose_a"] else (row, slice(None))
     a[(0, *at) if batch else at] = np.nan
     nans = np.isnan(np.asarray(program(a, b)))
     nans[(0, row) if batch else row] = False
-    if nans.any():
-        yield f"a NaN left its row: {what}"
+    return [*faults, f"a NaN left its row: {what}"] if nans.any() else faults

@@ -1,16 +1,17 @@
 """Interpreters of JAX that ask for a rule of their own, and get one for the three bilinear primitives.
 
-jvp, transpose, vmap and lowering are in `primitives.py`; jit, scan, cond, checkpoint, `custom_vjp` and
-`jax.export` work on any primitive.  Besides there are
+jvp, transpose, vmap and lowering are in `primitives.py`; jit, scan, cond, `custom_vjp` and `jax.export` work
+on any primitive.  Besides there are
 
-    jet        Taylor series.  Of a bilinear map they are a product of polynomials:
-               (Σ aⱼ tʲ)·(Σ bⱼ tʲ) = Σ (Σᵢ aᵢ·bⱼ₋ᵢ) tʲ
-    checkify   its float checks ask of every result whether it is NaN
-    roofline   operations and bytes
-    sparsify   BCOO arrays, as far as JAX convolves them itself
+    jet         Taylor series.  Of a bilinear map they are a product of polynomials:
+                (Σ aⱼ tʲ)·(Σ bⱼ tʲ) = Σ (Σᵢ aᵢ·bⱼ₋ᵢ) tʲ
+    checkify    its float checks ask of every result whether it is NaN
+    checkpoint  its policies know lax's convolution by name: what they say of it holds for these
+    roofline    operations and bytes
+    sparsify    BCOO arrays, as far as JAX convolves them itself
 
-The first two cost nothing to import.  The others bring SciPy and more, so their rules are given as soon as
-they are met: whoever uses one has imported it.
+The first three cost nothing to import.  The others bring SciPy and more, so their rules are given once they
+have been imported: `meet` is called whenever somebody looks for a rule.
 """
 
 from __future__ import annotations
@@ -22,27 +23,33 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.ad_checkpoint import Offloadable, Saveable
 from jax.experimental.jet import jet_rules
+from jax.extend.core import JaxprEqn, Var
 
-from jconv.runtime.private import checks_for_nans
+from jconv.algorithms import XLA
+from jconv.runtime.private import checks_for_nans, split_by_checkpoint
 from jconv.spec import ConvSpec, Role
+from jconv.spec.roles import OPERANDS, ROLE_OF
 
 _MET: set[str] = set()
 
 
-def give_rules(primitive: Any) -> None:
+def give_rules(role: Role, primitive: Any) -> None:
     """Rules for the interpreters that are always there."""
     jet_rules[primitive] = functools.partial(_taylor, primitive)
     checks_for_nans(primitive)
+    split_by_checkpoint(primitive, functools.partial(_checkpointed, role))
 
 
 def meet(primitives: Mapping[Role, Any]) -> None:
     """Rules for the interpreters that have been imported since."""
-    for name, give in LATE.items():
-        if name not in _MET and name in sys.modules:
+    for name, (needed, give) in LATE.items():
+        module = sys.modules.get(name)
+        if name not in _MET and hasattr(module, needed):  # else it is being imported
+            _MET.add(name)  # before, for whoever keeps a rule asks for the hash, too
             for role, primitive in primitives.items():
-                give(sys.modules[name], role, primitive)
-            _MET.add(name)
+                give(module, role, primitive)
 
 
 def _taylor(primitive: Any, primals: Any, series: Any, **params: Any) -> tuple[jax.Array, list[jax.Array]]:
@@ -50,6 +57,62 @@ def _taylor(primitive: Any, primals: Any, series: Any, **params: Any) -> tuple[j
     product = functools.partial(primitive.bind, **params)
     first, *rest = (sum(product(a[i], b[j - i]) for i in range(j + 1)) for j in range(len(a)))
     return first, rest
+
+
+# -- checkpoint ------------------------------------------------------------------------------------
+
+
+def _checkpointed(role: Role, saveable: Any, unknown: Any, instantiated: Any, eqn: JaxprEqn) -> Any:
+    """How `jax.checkpoint` splits an equation: what the forward pass computes, what the backward pass does
+    (again), whether the result is unknown in the first and known in the second, and what the second needs
+    of the first.  It is JAX's own way, but that the policy is asked about lax's convolution."""
+    pairs = zip(eqn.invars, instantiated, strict=True)
+    needed = [var for var, there in pairs if not there and isinstance(var, Var)]
+    if any(unknown):
+        return None, eqn, [True], [True], needed
+    case = _asked(saveable, role, eqn)
+    if isinstance(case, Offloadable):
+        return _offloaded(case, eqn)
+    if case is True or case is Saveable:
+        return eqn, None, [False], [False], []
+    return eqn, eqn, [False], [True], needed
+
+
+def _asked(saveable: Any, role: Role, eqn: JaxprEqn) -> Any:
+    """What the policy says of the convolution that lax would have written here."""
+    spec = eqn.params["spec"]
+    operands = [jax.ShapeDtypeStruct(*spec.result(ROLE_OF[name])) for name in OPERANDS[role]]
+    by_lax = jax.make_jaxpr(functools.partial(run, XLA, role, spec=spec))(*operands)
+    found = (other for other in by_lax.eqns if other.primitive is lax.conv_general_dilated_p)
+    lax_s = next(found, eqn)  # there is none of empty arrays
+    return saveable(lax.conv_general_dilated_p, *(v.aval for v in lax_s.invars), **lax_s.params)
+
+
+def _offloaded(case: Any, eqn: JaxprEqn) -> Any:
+    """The result is put away after the forward pass and fetched in the backward pass."""
+
+    def put(kind: str, y: jax.Array) -> jax.Array:
+        return jax.device_put(y, jax.memory.Space.Host if "host" in kind else jax.memory.Space.Device)
+
+    def computed(*operands: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y = eqn.primitive.bind(*operands, **eqn.params)
+        return y, put(case.dst, y)
+
+    forward = _as_equation(computed, *(v.aval for v in eqn.invars))
+    away = forward.outvars[1]
+    backward = _as_equation(functools.partial(put, case.src), away.aval)
+    return (
+        forward.replace(invars=eqn.invars, outvars=[*eqn.outvars, away]),
+        backward.replace(invars=[away], outvars=eqn.outvars), [False], [True], [away],
+    )  # fmt: skip
+
+
+def _as_equation(fun: Any, *avals: Any) -> JaxprEqn:
+    """One equation that calls `fun`."""
+    return jax.make_jaxpr(jax.jit(fun))(*avals).eqns[0]
+
+
+# -- once imported ---------------------------------------------------------------------------------
 
 
 def _give_roofline(roofline: Any, role: Role, primitive: Any) -> None:
@@ -82,4 +145,8 @@ def _channels_first(spec: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     )  # fmt: skip
 
 
-LATE = {"jax.experimental.roofline": _give_roofline, "jax.experimental.sparse.transform": _give_sparsify}
+# a module, the name in it that a rule is given by, and who gives it
+LATE = {
+    "jax.experimental.roofline": ("register_roofline", _give_roofline),
+    "jax.experimental.sparse.transform": ("sparse_rules_bcoo", _give_sparsify),
+}

@@ -29,10 +29,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import InconclusiveDimensionOperation, Primitive
+from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jconv.algorithms import ALGORITHMS, XLA
+from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm, evaluate, serves
 from jconv.calculus import interpreters
 from jconv.choice.candidates import POLICIES
@@ -40,34 +40,53 @@ from jconv.choice.pick import resolve
 from jconv.mesh import explicit, partition
 from jconv.runtime.private import needs_devices
 from jconv.spec import ROLES, ConvSpec, Role
-from jconv.spec.roles import OPERANDS, RESULT
+from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF
 
 Named = str | Algorithm
 
-ROLE_OF: dict[str, Role] = {result: role for role, result in RESULT.items()}
-PRIMITIVES: dict[Role, Primitive] = {role: Primitive(f"jconv_{role}") for role in ROLES}
+EXPORTED = "the program is exported, and one that calls oneDNN cannot be"
+PLAIN = "JAX differentiates the program, and calls of oneDNN it cannot"
+
+
+class Bilinear(Primitive):
+    """One of the three.  Whoever looks for a rule asks for the hash: it is there by then."""
+
+    def __hash__(self) -> int:
+        interpreters.meet(PRIMITIVES)
+        return object.__hash__(self)
+
+
+PRIMITIVES: dict[Role, Primitive] = {role: Bilinear(f"jconv_{role}") for role in ROLES}
 
 
 def convolve(
     role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named, out_sharding: Any = None
 ) -> jax.Array:
     """`role` of `spec` by the bilinear primitives: the default."""
-    interpreters.meet(PRIMITIVES)
     a, b = _equally_varying(a, b)
     return PRIMITIVES[role].bind(a, b, spec=spec, algorithm=algorithm, out_sharding=out_sharding)
 
 
 def by_autodiff(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
-    """`role` of `spec` as plain JAX code, differentiated by JAX, which oneDNN's calls are not."""
-    portable = "portable" if algorithm == "auto" else algorithm
-    record, _ = resolve(portable, role, spec, jax.default_backend())
-    return evaluate(record, role, a, b, spec)
+    """`role` of `spec` as plain JAX code, differentiated by JAX.
+
+    Raises:
+      ValueError: "onednn" was named, whose calls cannot be differentiated.
+    """
+    return _plainly(role, a, b, spec, algorithm, PLAIN)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
 def by_custom_vjp(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
     """`role` of `spec` with the hand-written backward as a `jax.custom_vjp`."""
-    return by_autodiff(role, a, b, spec, algorithm)
+    return _plainly(role, a, b, spec, algorithm, PLAIN if algorithm in POLICIES else None)
+
+
+def _plainly(
+    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named, portable: str | None
+) -> jax.Array:
+    record, _ = resolve(algorithm, role, spec, jax.default_backend(), portable)
+    return evaluate(record, role, a, b, spec)
 
 
 def _custom_fwd(role, a, b, spec, algorithm):
@@ -131,8 +150,8 @@ def _evaluate(role: Role, a: jax.Array, b: jax.Array, **params: Any) -> jax.Arra
 
 def _lower(role: Role, platform: str, ctx: Any, a: Any, b: Any, *, out_sharding: Any, **params: Any) -> Any:
     """Choose for this platform and lower; on a mesh, hand XLA's partitioner the map in one piece."""
-    exported = ctx.module_context.lowering_parameters.for_export
-    fun: Callable[..., Any] = functools.partial(_chosen, role, platform, exported=exported, **params)
+    portable = EXPORTED if ctx.module_context.lowering_parameters.for_export else None
+    fun: Callable[..., Any] = functools.partial(_chosen, role, platform, portable=portable, **params)
     if partition.can_partition(ctx.module_context):
         fun = functools.partial(partition.partitioned, role, platform, **params)
     if explicit.is_explicit(*ctx.avals_in):
@@ -143,16 +162,10 @@ def _lower(role: Role, platform: str, ctx: Any, a: Any, b: Any, *, out_sharding:
 
 
 def _chosen(
-    role: Role, platform: str, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named, exported: bool = False
+    role: Role, platform: str, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named, **more: Any
 ) -> Any:
-    """The result.  What "auto" chose may have to compare sizes that only a run will tell; XLA's need not."""
-    try:
-        record, known = resolve(algorithm, role, spec, platform, exported)
-        return evaluate(record, role, a, b, known)
-    except InconclusiveDimensionOperation:
-        if algorithm not in POLICIES:
-            raise
-        return evaluate(XLA, role, a, b, spec)
+    record, known = resolve(algorithm, role, spec, platform, **more)
+    return evaluate(record, role, a, b, known)
 
 
 # -- transposition ---------------------------------------------------------------------------------
@@ -254,7 +267,7 @@ def _register(role: Role, primitive: Primitive) -> None:
     primitive.def_abstract_eval(functools.partial(_abstract, role))
     ad.defbilinear(primitive, functools.partial(_transpose, role, 0), functools.partial(_transpose, role, 1))
     batching.primitive_batchers[primitive] = functools.partial(_batch, role)
-    interpreters.give_rules(primitive)
+    interpreters.give_rules(role, primitive)
     needs_devices(primitive)
     for platform in (None, "cpu", "cuda", "rocm", "tpu"):
         rule = functools.partial(_lower, role, platform or "cpu")

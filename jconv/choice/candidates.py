@@ -42,16 +42,15 @@ class Policy:
     portable: str | None = None
 
     @staticmethod
-    def of(name: str, platform: str, exported: bool = False) -> Policy:
-        """The policy of that name for a program that is lowered here and now."""
+    def of(name: str, platform: str, portable: str | None = None) -> Policy:
+        """The policy of that name for a program that is lowered here and now, and that may not hold calls
+        of oneDNN where `portable` says why."""
         if platform != "cpu":
             why: str | None = f"oneDNN is for the CPU, not for {platform}"
         elif name == "portable":
             why = "a portable program was asked for, which does not call oneDNN"
-        elif exported:
-            why = "the program is exported, and one that calls oneDNN cannot be"
         else:
-            why = verified.refusal()
+            why = portable or verified.refusal()
         return Policy(name, why)
 
 

@@ -60,7 +60,7 @@ import jax
 import jax.export
 
 from jconv.algorithms import ALGORITHMS, ONEDNN, POINTWISE, XLA
-from jconv.algorithms.record import Algorithm, real_valued
+from jconv.algorithms.record import Algorithm, real_valued, refuses
 from jconv.choice import cost, winners
 from jconv.choice.candidates import POLICIES, Candidate, Policy, candidate, si
 from jconv.choice.rates import Factors, Platform
@@ -117,7 +117,7 @@ class Choice:
 
 
 def resolve(
-    algorithm: str | Algorithm, role: Role, spec: ConvSpec, platform: str, exported: bool = False
+    algorithm: str | Algorithm, role: Role, spec: ConvSpec, platform: str, portable: str | None = None
 ) -> tuple[Algorithm, ConvSpec]:
     """The record that will run, and the spec that says whether its products may be oneDNN's.
 
@@ -125,13 +125,16 @@ def resolve(
       ValueError: the algorithm that was named is not for this platform, or not for a portable program.
     """
     name = algorithm if isinstance(algorithm, str) and algorithm in POLICIES else "auto"
-    policy = Policy.of(name, platform, exported)
+    policy = Policy.of(name, platform, portable)
     record = algorithm if isinstance(algorithm, Algorithm) else ALGORITHMS.get(algorithm)
     if record is None:
         record = _chosen(spec, role, platform, policy).algorithm
     elif not record.portable and policy.portable:
         raise ValueError(f"`algorithm`={record.name!r} refuses: {policy.portable}; choose 'auto'")
-    return best_form(record, role, spec, platform, policy), spec.replace(onednn=not policy.portable)
+    best = best_form(record, role, spec, platform, policy)
+    if not spec.is_known and refuses(best, role, spec):  # priced as if the sizes were known
+        best = record
+    return best, spec.replace(onednn=not policy.portable)
 
 
 def best_form(
@@ -167,10 +170,13 @@ def choose(
 
 
 def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice:
-    spec = _with_known_sizes(spec)
-    return _choose(
-        spec, role, platform, policy, winners.winner(spec, role, platform), winners.factors(platform)
-    )
+    known = _with_known_sizes(spec)
+    tuned, factors = winners.winner(known, role, platform), winners.factors(platform)
+    choice = _choose(known, role, platform, policy, tuned, factors)
+    if not spec.is_known and (why := refuses(choice.algorithm, role, spec)):
+        reason = f"{XLA.name}: {choice.algorithm.name}, which would be faster, refuses: {why}"
+        return dataclasses.replace(choice, algorithm=XLA, reason=reason)
+    return choice
 
 
 @functools.lru_cache(maxsize=4096)

@@ -35,10 +35,12 @@ from jconv.algorithms.record import Algorithm
 from jconv.programs.lowering import make_ready
 from jconv.programs.policy import word_for
 from jconv.runtime.mark import mark
+from jconv.spec.spelling import corrected
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@corrected
 def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
     """`fn`, computed as before except that every convolution of lax inside runs on jconv.
 
@@ -79,6 +81,7 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
     return Accelerated(fn, word, algorithm)  # type: ignore[return-value]
 
 
+@corrected
 @contextlib.contextmanager
 def accelerated(algorithm: str | Algorithm = "auto") -> Iterator[None]:
     """`accelerate` for all that is traced in a with statement.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Unpack, overload
 
 import jax
@@ -10,18 +10,19 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jconv.api import arguments
-from jconv.api.options import ChooseOptions, complete, spelled_out, usual
+from jconv.api.options import ChooseOptions, ProblemOptions, complete, spelled_out, usual
 from jconv.api.problem import hashable, understand
 from jconv.choice import pick
 from jconv.choice.candidates import POLICIES
 from jconv.choice.pick import Choice
 from jconv.programs.found import find, program
-from jconv.spec import ROLES, ConvSpec
+from jconv.spec import ROLES, ConvSpec, Role
 from jconv.spec.checks import is_sequence, shown
 
 PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")  # as JAX names them
 
 Operand = ArrayLike | jax.ShapeDtypeStruct | Sequence[int]
+Problem = tuple[ConvSpec, Role]
 
 
 @overload
@@ -88,6 +89,47 @@ def spec_of(x: Any, w: Any, call: Mapping[str, Any]) -> ConvSpec:
     arguments.same_dtype(x=x, w=w)
     given = hashable({name: value for name, value in call.items() if name != "dtype"} | {"algorithm": "auto"})
     return understand(len(w.shape) - 2, "forward", x.shape, w.shape, x.dtype, given).spec
+
+
+def stated(
+    door: str, what: Any, args: Sequence[Any], options: Mapping[str, Any], beside: Sequence[str] = ()
+) -> list[Problem]:
+    """What `tune` and `explain` are asked about without a program: an input and its kernel, specs or pairs
+    of a spec and a role.  Without a role it is all three.  `beside` are the door's own options."""
+    if is_operand(what):
+        given = complete(door, ProblemOptions, options, beside=beside)
+        if len(args) > 1:
+            raise TypeError(f"{door}() takes an input and its kernel by position, got {len(args) - 1} more")
+        return _problems(spec_of(what, args[0] if args else None, given), door)
+    no_options(door, options, "specs", beside)
+    if args:
+        raise TypeError("arguments go with a function; specs take none")
+    entries = what if isinstance(what, Iterable) else [what]
+    return [problem for entry in entries for problem in _problems(entry, door)]
+
+
+def no_options(door: str, options: Mapping[str, Any], what: str, beside: Sequence[str] = ()) -> None:
+    """Beside specs and functions no convolution is told by options."""
+    if options:
+        complete(door, ProblemOptions, {k: v for k, v in options.items() if k != "role"}, beside=beside)
+        raise TypeError(
+            f"`{next(iter(options))}` goes with an input and a kernel, not with {what}; "
+            "a role goes with a spec: (spec, 'forward')"
+        )
+
+
+def _problems(entry: Any, door: str) -> list[Problem]:
+    if isinstance(entry, ConvSpec):
+        return [problem for role in ROLES for problem in _problems((entry, role), door)]
+    spec, role = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
+    if not isinstance(spec, ConvSpec) or role not in ROLES:
+        raise TypeError(
+            "`fn_or_specs` must be a function, ConvSpecs or (spec, role) pairs, or an input and its kernel "
+            f"as `choose` takes them, got {shown(entry)}"
+        )
+    if spec.is_empty:
+        raise ValueError(f"`fn_or_specs`: {spec} is empty, nothing to {door}; take one that has outputs")
+    return [(spec, role)]
 
 
 def is_operand(value: Any) -> bool:

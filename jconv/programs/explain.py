@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -12,7 +12,8 @@ import jax
 from jconv.algorithms import XLA
 from jconv.choice.candidates import POLICIES
 from jconv.choice.pick import choose, resolve
-from jconv.programs.accelerate import check_callable
+from jconv.programs import found
+from jconv.programs.choose import Operand, Problem, stated
 from jconv.programs.found import Place, find, program
 from jconv.spec import ConvSpec
 
@@ -105,7 +106,12 @@ class Table:
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
+def explain(
+    fn_or_specs: Callable[..., Any] | ConvSpec | Operand | Iterable[ConvSpec | Problem],
+    /,
+    *args: Any,
+    **kwargs: Any,
+) -> Table:
     """A table of the convolutions in `fn(*args, **kwargs)` and of what `accelerate` makes of each.
 
     Nothing is computed: `fn` is traced, and times are estimates of the cost model.  A convolution in a
@@ -113,14 +119,17 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
     branch were taken.  What jconv leaves to lax says why.
 
     Args:
-      fn: any traceable function, accelerated or not.  To see the backward pass, hand in the gradient.
-      *args, **kwargs: its arguments; `jax.ShapeDtypeStruct` does for an array.
+      fn_or_specs: any traceable function, accelerated or not; to see the backward pass, hand in the
+        gradient.  Or, as `tune` takes them, an input, a `ConvSpec` or several, of which all three roles are
+        listed, or `(spec, role)` pairs.
+      *args, **kwargs: the function's arguments, for which `jax.ShapeDtypeStruct` does for an array; or the
+        kernel that goes with an input, and the options of `choose` that tell the convolution.
 
     Returns:
       A `Table`: print it, iterate over its rows, or take `.as_dicts()`.
 
     Raises:
-      TypeError: `fn` is not callable.  Otherwise whatever tracing `fn` raises.
+      TypeError, ValueError: an argument is wrong.  Otherwise whatever tracing the function raises.
 
     >>> import jax, jax.numpy as jnp, jconv
     >>> def loss(w, x):
@@ -131,10 +140,21 @@ def explain(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Table:
     ['forward', 'grad_input', 'grad_kernel']
     >>> table.as_dicts()[0]["count"]
     1
+    >>> len(jconv.explain(x, w, stride=2))
+    3
     """
-    check_callable(fn)
     platform = jax.default_backend()
-    return Table(tuple(_found(place, platform) for place in find(program(fn, args, kwargs))), platform)
+    if callable(fn_or_specs):
+        places = find(program(fn_or_specs, args, kwargs))
+    else:
+        places = map(_place, stated("explain", fn_or_specs, args, kwargs))
+    return Table(tuple(_found(place, platform) for place in places), platform)
+
+
+def _place(problem: Problem) -> Place:
+    """Of what no program holds."""
+    spec, role = problem
+    return Place(found.Problem(role, spec, "auto"), "", 1, "-", "", "")
 
 
 def _found(place: Place, platform: str) -> Found:

@@ -20,11 +20,13 @@ from jconv.mesh import explicit
 from jconv.programs.policy import meant, word_for
 from jconv.runtime.mark import LAX, set_unmarked, unmarked
 from jconv.runtime.private import Rule, needs_devices, rules_of, word_of_rule
+from jconv.spec.spelling import corrected
 
 CONVOLUTION = jax.lax.conv_general_dilated_p
 _ONCE = threading.Lock()
 
 
+@corrected
 def install(algorithm: str | Algorithm = "auto") -> None:
     """Run every convolution of this process on jconv, from now on and until `uninstall`.
 
@@ -59,6 +61,7 @@ def uninstall() -> None:
     _let_unmarked_be(None)
 
 
+@corrected
 @contextlib.contextmanager
 def installed(algorithm: str | Algorithm = "auto") -> Iterator[None]:
     """`install` for the length of a with statement.

@@ -9,6 +9,7 @@ from typing import Any
 
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm, serves
+from jconv.api.arguments import named_algorithm
 from jconv.choice.candidates import POLICIES
 from jconv.spec import ConvSpec
 
@@ -22,14 +23,10 @@ def word_for(algorithm: Any) -> str:
     Raises:
       TypeError, ValueError: it is none of these.
     """
-    if isinstance(algorithm, Algorithm):
-        return algorithm.name if ALGORITHMS.get(algorithm.name) == algorithm else _word_for_own(algorithm)
-    if not isinstance(algorithm, str):
-        raise TypeError(f"`algorithm` must be a name or a jconv.Algorithm, got {algorithm!r}")
-    if algorithm not in (*POLICIES, *ALGORITHMS):
-        known = ", ".join((*POLICIES, *ALGORITHMS))
-        raise ValueError(f"`algorithm`={algorithm!r} is not known; choose one of {known}")
-    return algorithm
+    found = named_algorithm(algorithm)
+    if isinstance(found, str):
+        return found
+    return found.name if ALGORITHMS.get(found.name) == found else _word_for_own(found)
 
 
 def _word_for_own(algorithm: Algorithm) -> str:

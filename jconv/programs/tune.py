@@ -24,20 +24,20 @@ from typing import Any, Unpack
 import numpy as np
 
 from jconv.algorithms import XLA
-from jconv.api.options import ProblemOptions, complete, spelled_out
+from jconv.api.options import ProblemOptions, spelled_out
 from jconv.choice import winners
 from jconv.choice.pick import choose
 from jconv.programs.calibrate import calibrate
-from jconv.programs.choose import Operand, is_operand, spec_of
+from jconv.programs.choose import Operand, Problem, no_options, stated
 from jconv.programs.found import Place, find, program
 from jconv.programs.measure import compiled, race
-from jconv.spec import ROLES, ConvSpec, Role
+from jconv.spec import ConvSpec, Role
 from jconv.spec.checks import shown
 
-Problem = tuple[ConvSpec, Role]
 Progress = Callable[[int, int, str], None]
 
 NEAR_TIE = 1.03  # a winner has to be faster than what was chosen before by more than medians differ
+OWN = ("rounds", "within", "again", "progress")  # options of `tune` that tell no convolution
 HEADINGS = ("count", "role", "convolution", "before", "fastest", "gain")
 
 
@@ -213,33 +213,10 @@ def collect(fn_or_specs: Any, *args: Any, **options: Any) -> Counter[Problem]:
     >>> [role for spec, role in collect(ConvSpec.of(spatial=(5,), kernel=(3,)))]
     ['forward', 'grad_input', 'grad_kernel']
     """
-    if is_operand(fn_or_specs):
-        options = complete("tune", ProblemOptions, options)
-        if len(args) > 1:
-            raise TypeError(f"tune() takes an input and its kernel by position, got {len(args) - 1} more")
-        return Counter(_problem(spec_of(fn_or_specs, args[0] if args else None, options)))
-    if options:
-        raise TypeError(f"`{next(iter(options))}` goes with an input and a kernel, not with what came")
-    if callable(fn_or_specs):
-        return _found(find(program(fn_or_specs, args, {})))
-    if args:
-        raise TypeError("arguments go with a function; specs take none")
-    specs = fn_or_specs if isinstance(fn_or_specs, Iterable) else [fn_or_specs]
-    return Counter(problem for entry in specs for problem in _problem(entry))
-
-
-def _problem(entry: Any) -> list[Problem]:
-    if isinstance(entry, ConvSpec):
-        return [problem for role in ROLES for problem in _problem((entry, role))]
-    spec, role = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
-    if not isinstance(spec, ConvSpec) or role not in ROLES:
-        raise TypeError(
-            "`fn_or_specs` must be a function, ConvSpecs or (spec, role) pairs, or an input and its kernel "
-            f"as `choose` takes them, got {shown(entry)}"
-        )
-    if spec.is_empty:
-        raise ValueError(f"`fn_or_specs`: {spec} is empty, nothing to tune; take one that has outputs")
-    return [(spec, role)]
+    if not callable(fn_or_specs):
+        return Counter(stated("tune", fn_or_specs, args, options, OWN))
+    no_options("tune", options, "a function", OWN)
+    return _found(find(program(fn_or_specs, args, {})))
 
 
 def _found(places: Iterable[Place]) -> Counter[Problem]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.interpreters import mlir
+from jax.interpreters import mlir, partial_eval
 
 from jconv.runtime.mark import word_of
 
@@ -63,3 +63,11 @@ def checks_for_nans(primitive: Any) -> None:
     except ImportError:
         return
     error_checks[primitive] = functools.partial(nan_error_check, primitive)
+
+
+def split_by_checkpoint(primitive: Any, rule: Rule) -> None:
+    """Have `jax.checkpoint` split equations of `primitive` by `rule`; without, a policy that names lax's
+    convolution says nothing of them."""
+    rules = getattr(partial_eval, "partial_eval_jaxpr_custom_rules", None)
+    if rules is not None:
+        rules[primitive] = rule

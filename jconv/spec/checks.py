@@ -116,14 +116,14 @@ def _size(name: str, value: Any, least: int | None, forms: str = "an int") -> An
 
 def _each(name: str, value: Any, kernel: Ints, least: int) -> Ints:
     """As many ints as the kernel has sizes."""
-    forms = f"one int per size of `kernel`={kernel}"
+    forms = f"one int per size of `kernel`={shown(kernel)}"
     return tuple(_size(name, entry, least, forms) for entry in _entries(name, value, forms, len(kernel)))
 
 
 def _pairs(value: Any, kernel: Ints) -> Pairs:
     """As many (lo, hi) as the kernel has sizes; negative ones crop."""
-    plain = ((1, 1),) * len(kernel)
-    forms = f"one (lo, hi) pair per size of `kernel`={kernel}, such as {plain}"
+    plain = shown(((1, 1),) * len(kernel))
+    forms = f"one (lo, hi) pair per size of `kernel`={shown(kernel)}, such as {plain}"
     pairs = (_entries("padding", pair, forms, 2) for pair in _entries("padding", value, forms, len(kernel)))
     return tuple((_size("padding", lo, None, forms), _size("padding", hi, None, forms)) for lo, hi in pairs)
 

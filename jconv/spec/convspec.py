@@ -37,6 +37,7 @@ from jax.core import max_dim
 from numpy.typing import DTypeLike
 
 from jconv.spec import checks
+from jconv.spec.spelling import corrected, no_option
 
 Role = Literal["forward", "grad_input", "grad_kernel"]
 ROLES: tuple[Role, ...] = ("forward", "grad_input", "grad_kernel")
@@ -98,6 +99,7 @@ class ConvSpec:
     onednn: bool = False
 
     @staticmethod
+    @corrected
     def of(
         *,
         spatial: Ints,
@@ -120,6 +122,9 @@ class ConvSpec:
 
     def replace(self, **changes: object) -> ConvSpec:
         """A copy with some fields changed."""
+        fields = self.__dataclass_fields__
+        if wrong := next((name for name in changes if name not in fields), None):
+            raise no_option("ConvSpec.replace", wrong, fields)
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     # -- sizes ---------------------------------------------------------------------------------
@@ -230,6 +235,12 @@ class ConvSpec:
         return self.parameters * itemsize(self.w_dtype)
 
     # -- what kind it is -----------------------------------------------------------------------
+
+    @property
+    def is_known(self) -> bool:
+        """False where a size is one that only a run will tell (`jax.export`, symbolic shapes)."""
+        sizes = self.batch, self.in_channels, self.out_channels, self.groups, *self.spatial, *self.kernel
+        return all(isinstance(size, int) for size in (*sizes, *sum(self.padding, ())))
 
     @property
     def is_empty(self) -> bool:

@@ -15,6 +15,7 @@ from jconv.spec.convspec import ConvSpec, Role
 
 OPERANDS: dict[Role, str] = {"forward": "xw", "grad_input": "yw", "grad_kernel": "xy"}
 RESULT: dict[Role, str] = {"forward": "y", "grad_input": "x", "grad_kernel": "w"}
+ROLE_OF: dict[str, Role] = {result: role for role, result in RESULT.items()}
 
 
 def rewritten(spec: ConvSpec, role: Role) -> ConvSpec:
