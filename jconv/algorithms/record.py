@@ -119,7 +119,7 @@ def as_direct(spec: ConvSpec) -> float:
 
 
 FUNCTIONS = (
-    "forward", "rejects", "steps", "workspace", "grad_input", "grad_kernel", "amplification", "reads_planes",
+    "forward", "rejects", "steps", "workspace", "grad_input", "grad_kernel", "amplification", "reads_channels_first",
     "own",
 )  # fmt: skip
 

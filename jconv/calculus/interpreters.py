@@ -82,7 +82,7 @@ def _asked(saveable: Any, role: Role, eqn: JaxprEqn) -> Any:
     """What the policy says of the convolution that lax would have written here."""
     spec = eqn.params["spec"]
     operands = [jax.ShapeDtypeStruct(*spec.result(ROLE_OF[name])) for name in OPERANDS[role]]
-    by_lax = jax.make_jaxpr(functools.partial(run, XLA, role, spec=spec))(*operands)
+    by_lax = jax.make_jaxpr(functools.partial(evaluate, XLA, role, spec=spec))(*operands)
     found = (other for other in by_lax.eqns if other.primitive is lax.conv_general_dilated_p)
     lax_s = next(found, eqn)  # there is none of empty arrays
     return saveable(lax.conv_general_dilated_p, *(v.aval for v in lax_s.invars), **lax_s.params)
