@@ -11,10 +11,13 @@ from choices import choices
 
 import jconv
 from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.xla import channels_last as lax_numbers
+from jconv.bench.layers import LAYERS
 from jconv.choice import cost, pick
 from jconv.choice.pick import _preferred as preferred
 from jconv.choice.pick import choose
 from jconv.spec import ROLES, ConvSpec
+from jconv.spec.roles import is_transposed
 
 MS = 1e-3
 
@@ -187,3 +190,25 @@ def test_the_choices_over_the_table_are_those_in_review():
 def test_every_exact_algorithm_is_chosen_somewhere():
     """Not Winograd and the FFT, which mix values and are for "fastest"."""
     assert set(ALGORITHMS) - set(re.findall(r"\w+", KEPT.read_text(encoding="utf-8"))) == {"winograd", "fft"}
+
+
+TRANSPOSED = [layer.spec for layer in LAYERS if is_transposed(layer.spec)]
+
+
+@pytest.mark.parametrize("spec", TRANSPOSED, ids=str)
+def test_every_door_names_the_same_algorithm_for_a_transposed_convolution(spec):
+    """`choose` of the spec, and what a program with lax's own convolution is found to run."""
+    numbers = lax_numbers(spec.ndim)
+
+    def program(x, w):
+        return jax.lax.conv_general_dilated(
+            x, w, spec.strides, spec.padding, spec.lhs_dilation, spec.rhs_dilation, numbers,
+            feature_group_count=spec.groups,
+        )  # fmt: skip
+
+    x, w = (jax.ShapeDtypeStruct(shape, "float32") for shape in (spec.x_shape, spec.w_shape))
+    (found,) = jconv.choose(jconv.accelerate(program), x, w, platform="cpu")
+    asked = jconv.choose(spec, platform="cpu")
+    assert (asked.spec, asked.role) == (found.spec, found.role)
+    assert asked.algorithm.name == found.algorithm.name
+    assert asked.role == "grad_input"

@@ -11,9 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from oracles import convolutions, lax_forward
 
-from jconv.calculus.recognise import convolve_as_role, is_transposed
+from jconv.calculus.recognise import convolve_as_role
 from jconv.spec import ROLES, ConvSpec, extent, itemsize, windows
 from jconv.spec.layout import from_specs, inverse, named, names
+from jconv.spec.roles import is_transposed
 from jconv.testing import cases
 
 small = st.integers(1, 3)

@@ -119,8 +119,8 @@ def as_direct(spec: ConvSpec) -> float:
 
 
 FUNCTIONS = (
-    "forward", "rejects", "steps", "workspace", "grad_input", "grad_kernel", "amplification", "reads_channels_first",
-    "own",
+    "forward", "rejects", "steps", "workspace", "grad_input", "grad_kernel", "amplification",
+    "reads_channels_first", "own",
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from jax.experimental.jet import jet_rules
 from jax.extend.core import JaxprEqn, Var
 
 from jconv.algorithms import XLA
+from jconv.algorithms.record import evaluate
 from jconv.runtime.private import checks_for_nans, split_by_checkpoint
 from jconv.spec import ConvSpec, Role
 from jconv.spec.roles import OPERANDS, ROLE_OF

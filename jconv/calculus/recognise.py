@@ -21,7 +21,7 @@ from jconv.algorithms.derived import channels_as_batch, channels_swapped, flippe
 from jconv.algorithms.record import Algorithm
 from jconv.calculus.primitives import convolve
 from jconv.spec import ConvSpec, Role
-from jconv.spec.roles import flips_image
+from jconv.spec.roles import canonical, flips_image, is_transposed
 
 Named = str | Algorithm | Callable[[ConvSpec], str | Algorithm]  # or what finds it for the spec of the role
 
@@ -43,17 +43,11 @@ def convolve_as_role(
     return _by("forward", x, w, spec, algorithm)
 
 
-def is_transposed(spec: ConvSpec) -> bool:
-    """The input is dilated and the stride is one: the gradient of a strided convolution."""
-    return any(d != 1 for d in spec.lhs_dilation) and all(s == 1 for s in spec.strides)
-
-
 def _as_grad_input(x: jax.Array, w: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
-    behind = spec.as_grad_input()
-    if not flips_image(behind):
-        return _by("grad_input", x, swapped_kernel(w, spec), behind, algorithm)
-    mirrored = behind.mirrored()
-    return flipped(_by("grad_input", flipped(x), channels_swapped(w, spec), mirrored, algorithm))
+    posed, role = canonical(spec, "forward")
+    if not flips_image(posed):
+        return _by(role, x, swapped_kernel(w, spec), posed, algorithm)
+    return flipped(_by(role, flipped(x), channels_swapped(w, spec), posed, algorithm))
 
 
 def _as_grad_kernel(x: jax.Array, w: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:

@@ -18,6 +18,7 @@ from jconv.choice.pick import Choice
 from jconv.programs.found import find, program
 from jconv.spec import ROLES, ConvSpec, Role
 from jconv.spec.checks import is_sequence, shown
+from jconv.spec.roles import canonical
 
 PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")  # as JAX names them
 
@@ -37,7 +38,8 @@ def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) 
 
     Args:
       x: input of the convolution: an array, a `jax.ShapeDtypeStruct`, or a shape; or a `ConvSpec`, and then
-        nothing else but `role` and `platform`; or a function, and then its arguments and `platform`.
+        nothing else but `role` and `platform` (of a dilated input the answer is for the strided convolution
+        whose gradient it is, as in every program); or a function, and then its arguments and `platform`.
       w: kernel, likewise.
       role: "forward", "grad_input" or "grad_kernel".
       platform: "cpu", "gpu", "cuda", "rocm", "tpu" or, as None too, JAX's default backend.
@@ -57,10 +59,10 @@ def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) 
     >>> import jax.numpy as jnp, jconv
     >>> x, w = jnp.ones((1, 64, 56, 56)), jnp.ones((64, 1, 3, 3))
     >>> jconv.choose(x, w, groups=64, padding=1, platform="cpu", algorithm="portable").algorithm.name
-    'planes'
+    'depthwise'
     >>> options = dict(groups=64, padding=1, platform="cpu", algorithm="portable")
     >>> jconv.choose(x.shape, w.shape, **options).algorithm.name
-    'planes'
+    'depthwise'
     """
     call = complete("choose", ChooseOptions, options)
     role, platform, policy = (call.pop(name) for name in ("role", "platform", "algorithm"))
@@ -79,7 +81,7 @@ def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) 
         )
     if isinstance(x, ConvSpec):
         _check_nothing_else("a ConvSpec", "`role`, `platform` and `algorithm`", {"w": w, **call})
-        return pick.choose(x, role, platform, policy)
+        return pick.choose(*canonical(x, role), platform, policy)
     return pick.choose(spec_of(x, w, call), role, platform, policy)
 
 
@@ -129,7 +131,7 @@ def _problems(entry: Any, door: str) -> list[Problem]:
         )
     if spec.is_empty:
         raise ValueError(f"`fn_or_specs`: {spec} is empty, nothing to {door}; take one that has outputs")
-    return [(spec, role)]
+    return [canonical(spec, role)]
 
 
 def is_operand(value: Any) -> bool:

@@ -32,3 +32,30 @@ def flips_image(spec: ConvSpec) -> bool:
     sizes = math.prod(spec.w_shape), math.prod(spec.x_shape) + math.prod(spec.y_shape)
     known = all(isinstance(size, int) for size in sizes)
     return known and spec.taps > 1 and sizes[1] < sizes[0] and all(d == 1 for d in spec.lhs_dilation)
+
+
+def is_transposed(spec: ConvSpec) -> bool:
+    """The input is dilated and the stride is one: the gradient of a strided convolution."""
+    return any(d != 1 for d in spec.lhs_dilation) and all(s == 1 for s in spec.strides)
+
+
+def canonical(spec: ConvSpec, role: Role) -> tuple[ConvSpec, Role]:
+    """The same problem as jconv's functions pose it.
+
+    With B the strided convolution behind a transposed one F, the forward of F is the grad_input of B, the
+    grad_input of F is the forward, and the gradients of the kernel are one.
+
+    >>> F = ConvSpec.of(spatial=(5,), kernel=(3,), lhs_dilation=(2,), padding=((1, 1),))
+    >>> B, role = canonical(F, "forward")
+    >>> role, B.strides, B.lhs_dilation
+    ('grad_input', (2,), (1,))
+    """
+    if spec.is_empty or not is_transposed(spec):
+        return spec, role
+    behind = spec.as_grad_input()
+    played: dict[Role, Role] = {
+        "forward": "grad_input",
+        "grad_input": "forward",
+        "grad_kernel": "grad_kernel",
+    }
+    return behind.mirrored() if flips_image(behind) else behind, played[role]
