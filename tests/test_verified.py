@@ -11,6 +11,7 @@ import sys
 import types
 from pathlib import Path
 
+import compiling
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -307,8 +308,9 @@ ROOT = Path(__file__).parents[1]
 def in_a_process(*args, **environment):
     command = [sys.executable, "-m", "jconv", *args]
     return subprocess.run(
-        command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, timeout=900
-    )
+        command, env=os.environ | compiling.environment() | environment, cwd=ROOT, capture_output=True,
+        text=True, timeout=900,
+    )  # fmt: skip
 
 
 def test_random_convolutions_agree_and_the_verdict_is_kept(available, tmp_path):
