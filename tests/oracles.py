@@ -6,8 +6,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from jconv.calculus import primitives as derivatives
-from jconv.choice import pick
+from jconv.calculus import primitives
 from jconv.mesh import partition
 from jconv.spec import ConvSpec, Role
 from jconv.testing import cases
@@ -65,12 +64,11 @@ def convolutions(fn, *args) -> list:
 def runs(monkeypatch) -> set:
     """What is run from now on, as (role, spec in words, algorithm): filled while programs are lowered."""
     seen = set()
-    for module in (derivatives, partition, pick):
-        if run := getattr(module, "run", None):
+    for module in (primitives, partition):
 
-            def spy(algorithm, role, a, b, spec, run=run):
-                seen.add((role, str(spec), algorithm.name))
-                return run(algorithm, role, a, b, spec)
+        def spy(algorithm, role, a, b, spec, evaluate=module.evaluate):
+            seen.add((role, str(spec), algorithm.name))
+            return evaluate(algorithm, role, a, b, spec)
 
-            monkeypatch.setattr(module, "run", spy)
+        monkeypatch.setattr(module, "evaluate", spy)
     return seen

@@ -499,6 +499,6 @@ def test_transforms_give_up_every_other_sentence(form):
 def test_the_words_take_exact_ones_alone(role, word):
     specs = [case.spec for case in cases.CASES] + [SKY, SKY.replace(groups=4, batch=64, spatial=(56, 56))]
     for spec in specs:
-        choice = jconv.choice.choose(spec, role, "cpu", word)
+        choice = jconv.choice.pick.choose(spec, role, "cpu", word)
         assert choice.algorithm.exact
         assert not set(choice.seconds) & set(MIXING)

@@ -367,13 +367,13 @@ def test_where_every_dtype_is_refused_there_is_nothing_to_verify(fine, capsys):
 
 def test_what_is_wrong_is_found(available, monkeypatch, capsys):
     """The child's own checks can fail: a value that is off, and a NaN that leaves its window."""
-    by_onednn = verify.run
+    by_onednn = verify.evaluate
     args = verify_args(specs=6, dtype="float32")
-    monkeypatch.setattr(verify, "run", lambda *args: by_onednn(*args) + 1)
+    monkeypatch.setattr(verify, "evaluate", lambda *args: by_onednn(*args) + 1)
     assert verify._child(args) == 1
     assert "wrong by" in capsys.readouterr().out
     spread = lambda *args: (y := by_onednn(*args)) + jnp.where(jnp.isnan(y).any(), jnp.nan, 0)  # noqa: E731
-    monkeypatch.setattr(verify, "run", spread)
+    monkeypatch.setattr(verify, "evaluate", spread)
     assert verify._child(args) == 1
     assert "a NaN left its window" in capsys.readouterr().out
 

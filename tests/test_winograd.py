@@ -22,7 +22,7 @@ from jconv.algorithms.cook_toom import (
     multiplications,
 )
 from jconv.algorithms.record import evaluate
-from jconv.algorithms.winograd import WINOGRAD, WINOGRAD2, WINOGRAD4
+from jconv.algorithms.winograd import WINOGRAD, fixed
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
@@ -87,6 +87,7 @@ def test_default_points_err_less_than_small_integers(m, r):
     assert len(set(default_points(m + r - 1))) == m + r - 2
 
 
+WINOGRAD2, WINOGRAD4 = (winograd.winograd(fixed(m)) for m in (2, 4))
 SPECS = {
     "partial": ConvSpec.of(batch=2, spatial=(13, 9), kernel=(3, 3), in_channels=6, out_channels=8,
                            groups=2, padding=((1, 1), (0, 2))),

@@ -151,7 +151,7 @@ def measure(
     off = result - reference
     bound = tolerance(dtype, cases.reduction(role, spec), amplification(algorithm, role, spec))
     rms = math.sqrt(np.mean(off**2) / np.mean(reference**2))
-    return Cell(algorithm.name, family, role, dtype, length, cases.error(result, reference), rms, bound)
+    return Cell(written(algorithm), family, role, dtype, length, cases.error(result, reference), rms, bound)
 
 
 def amplification(algorithm: Algorithm, role: Role, spec: ConvSpec) -> float:
@@ -164,6 +164,11 @@ def _problem(family: str, dtype: str, length: int, role: Role) -> tuple[tuple[np
     spec = cases.with_dtype(FAMILIES[family](length), dtype)
     operands = cases.operands(role, cases.normal(spec))
     return operands, cases.reference(role, *operands, spec)
+
+
+def written(algorithm: Algorithm) -> str:
+    """Its name, and which form of it."""
+    return f"{algorithm.name}, {algorithm.variant}" if algorithm.variant else algorithm.name
 
 
 def sweep(
@@ -242,7 +247,8 @@ def main(args: argparse.Namespace) -> int:
             options.writable(str(path))  # better known now than after the measurement
     except argparse.ArgumentTypeError as error:
         return _refused(error)
-    chosen = [ALGORITHMS[name] for name in args.algorithms] or list(ALGORITHMS.values())
+    asked = [ALGORITHMS[name] for name in args.algorithms] or ALGORITHMS.values()
+    chosen = [form for algorithm in asked for form in algorithm.forms or (algorithm,)]
     cells = []
     for cell in sweep(chosen, args.dtypes):
         cells.append(cell)
