@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Traceback (most recent call last):
     SystemExit: 0
     """
-    args = build_parser().parse_args(argv)
     try:
         with interrupts.insisting():
+            args = build_parser().parse_args(argv)  # imports every subcommand, for a second
             return args.main(args)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

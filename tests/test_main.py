@@ -223,6 +223,14 @@ def test_an_interrupt_in_the_job_gives_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "\ninterrupted\n"
 
 
+def test_an_interrupt_while_subcommands_are_imported_gives_130(pythons_own_handler, monkeypatch, capsys):
+    """Also one that a callback of the garbage collector drops: it comes again."""
+    monkeypatch.setattr(interrupts, "AGAIN", 0.05)
+    monkeypatch.setattr(command_line, "build_parser", _drop_the_interrupt_and_go_on)
+    assert command_line.main(["bench"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
 @pytest.fixture
 def pythons_own_handler():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
