@@ -110,7 +110,7 @@ class Cell:
       algorithm, family, role, dtype, length: of what; `length` is the number of products in a sum.
       error: max|result − reference| / max|reference|.
       rms: root mean square of result − reference, over that of the reference.
-      bound: what `jconv.tolerance` allows the algorithm.
+      bound: what `jconv.testing.tolerance` allows the algorithm.
     """
 
     algorithm: str

@@ -59,7 +59,7 @@ def compare(
     Args:
       ways: traceable functions of `args`, by name; the first is the reference.
       *args: arrays.
-      bound: on max|a − b| / max|b|; take it from `jconv.tolerance`.
+      bound: on max|a − b| / max|b|; take it from `jconv.testing.tolerance`.
       others: functions of no arguments that JAX cannot compile, of the same result.
       rounds: how many times each is timed.
 

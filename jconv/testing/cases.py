@@ -185,7 +185,7 @@ def reduction(role: Role, spec: ConvSpec) -> int:
 
 
 def error(got: object, want: np.ndarray) -> float:
-    """max|got − want| / max|want|: what `jconv.tolerance` bounds.  NaN where `got` has one."""
+    """max|got − want| / max|want|: what `jconv.testing.tolerance` bounds.  NaN where `got` has one."""
     want = np.asarray(want)
     off = np.abs(np.asarray(got).astype(want.dtype) - want)
     return float(off.max(initial=0) / (np.abs(want).max(initial=0) or 1))

@@ -6,7 +6,7 @@ compiled, the gradients by `jax.vjp` through the primitives.  Every result is co
     with NumPy in float64, tap by tap from the definition     (`jconv.testing.cases.reference`)
     with `lax.conv_general_dilated` and the gradients JAX derives of it
 
-and may differ by what `jconv.tolerance` allows a sum of that length in that dtype, no more.
+and may differ by what `jconv.testing.tolerance` allows a sum of that length in that dtype, no more.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Verdict:
     Args:
       algorithm, case, role, oracle: what was compared with what.
       error: max|result − oracle| / max|oracle|; infinite where the result is not finite.
-      bound: the most that `jconv.tolerance` allows.
+      bound: the most that `jconv.testing.tolerance` allows.
       refused: why the algorithm does not compute this case, or None; then nothing was compared.
 
     >>> Verdict("im2col", "same", "forward", "lax", error=1e-7, bound=1e-6).agrees
