@@ -1,7 +1,7 @@
 """One race: a layer in one role, computed by lax, jconv and whoever else takes part, checked and timed.
 
 All take the same arrays in the user's layout and are compiled for their one device.  What they compute is
-compared with lax's result, within what `jconv.testing.tolerance` allows; then they take turns (`timing.race`).
+compared with lax's result, within `jconv.testing.tolerance`; then they take turns (`timing.race`).
 
 On a GPU a call returns before its work is done.  There a turn is a burst of calls, enqueued one after the
 other and waited for once, so what is timed is the device and not the way to it; and the calls of a burst
