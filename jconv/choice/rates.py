@@ -56,7 +56,8 @@ class Direct:
     """oneDNN's convolution.
 
     Args:
-      rate: FLOP/s; reached are rate · c / (c + half_c) · min(1, o / lanes), c and o being a group's channels.
+      rate: FLOP/s; reached are rate · c / (c + half_c) · o / (o rounded up to lanes), c and o being a group's
+        channels.
       half_c: input channels that reach half of the rate.
       lanes: output channels of a group that fill a vector register.
       depthwise: FLOP/s where a group has one channel.
