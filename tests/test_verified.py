@@ -4,7 +4,6 @@ No test depends on the machine: `fine` puts a processor, a system and a jaxlib i
 and what is asked is only chosen, never run.
 """
 
-import dataclasses
 import os
 import subprocess
 import sys
