@@ -12,6 +12,7 @@ import jconv
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.im2col import IM2COL
 from jconv.algorithms.record import Algorithm, refuses
+from jconv.calculus import primitives
 from jconv.calculus.primitives import convolve
 from jconv.choice import pick
 from jconv.choice.pick import choose
@@ -101,15 +102,15 @@ def test_the_doors_lower():
 
 @pytest.fixture
 def asked(monkeypatch):
-    """(platform, role) of every question put to `choose` while a program is lowered."""
+    """(platform, role) of every question put to the choice while a program is lowered."""
     questions = []
-    resolve = pick.resolve
+    resolve = primitives.resolve
 
-    def spy(algorithm, role, spec, platform, exported=False):
+    def spy(algorithm, role, spec, platform, *reason, **more):
         questions.append((platform, role))
-        return resolve(algorithm, role, spec, platform, exported)
+        return resolve(algorithm, role, spec, platform, *reason, **more)
 
-    monkeypatch.setattr(pick, "resolve", spy)
+    monkeypatch.setattr(primitives, "resolve", spy)
     return questions
 
 
