@@ -27,7 +27,7 @@ from jconv.spec import ConvSpec
 
 DENSE = ConvSpec.of(batch=2, spatial=(28, 28), kernel=(3, 3), in_channels=64, out_channels=64)
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "XLA_FLAGS", "ONEDNN_DEFAULT_FPMATH_MODE")
-EVERY = frozenset(verified.FEATURES)
+EVERY = frozenset(verified.FEATURES).union(*(line.needs for line in verified.DTYPES.values()))
 PAIRS = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int32"}
 
 
@@ -160,7 +160,7 @@ def test_a_limit_of_the_instruction_set_refuses_what_was_not_verified_with_it(fi
 
 @pytest.mark.parametrize(("dtype", "result"), PAIRS.items())
 def test_a_processor_without_the_features(fine, dtype, result):
-    for missing in verified.FEATURES:
+    for missing in (*verified.FEATURES, *verified.DTYPES[dtype].needs):
         fine.setattr(verified, "features", lambda missing=missing: EVERY - {missing})
         reason = verified.refusal_of(dtype, result)
         assert reason == f"{dtype} was not verified with oneDNN on a processor without {missing}"
