@@ -8,6 +8,7 @@ from jax import lax
 
 from jconv.calculus import primitives
 from jconv.mesh import partition
+from jconv.runtime import verified
 from jconv.spec import ConvSpec, Role
 from jconv.testing import cases
 
@@ -72,3 +73,8 @@ def runs(monkeypatch) -> set:
 
         monkeypatch.setattr(module, "evaluate", spy)
     return seen
+
+
+def runs_here(algorithm, dtype="float32") -> bool:
+    """Whether this machine has what the algorithm needs: oneDNN is not everywhere."""
+    return algorithm.portable or not (verified.refusal() or verified.refusal_of(dtype, dtype))
