@@ -59,13 +59,13 @@ class Verified:
 # until jaxlib ?: below AVX-512 oneDNN's `gemm:jit` (many channels, first) hangs or writes past its heap
 FEATURES = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 DTYPES: dict[str, Verified] = {
-    "float32": Verified(("float32",), 1666, "1001, 2001"),
+    "float32": Verified(("float32",), 2666, "1001, 2001, 3001, 4001"),
     # until jaxlib ?: without avx512_bf16 a batched product waits for itself
     "bfloat16": Verified(
-        ("bfloat16", "float32"), 1666, "1001, 2001", needs=("avx512_bf16",), unseen=("amx_bf16",)
+        ("bfloat16", "float32"), 2666, "1001, 2001, 3001, 4001", needs=("avx512_bf16",), unseen=("amx_bf16",)
     ),
     # until jaxlib ?: oneDNN's int8 kernels write past their heap where there is padding; so through float32
-    "int8": Verified(("int32",), 1666, "1001, 2001"),
+    "int8": Verified(("int32",), 2666, "1001, 2001, 3001, 4001"),
 }
 
 
