@@ -11,7 +11,7 @@ from oracles import lax_role
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.gemm import by_image
 from jconv.algorithms.pointwise import summed_by_image
-from jconv.algorithms.record import evaluate, refuses
+from jconv.algorithms.record import evaluate, forms_of, refuses
 from jconv.choice.pick import choose
 from jconv.lax import conv_general_dilated
 from jconv.spec import ROLES, ConvSpec
@@ -52,7 +52,7 @@ def test_the_cases_take_every_way():
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(("name", "spec"), CASES.values(), ids=CASES)
 def test_results_do_not_depend_on_the_hint(name, spec, role):
-    forms = [form for form in ALGORITHMS[name].forms or (ALGORITHMS[name],) if not refuses(form, role, spec)]
+    forms = [form for form in forms_of(ALGORITHMS[name]) if not refuses(form, role, spec)]
     ways = list(itertools.product((spec, spec.replace(channels_first=True)), forms))
 
     @jax.jit

@@ -34,7 +34,7 @@ from jconv.algorithms.per_group import per_group
 from jconv.algorithms.phase import by_phase
 from jconv.algorithms.planes import PLANES
 from jconv.algorithms.pointwise import POINTWISE
-from jconv.algorithms.record import Algorithm, of_forms
+from jconv.algorithms.record import Algorithm, forms_of, of_forms
 from jconv.algorithms.shift import SHIFT
 from jconv.algorithms.two_level import TWO_LEVEL
 from jconv.algorithms.unrolled import by_plane
@@ -60,6 +60,6 @@ ALGORITHMS: dict[str, Algorithm] = {
     )
 }
 
-FORMS = tuple(form for algorithm in ALGORITHMS.values() for form in algorithm.forms or (algorithm,))
+FORMS = tuple(form for algorithm in ALGORITHMS.values() for form in forms_of(algorithm))
 
 __all__ = ["ALGORITHMS", "DEPTHWISE", "FORMS", "IM2COL", "ONEDNN", "POINTWISE", "SHIFT", "XLA"]

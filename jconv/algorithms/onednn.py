@@ -198,12 +198,10 @@ def _as_product(spec: ConvSpec) -> ConvSpec | None:
         return None
     if spec.ndim == 1:
         return spec
-    flat = ConvSpec.of(
-        batch=spec.batch, spatial=(math.prod(spec.spatial),), kernel=(1,), in_channels=spec.in_channels,
-        out_channels=spec.out_channels, dtype=spec.x_dtype,
+    return spec.replace(
+        spatial=(math.prod(spec.spatial),), kernel=(1,), strides=(1,), padding=((0, 0),),
+        lhs_dilation=(1,), rhs_dilation=(1,),
     )  # fmt: skip
-    types = {"x_dtype": spec.x_dtype, "w_dtype": spec.w_dtype, "y_dtype": spec.y_dtype}
-    return flat.replace(channels_first=spec.channels_first, onednn=spec.onednn, **types)
 
 
 MOST_COLUMNS = 8 << 20  # bytes; where all taps' columns would be more, one tap at a time is multiplied
@@ -427,17 +425,23 @@ def own(spec: ConvSpec, role: Role) -> bool:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    if role == "grad_kernel" and not _is_plain(spec):
-        return (OneDnn(spec), Loop(0, 4 * spec.bytes, 1))
-    if role == "grad_kernel" and (flat := _as_product(spec)) is not None:
-        copied = (Loop(0, 2 * _columns(flat)),) if flat.taps > 1 or flat.is_padded else ()
-        return *copied, OneDnn(as_rows(flat).replace(channels_first=False))
     if role == "grad_kernel":
-        moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
-        return _steps_of_images(spec) if _by_image(spec) else (_copied(spec), OneDnn(as_rows(spec)), *moved)
+        return _steps_of_grad_kernel(spec)
     if role == "grad_input":
         return _steps_of_grad_input(spec)
     return _direct_steps(spec, role) if _is_plain(spec) else PHASES.steps(spec, role)
+
+
+def _steps_of_grad_kernel(spec: ConvSpec) -> tuple[Step, ...]:
+    if not _is_plain(spec):
+        return (OneDnn(spec), Loop(0, 4 * spec.bytes, 1))
+    if (flat := _as_product(spec)) is not None:
+        copied = (Loop(0, 2 * _columns(flat)),) if flat.taps > 1 or flat.is_padded else ()
+        return *copied, OneDnn(as_rows(flat).replace(channels_first=False))
+    if _by_image(spec):
+        return _steps_of_images(spec)
+    moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
+    return _copied(spec), OneDnn(as_rows(spec)), *moved
 
 
 def _steps_of_images(spec: ConvSpec) -> tuple[Step, ...]:

@@ -189,10 +189,7 @@ setattr(Algorithm, "__init__", corrected(Algorithm.__init__))  # noqa: B010  (my
 
 def of_forms(*forms: Algorithm) -> Algorithm:
     """One idea under one name, written in several ways."""
-
-    def first(spec: ConvSpec) -> Algorithm:
-        return next((each for each in forms if not each.rejects(spec)), forms[0])
-
+    first = functools.partial(_accepting, forms, "forward")
     return Algorithm(
         forms[0].name,
         forward=lambda x, w, spec: first(spec).forward(x, w, spec),
@@ -205,8 +202,16 @@ def of_forms(*forms: Algorithm) -> Algorithm:
 
 def form(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
     """The first of its forms that accepts this, the first of all if none does; itself where it has none."""
-    accepted = (each for each in algorithm.forms if not refuses(each, role, spec))
-    return next(accepted, algorithm.forms[0]) if algorithm.forms else algorithm
+    return _accepting(algorithm.forms, role, spec) if algorithm.forms else algorithm
+
+
+def _accepting(forms: tuple[Algorithm, ...], role: Role, spec: ConvSpec) -> Algorithm:
+    return next((one for one in forms if not refuses(one, role, spec)), forms[0])
+
+
+def forms_of(algorithm: Algorithm) -> tuple[Algorithm, ...]:
+    """All its forms; itself where it has none."""
+    return algorithm.forms or (algorithm,)
 
 
 @functools.lru_cache(maxsize=256)

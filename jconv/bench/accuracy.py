@@ -36,7 +36,7 @@ import jax
 import numpy as np
 
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import Algorithm, evaluate, own, refuses
+from jconv.algorithms.record import Algorithm, evaluate, forms_of, own, refuses
 from jconv.bench import options
 from jconv.bench.job import machine
 from jconv.spec import ConvSpec, Ints, Role
@@ -248,7 +248,7 @@ def main(args: argparse.Namespace) -> int:
     except argparse.ArgumentTypeError as error:
         return _refused(error)
     asked = [ALGORITHMS[name] for name in args.algorithms] or ALGORITHMS.values()
-    chosen = [form for algorithm in asked for form in algorithm.forms or (algorithm,)]
+    chosen = [form for algorithm in asked for form in forms_of(algorithm)]
     cells = []
     for cell in sweep(chosen, args.dtypes):
         cells.append(cell)

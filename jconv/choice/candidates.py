@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from jconv.algorithms import XLA
 from jconv.algorithms.chunks import in_chunks
 from jconv.algorithms.divisors import divisors
-from jconv.algorithms.record import Algorithm, Native, Step, allowed, each, refuses
+from jconv.algorithms.record import Algorithm, Native, Step, allowed, each, forms_of, refuses
 from jconv.algorithms.work import steps, workspace
 from jconv.choice import cost
 from jconv.choice.rates import Platform
@@ -75,7 +75,7 @@ def candidate(
     algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy, rates: Platform | None
 ) -> Candidate:
     """The cheapest form of an algorithm; if each is refused, the first with its reason."""
-    forms = [_asked(form, role, spec, policy, rates) for form in algorithm.forms or (algorithm,)]
+    forms = [_asked(form, role, spec, policy, rates) for form in forms_of(algorithm)]
     return min(forms, key=lambda form: (form.refused is not None, form.seconds))
 
 
@@ -86,10 +86,10 @@ def _asked(
     if reason := refused or refuses(algorithm, role, spec) or _mixes(algorithm, spec, policy):
         return Candidate(algorithm, reason)
     fits, images = fitting(algorithm, role, spec)
-    work = steps(fits, role, spec)
-    if reason := _too_large(fits, role, spec) or _is_naive(work, spec):
+    work, needed = steps(fits, role, spec), workspace(fits, role, spec)
+    if reason := _above(needed, fits, role, spec) or _is_naive(work, spec):
         return Candidate(fits, reason)
-    seconds = cost.total(work, workspace(fits, role, spec), rates) if rates else math.inf
+    seconds = cost.total(work, needed, rates) if rates else math.inf
     return Candidate(fits, None, seconds, images)
 
 
@@ -118,13 +118,17 @@ def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Algorithm
         return algorithm, None
     chunks = functools.partial(in_chunks, algorithm, role)
     fewer = divisors(spec.batch)[:-1]  # the more images, the more memory: found in log₂ tries
-    at = bisect.bisect_left(fewer, True, key=lambda n: _too_large(chunks(n), role, spec) is not None)
+    at = bisect.bisect_left(fewer, True, key=lambda n: _too_large(chunks(n), role, spec))
     return (chunks(fewer[at - 1]), fewer[at - 1]) if at else (algorithm, None)
 
 
-def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
-    """Why its temporaries are too many, or None; XLA's own is exempt, as the fallback."""
-    needed, most = workspace(algorithm, role, spec), _most_bytes(role, spec)
+def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> bool:
+    return _above(workspace(algorithm, role, spec), algorithm, role, spec) is not None
+
+
+def _above(needed: int, algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
+    """Why so many bytes of temporaries are too many, or None; XLA's own is exempt, as the fallback."""
+    most = _most_bytes(role, spec)
     if algorithm == XLA or not isinstance(needed, int) or needed <= most:
         return None
     return f"it needs {si(needed)}B of temporaries; above {si(most)}B only by name"

@@ -40,8 +40,7 @@ and dtype, under vmap and grad, because they take only algorithms whose record s
 
 The zeros of a padding belong to the windows, as in lax: a NaN in a kernel meets them, and so does one in an
 image whose kernel's gradient is taken, where it may reach every tap of its channels.  "fastest" gives the
-promise up for what a norm-wise error allows: Winograd and the FFT mix the values of a tile or of an image,
-and merged groups multiply foreign values by 0.
+promise up for what a norm-wise error allows: Winograd and the FFT mix the values of a tile or of an image.
 
 On one kind of machine the same call always gets the same answer.  The choice is made at lowering, when
 vmap and grad have already rewritten the problem.
@@ -141,9 +140,9 @@ def best_form(
     record: Algorithm, role: Role, spec: ConvSpec, platform: str, policy: Policy | None = None
 ) -> Algorithm:
     """Of a named algorithm in several forms the cheapest, as far as one can be priced."""
-    spec, rates = _with_known_sizes(spec), rates_of(platform, winners.factors(platform))
     if not record.forms or spec.is_empty:
         return record
+    spec, rates = _with_known_sizes(spec), rates_of(platform, winners.factors(platform))
     anything = Policy("fastest", policy.portable if policy else None)
     found = candidate(record, role, _as_priced(spec, anything, rates), anything, rates)
     return record if found.refused else found.algorithm

@@ -21,6 +21,7 @@ import jax
 
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import refuses
+from jconv.choice.rates import Factors
 from jconv.runtime import store
 from jconv.runtime.store import Entry, default_path, path, use
 from jconv.spec import ConvSpec, Role
@@ -57,7 +58,7 @@ def keep(spec: ConvSpec, role: Role, platform: str | None, seconds: Mapping[str,
     return where is not None and store.put({where: {"algorithm": winner, "seconds": dict(seconds)}})
 
 
-def factors(platform: str) -> tuple[tuple[str, float], ...]:
+def factors(platform: str) -> Factors:
     """What `jconv.tune()` measured of this machine: how much slower each kind of work is than on record."""
     if store.is_empty() or (where := _of_rates(platform)) is None:
         return ()

@@ -8,20 +8,23 @@ types and errors are its own; the arrays then take the way of every jconv convol
 Array([[[2., 2.]]], dtype=float32)
 """
 
-from jconv.lax.general import (
+from jax.lax import (
     ConvDimensionNumbers,
     ConvGeneralDilatedDimensionNumbers,
-    conv,
     conv_dimension_numbers,
-    conv_general_dilated,
-    conv_general_dilated_local,
     conv_general_dilated_p,
-    conv_general_dilated_patches,
     conv_general_permutations,
     conv_general_shape_tuple,
     conv_shape_tuple,
-    conv_transpose,
     conv_transpose_shape_tuple,
+)
+
+from jconv.lax.general import (
+    conv,
+    conv_general_dilated,
+    conv_general_dilated_local,
+    conv_general_dilated_patches,
+    conv_transpose,
     conv_with_general_padding,
 )
 

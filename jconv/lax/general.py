@@ -13,16 +13,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.lax import (
-    ConvDimensionNumbers,
-    ConvGeneralDilatedDimensionNumbers,
-    conv_dimension_numbers,
-    conv_general_dilated_p,
-    conv_general_permutations,
-    conv_general_shape_tuple,
-    conv_shape_tuple,
-    conv_transpose_shape_tuple,
-)
+from jax.lax import conv_dimension_numbers
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
@@ -35,13 +26,6 @@ from jconv.mesh import explicit
 from jconv.spec import ConvSpec, extent
 from jconv.spec import layout as layouts
 from jconv.spec.layout import Layout
-
-__all__ = [
-    "conv", "conv_dimension_numbers", "conv_general_dilated", "conv_general_dilated_local",
-    "conv_general_dilated_p", "conv_general_dilated_patches", "conv_general_permutations",
-    "conv_general_shape_tuple", "conv_shape_tuple", "conv_transpose", "conv_transpose_shape_tuple",
-    "conv_with_general_padding", "ConvDimensionNumbers", "ConvGeneralDilatedDimensionNumbers",
-]  # fmt: skip
 
 STEPS = ("window_strides", "lhs_dilation", "rhs_dilation")  # one int per spatial dimension each
 

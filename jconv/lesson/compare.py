@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import Algorithm, Fft, Gemm, Loop
+from jconv.algorithms.record import Algorithm, Fft, Gemm, Loop, forms_of
 from jconv.algorithms.work import steps, workspace
 from jconv.choice.pick import Choice, choose
 from jconv.spec import ConvSpec
@@ -123,7 +123,7 @@ def multiplications(algorithm: Algorithm, spec: ConvSpec) -> int:
 
 def about(algorithm: Algorithm) -> str:
     """The first sentence of the file the algorithm is written in."""
-    forward = (algorithm.forms or (algorithm,))[0].forward
+    forward = forms_of(algorithm)[0].forward
     written = getattr(forward, "func", forward)  # a partial says nothing of itself
     doc = inspect.getmodule(written).__doc__ or ""
     return doc.split("\n\n")[0].replace("\n", " ").rstrip(".")

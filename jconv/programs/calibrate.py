@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax
 
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import refuses
-from jconv.algorithms.work import steps
-from jconv.choice import cost, rates, winners
+from jconv.choice import rates, winners
+from jconv.choice.candidates import Policy, candidate
 from jconv.programs.measure import compiled, race
 from jconv.spec import ConvSpec
 
 _of = functools.partial(ConvSpec.of, padding=((1, 1), (1, 1)), kernel=(3, 3))
+DENSE = tuple(_of(spatial=(h, h), in_channels=c, out_channels=c) for h, c in ((56, 64), (28, 128), (14, 256)))
 PROBES: Mapping[str, tuple[str, tuple[ConvSpec, ...]]] = {
     "products": ("pointwise", tuple(
         ConvSpec.of(batch=2, spatial=(h, h), kernel=(1, 1), in_channels=c, out_channels=c)
@@ -33,10 +33,8 @@ PROBES: Mapping[str, tuple[str, tuple[ConvSpec, ...]]] = {
     "loops": ("depthwise", tuple(
         _of(batch=2, spatial=(h, h), in_channels=c, out_channels=c, groups=c)
         for h, c in ((56, 96), (28, 192), (14, 384)))),
-    "convolutions": ("xla", tuple(
-        _of(spatial=(h, h), in_channels=c, out_channels=c) for h, c in ((56, 64), (28, 128), (14, 256)))),
-    "onednn": ("onednn", tuple(
-        _of(spatial=(h, h), in_channels=c, out_channels=c) for h, c in ((56, 64), (28, 128), (14, 256)))),
+    "convolutions": ("xla", DENSE),
+    "onednn": ("onednn", DENSE),
 }  # fmt: skip
 ROUNDS = 7
 MOST = 5.0  # times faster or slower: beyond, the machine was busy, or the record says nothing of it
@@ -64,19 +62,17 @@ def calibrate(
     factors = {}
     for done, (kind, (name, specs)) in enumerate(PROBES.items()):
         tell(done, len(PROBES), kind)
-        if ratios := [_ratio(name, spec, record) for spec in specs if not _refused(name, spec)]:
+        if ratios := list(_ratios(name, specs, record)):
             factors[kind] = min(MOST, max(1 / MOST, statistics.median(ratios)))
     tell(len(PROBES), len(PROBES), "")
     winners.keep_factors(platform, factors)
     return factors
 
 
-def _refused(name: str, spec: ConvSpec) -> str | None:
-    return refuses(ALGORITHMS[name], "forward", spec)
-
-
-def _ratio(name: str, spec: ConvSpec, record: rates.Platform) -> float:
-    """Measured seconds in those of the estimate, of the form that would run."""
-    calls, failed = compiled([name], "forward", spec)
-    measured = race(calls, ROUNDS, failed)[name]
-    return measured / cost.total(steps(ALGORITHMS[name], "forward", spec), 0, record)
+def _ratios(name: str, specs: Iterable[ConvSpec], record: rates.Platform) -> Iterator[float]:
+    """Measured seconds in those of the estimate, wherever the algorithm runs."""
+    for spec in specs:
+        one = candidate(ALGORITHMS[name], "forward", spec, Policy(), record)
+        if not one.refused:
+            calls, failed = compiled([name], "forward", spec)
+            yield race(calls, ROUNDS, failed)[name] / one.seconds

@@ -20,7 +20,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jconv.algorithms import ALGORITHMS, FORMS
-from jconv.algorithms.record import Algorithm, refuses
+from jconv.algorithms.record import Algorithm, forms_of, refuses
 from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec, Role
 from jconv.spec.tolerance import tolerance
@@ -107,7 +107,7 @@ def check(
     (True, True)
     """
     asked = ALGORITHMS.values() if algorithms is None else algorithms
-    forms = [form for algorithm in asked for form in algorithm.forms or (algorithm,)]
+    forms = [form for algorithm in asked for form in forms_of(algorithm)]
     for case in few_cases() if problems is None else problems:
         arrays = cases.normal(case.spec)
         oracles = {"NumPy": numpy_results(case.spec, arrays), "lax": lax_results(case.spec, arrays)}
