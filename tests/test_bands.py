@@ -22,10 +22,13 @@ def in_bands(role, a, b, spec, part):
     return bands.forward(lambda a: evaluate(XLA, role, a, b, part), a, spec, part)
 
 
-@pytest.mark.parametrize("role", ["forward", "grad_kernel"])
+LAID = [("forward", "NHWC"), ("grad_kernel", "NHWC"), ("grad_kernel", "NCHW")]  # a forward's are all alike
+
+
+@pytest.mark.parametrize(("role", "layout"), LAID)
 @pytest.mark.parametrize("case", CUT, ids=str)
-def test_bands_give_the_whole(case, role):
-    spec = case.spec.replace(batch=3)
+def test_bands_give_the_whole(case, role, layout):
+    spec = case.spec.replace(batch=3, channels_first=layout == "NCHW")
     a, b = cases.operands(role, cases.normal(spec))
     wanted = cases.reference(role, a, b, spec)
     shares = [(images, min(rows, spec.out_spatial[0])) for images, rows in SHARES]

@@ -20,7 +20,7 @@ import pytest
 from jax import lax
 
 import jconv
-from jconv.algorithms import ONEDNN
+from jconv.algorithms import ONEDNN, onednn
 from jconv.algorithms.record import evaluate, refuses
 from jconv.calculus.primitives import OPERANDS, RESULT, convolve
 from jconv.runtime import verified
@@ -243,6 +243,21 @@ def test_the_kernel_gradient_of_a_1x1_kernel_is_a_product_of_what_lies_there():
     text = compiled_text(lambda x, g: jax.linear_transpose(lambda w: conv(x, w), w)(g)[0], x, g)
     assert text.count('custom_call_target="__onednn$matmul"') == 1
     assert not re.findall(r" (transpose|copy|pad|concatenate)\(", text)
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["plain", "stride", "3d", "groups"])
+def test_a_kernel_gradient_in_bands_is_exact_on_whole_numbers(name, dtype, channels_first, monkeypatch):
+    """Images too large for the cache are summed some rows at a time."""
+    needs(dtype, "float32")
+    monkeypatch.setattr(onednn, "STREAMED", 0)
+    monkeypatch.setattr(onednn, "BAND", 1 << 9)
+    spec = cases.with_dtype(cases.named(name).spec, dtype).replace(channels_first=channels_first)
+    assert onednn._band(spec) is not spec
+    x, g = whole(*spec.x_shape), whole(*spec.y_shape)
+    got = evaluate(ONEDNN, "grad_kernel", jnp.asarray(x, dtype), jnp.asarray(g, dtype), spec)
+    np.testing.assert_array_equal(got, cases.reference("grad_kernel", x, g, spec))
 
 
 @pytest.mark.parametrize("most", [0, 8 << 20], ids=["tap by tap", "all at once"])

@@ -63,15 +63,22 @@ def forward(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> 
 
 
 def grad_kernel(compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """The sum over all bands of compute(x band, g band), which is ∂w or something ∂w is linear in."""
+    """The sum over all bands of compute(x band, g band), which is ∂w or something ∂w is linear in.
+
+    The arrays are cut as they lie: in the loop a transposition would not cancel that of the door.
+    """
     if part is spec:
         return compute(x, g)
     x, spec = _without_gaps(x, spec, part)
+    lies = 1 if spec.channels_first else spec.ndim + 1
+    x, g = jnp.moveaxis(x, -1, lies), jnp.moveaxis(g, -1, lies)
 
     def one(i: jax.Array | int) -> jax.Array:
         n, row = begins(i, spec, part)
-        piece = lax.dynamic_slice(g, (n, row, *[0] * spec.ndim), part.y_shape)
-        return compute(_input(x, n, row, spec, part), _not_yet_seen(piece, i, spec, part))
+        piece = lax.dynamic_slice_in_dim(g, n, part.batch, 0)
+        piece = lax.dynamic_slice_in_dim(piece, row, part.out_spatial[0], 2 if lies == 1 else 1)
+        piece = _not_yet_seen(jnp.moveaxis(piece, lies, -1), i, spec, part)
+        return compute(jnp.moveaxis(_input(x, n, row, spec, part, 2 if lies == 1 else 1), lies, -1), piece)
 
     total = jax.eval_shape(one, 0)
     zeros = jnp.zeros(total.shape, total.dtype)
@@ -112,23 +119,26 @@ def _without_gaps(x: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Arr
     return x, spec.replace(spatial=x.shape[1:-1], lhs_dilation=part.lhs_dilation)
 
 
-def _input(x: jax.Array, n: jax.Array, row: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """The rows of x that the band starting at an output row reads.  Rows beyond x are padded to the band as
-    zeros, since padding x would copy all of it."""
+def _input(
+    x: jax.Array, n: jax.Array, row: jax.Array, spec: ConvSpec, part: ConvSpec, axis: int = 1
+) -> jax.Array:
+    """The rows of x that the band starting at an output row reads, along its axis of rows.  Rows beyond x are
+    padded to the band as zeros, since padding x would copy all of it."""
+    band = lax.dynamic_slice_in_dim(x, n, part.batch)
     if part.out_spatial[0] == spec.out_spatial[0]:
-        return lax.dynamic_slice_in_dim(x, n, part.batch)
-    stride, height, read = spec.strides[0], x.shape[1], part.spatial[0]
+        return band
+    stride, height, read = spec.strides[0], x.shape[axis], part.spatial[0]
     above = spec.padding[0][0]
     below = (spec.out_spatial[0] - 1) * stride + spec.window[0] - above - height
     first = row * stride - above
     start = jnp.clip(first, 0, max(0, height - read))
-    band = lax.dynamic_slice(x, (n, start, *[0] * spec.ndim), (part.batch, min(read, height), *x.shape[2:]))
+    band = lax.dynamic_slice_in_dim(band, start, min(read, height), axis)
     if above <= 0 and below <= 0:
         return band
     above = max(0, above)
-    around = [(above, max(0, below), 0) if axis == 1 else (0, 0, 0) for axis in range(x.ndim)]
+    around = [(above, max(0, below), 0) if at == axis else (0, 0, 0) for at in range(x.ndim)]
     band = lax.pad(band, jnp.zeros((), x.dtype), around)
-    return lax.dynamic_slice_in_dim(band, first - start + above, read, axis=1)
+    return lax.dynamic_slice_in_dim(band, first - start + above, read, axis)
 
 
 def _not_yet_seen(g: jax.Array, i: jax.Array | int, spec: ConvSpec, part: ConvSpec) -> jax.Array:

@@ -42,10 +42,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms import onednn_calls
+from jconv.algorithms import bands, onednn_calls
 from jconv.algorithms.derived import flipped, swapped_kernel
 from jconv.algorithms.phase import by_phase
-from jconv.algorithms.record import Algorithm, Loop, OneDnn, Step
+from jconv.algorithms.record import Algorithm, Loop, OneDnn, Repeated, Step
 from jconv.algorithms.windows import pad, spaced
 from jconv.runtime import verified
 from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
@@ -182,6 +182,22 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
         return _of_columns(x.reshape(flat.x_shape), g.reshape(flat.y_shape), flat).reshape(spec.w_shape)
     if _by_image(spec):
         return _of_images(x, g, spec)
+    part = _band(spec)
+    return bands.grad_kernel(functools.partial(_of_rows, spec=part), x, g, spec, part)
+
+
+STREAMED = 96 << 20  # bytes read of x', once for every row of taps, from which it is cut to stay in cache
+BAND = 3 << 20  # bytes of x' at a time then
+
+
+def _band(spec: ConvSpec) -> ConvSpec:
+    """The spec of as many rows of g as are multiplied at a time: all, or those whose x' stays in cache."""
+    written = math.prod(as_rows(spec).x_shape) * itemsize(spec.x_dtype)
+    streamed = written * math.prod(spec.kernel[:-1])
+    return bands.band(spec, written, BAND) if streamed > STREAMED else spec
+
+
+def _of_rows(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     kernel, lies = _as_kernel(g, spec), _kernel_lies(spec)
     return direct(_shifted(x, spec), kernel, as_rows(spec), lies=lies).reshape(spec.w_shape)
 
@@ -441,7 +457,9 @@ def _steps_of_grad_kernel(spec: ConvSpec) -> tuple[Step, ...]:
     if _by_image(spec):
         return _steps_of_images(spec)
     moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
-    return _copied(spec), OneDnn(as_rows(spec)), *moved
+    part = _band(spec)
+    once = _copied(part), OneDnn(as_rows(part)), *moved
+    return once if part is spec else (Repeated(once, math.prod(bands.counts(spec, part))),)
 
 
 def _steps_of_images(spec: ConvSpec) -> tuple[Step, ...]:
@@ -478,11 +496,12 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     if role == "grad_kernel" and (flat := _as_product(spec)) is not None:
         return min(_columns(flat), MOST_COLUMNS) * (flat.taps > 1) + 4 * spec.parameters
     if role == "grad_kernel":
-        rows = as_rows(spec)
+        part = spec if _by_image(spec) else _band(spec)
         several = spec.batch > 1 and math.prod(spec.strides) > 1 and not _is_folded(spec)
         twice = 2 * math.prod(spec.x_shape) * several
-        copied = (twice if _by_image(spec) else math.prod(rows.x_shape)) * itemsize(spec.x_dtype)
-        return copied + math.prod(spec.y_shape) * itemsize(spec.y_dtype) + 4 * spec.parameters
+        copied = (twice if _by_image(spec) else math.prod(as_rows(part).x_shape)) * itemsize(spec.x_dtype)
+        of_g = math.prod(part.y_shape) * itemsize(spec.y_dtype)
+        return copied + of_g + 4 * spec.parameters + bands.workspace(spec, part)
     if role == "grad_input":
         back = spec.as_grad_input()
         return spec.kernel_bytes + workspace(back, "forward") + spec.image_bytes * flips_image(spec)
