@@ -148,12 +148,24 @@ def _phase(
 
 def _interleaved(parts: list[jax.Array], spec: ConvSpec) -> jax.Array:
     """Every phase (n, *q, channels) → (n, *p, channels) with p = q·P + φ, the last axis first: stacks are
-    copied in whole runs, one transpose of all value by value."""
+    copied in whole runs, one transpose of all value by value.  Four phases of rows of channels are spread by
+    zeros and added, which is one loop."""
+    if spec.ndim == 2 and len(parts) == 4 and not spec.channels_first:
+        return lax.slice(_spread(parts, spec), (0,) * 4, spec.y_shape)
     for axis in reversed(range(spec.ndim)):
         count = len(phases(spec, axis))
         lines = [parts[i : i + count] for i in range(0, len(parts), count)]
         parts = [lax.collapse(jnp.stack(line, axis + 2), axis + 1, axis + 3) for line in lines]
     return lax.slice(parts[0], (0,) * parts[0].ndim, spec.y_shape)
+
+
+def _spread(parts: list[jax.Array], spec: ConvSpec) -> jax.Array:
+    counts = [len(phases(spec, axis)) for axis in range(spec.ndim)]
+    zero = jnp.zeros((), spec.accumulator)
+    places = itertools.product(*map(range, counts))
+    between = ([(0, 0, 0), *((phi, P - 1 - phi, P - 1) for phi, P in zip(at, counts, strict=True)), (0, 0, 0)]
+               for at in places)  # fmt: skip
+    return functools.reduce(jnp.add, (lax.pad(part, zero, b) for part, b in zip(parts, between, strict=True)))
 
 
 MAX_PHASES = 64
