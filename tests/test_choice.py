@@ -89,7 +89,7 @@ def test_platforms_by_the_names_jax_has_for_them(monkeypatch):
 def test_the_reason_says_when_a_lesser_estimate_is_not_believed():
     """XLA's own is kept where the gain that another one promises is within what the estimates err."""
     spec = ConvSpec.of(spatial=(6, 6), kernel=(3, 3), in_channels=4, out_channels=4)
-    chosen = choose(spec, platform="cpu")
+    chosen = choose(spec, platform="cpu", algorithm="portable")
     other, time = next(iter(chosen.seconds.items()))
     assert chosen.algorithm.name == "xla" != other
     assert time < chosen.seconds["xla"]

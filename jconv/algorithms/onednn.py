@@ -45,8 +45,9 @@ from jax import lax
 from jconv.algorithms import bands, onednn_calls
 from jconv.algorithms.derived import flipped, swapped_kernel
 from jconv.algorithms.phase import by_phase
+from jconv.algorithms.pointwise import summed_by_image
 from jconv.algorithms.record import Algorithm, Loop, OneDnn, Repeated, Step
-from jconv.algorithms.windows import pad, spaced
+from jconv.algorithms.windows import pad, planes, spaced
 from jconv.runtime import verified
 from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
 from jconv.spec.roles import flips_image
@@ -179,6 +180,8 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
         x = lax.pad(x, jnp.zeros((), x.dtype), gaps)
         spec = spec.replace(spatial=x.shape[1:-1], lhs_dilation=(1,) * spec.ndim)
     if (flat := _as_product(spec)) is not None:
+        if _by_planes(flat):
+            return _of_planes(x, g, spec)
         return _of_columns(x.reshape(flat.x_shape), g.reshape(flat.y_shape), flat).reshape(spec.w_shape)
     if _by_image(spec):
         return _of_images(x, g, spec)
@@ -206,11 +209,10 @@ def _as_product(spec: ConvSpec) -> ConvSpec | None:
     """The convolution in one dimension whose kernel's gradient is a product, if this one's is.
 
     In one dimension, and with a 1×1 kernel in any, pixels are rows of a matrix as they lie, and nothing is
-    transposed.  Where channels come first that is so for one image and a 1×1 kernel.
+    transposed.
     """
     plain = spec.taps == 1 and not spec.is_padded and all(s == 1 for s in spec.strides)
-    transposed = spec.channels_first and not (plain and spec.batch == 1)
-    if spec.groups > 1 or transposed or not (plain or spec.ndim == 1):
+    if spec.groups > 1 or not (plain or spec.ndim == 1):
         return None
     if spec.ndim == 1:
         return spec
@@ -218,6 +220,12 @@ def _as_product(spec: ConvSpec) -> ConvSpec | None:
         spatial=(math.prod(spec.spatial),), kernel=(1,), strides=(1,), padding=((0, 0),),
         lhs_dilation=(1,), rhs_dilation=(1,),
     )  # fmt: skip
+
+
+def _by_planes(flat: ConvSpec) -> bool:
+    """Whether each image is multiplied as it lies, channels first, as the products are smaller than that."""
+    plain = flat.taps == 1 and not flat.is_padded and flat.strides == (1,)
+    return flat.channels_first and plain and summed_by_image(flat)
 
 
 MOST_COLUMNS = 8 << 20  # bytes; where all taps' columns would be more, one tap at a time is multiplied
@@ -230,14 +238,16 @@ def _of_columns(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     taps = [spaced(padded, s * dilation, q, stride, 1) for s in range(k)]  # n q c, each
     fit = _columns(spec) <= MOST_COLUMNS
     parts = [jnp.concatenate(taps, -1)] if fit else taps
-    if spec.channels_first:
-        rows = g[0].T
-        found = [onednn_calls.matmul(rows, p[0].T, spec.accumulator, transpose_b=True).T for p in parts]
-    else:
-        rows = g.reshape(-1, spec.o)
-        flat = (p.reshape(-1, p.shape[-1]) for p in parts)
-        found = [onednn_calls.matmul(p, rows, spec.accumulator, transpose_a=True) for p in flat]
+    rows = g.reshape(-1, spec.o)
+    flat = (part.reshape(-1, part.shape[-1]) for part in parts)
+    found = [onednn_calls.matmul(part, rows, spec.accumulator, transpose_a=True) for part in flat]
     return jnp.concatenate(found).reshape(spec.w_shape)
+
+
+def _of_planes(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂w of a 1×1 kernel where channels come first: a product for every image, (o, p) times (c, p)."""
+    each = onednn_calls.matmul(planes(g), planes(x), spec.accumulator, transpose_b=True)
+    return each.sum(0).T.reshape(spec.w_shape)
 
 
 def _columns(spec: ConvSpec) -> int:
@@ -453,13 +463,24 @@ def _steps_of_grad_kernel(spec: ConvSpec) -> tuple[Step, ...]:
         return (OneDnn(spec), Loop(0, 4 * spec.bytes, 1))
     if (flat := _as_product(spec)) is not None:
         copied = (Loop(0, 2 * _columns(flat)),) if flat.taps > 1 or flat.is_padded else ()
-        return *copied, OneDnn(as_rows(flat).replace(channels_first=False))
+        if flat.channels_first and not _by_planes(flat):
+            copied = *copied, Loop(0, 2 * flat.image_bytes, 2)
+        return *copied, _product_step(flat)
     if _by_image(spec):
         return _steps_of_images(spec)
     moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
     part = _band(spec)
     once = _copied(part), OneDnn(as_rows(part)), *moved
     return once if part is spec else (Repeated(once, math.prod(bands.counts(spec, part))),)
+
+
+def _product_step(flat: ConvSpec) -> OneDnn:
+    """Columns times g, as the 1×1 convolution that it is; the larger of the two is the image."""
+    sides = flat.taps * flat.c, flat.o
+    return OneDnn(flat.replace(
+        batch=1, spatial=(max(sides),), kernel=(1,), in_channels=flat.positions, out_channels=min(sides),
+        strides=(1,), padding=((0, 0),), rhs_dilation=(1,), channels_first=False,
+    ))  # fmt: skip
 
 
 def _steps_of_images(spec: ConvSpec) -> tuple[Step, ...]:

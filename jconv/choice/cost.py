@@ -69,7 +69,7 @@ def onednn(spec: ConvSpec, way: Direct) -> float:
         rate = way.depthwise
     else:
         vectors = -(-spec.o // way.lanes)  # a last one that is not full takes as long
-        rate = way.rate * spec.c / (spec.c + way.half_c) * spec.o / (vectors * way.lanes)
+        rate = way.rate * spec.o / (vectors * way.lanes)
         rate *= 2 if spec.x_dtype == "bfloat16" else 1  # two fit where one float32 does
     transposed = spec.channels_first and spec.taps > 1  # a 1×1 kernel multiplies planes as they lie
     images = spec.image_bytes / (way.channels_first if transposed else way.bandwidth)

@@ -56,9 +56,7 @@ class Direct:
     """oneDNN's convolution.
 
     Args:
-      rate: FLOP/s; reached are rate · c / (c + half_c) · o / (o rounded up to lanes), c and o being a group's
-        channels.
-      half_c: input channels that reach half of the rate.
+      rate: FLOP/s; reached are rate · o / (o rounded up to lanes), o being a group's output channels.
       lanes: output channels of a group that fill a vector register.
       depthwise: FLOP/s where a group has one channel.
       bandwidth: bytes/s of reading x and writing y; `channels_first`: where they lie so.
@@ -67,7 +65,6 @@ class Direct:
     """
 
     rate: float
-    half_c: float
     lanes: int
     depthwise: float
     bandwidth: float
@@ -115,8 +112,8 @@ CPU = Platform(
         "ynn": Route(220e9, 6, 3, 4.3e9, 45e9, kernel=10e9, call=4e-6),
         "ynn_kernel": Route(170e9, bandwidth=7e9, cached=3e6),
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9),
-        "eigen_kernel": Route(160e9, packing=3e9),
-        "eigen_1d": Route(460e9, 6, 3, 1.7e9, 24e9, call=45e-6),
+        "eigen_kernel": Route(160e9, half_o=30, packing=3e9),
+        "eigen_1d": Route(360e9, 6, 3, 1.7e9, 24e9, call=45e-6),
         "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=45e-6),
         "eigen_grouped": Route(175e9, 82, 20, bandwidth=14e9),
         "eigen_grouped_kernel": Route(40e9, half_o=30),
@@ -126,14 +123,13 @@ CPU = Platform(
     },
     call=11e-6,
     onednn=Direct(
-        430e9,
-        half_c=1.5,
+        350e9,
         lanes=16,
-        depthwise=130e9,
+        depthwise=190e9,
         bandwidth=40e9,
         channels_first=8e9,
-        kernel=25e9,
-        call=12e-6,
+        kernel=12e9,
+        call=7e-6,
     ),
 )
 
