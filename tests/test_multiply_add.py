@@ -67,6 +67,24 @@ def test_regions_agree_with_lax_bit_for_bit(geometry, algorithm, c):
     np.testing.assert_array_equal(got, lax_role("forward", x, w, spec))
 
 
+def test_a_convolution_that_is_read_twice_is_computed_once():
+    """The compiler would move what reads y through the join of its regions, and compute each again."""
+    spec = ConvSpec.of(spatial=(14, 13), kernel=(3, 3), padding=((1, 1), (1, 1)), in_channels=16,
+                       out_channels=16, groups=16)  # fmt: skip
+
+    def products(count):
+        def fun(x, w):
+            for _ in range(count):
+                x = evaluate(DEPTHWISE, "forward", x, w, spec)
+            return x - x.mean((0, 1, 2))
+
+        lowered = jax.jit(fun).lower(jnp.ones(spec.x_shape), jnp.ones(spec.w_shape))
+        return lowered.compile().as_text().count(" multiply(")
+
+    assert products(1) < 2 * 49  # of nine regions
+    assert products(3) < 4 * 49
+
+
 def test_there_is_no_padded_copy():
     spec = ConvSpec.of(
         spatial=(9, 8), kernel=(3, 3), padding=((1, 1), (1, 1)), in_channels=4, out_channels=4, groups=4

@@ -107,12 +107,18 @@ def written_out(spec: ConvSpec) -> float:
 
 
 def _by_region(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """The sums of all regions, joined between barriers: the compiler would move slices of y, or sums over it,
+    through the join, and compute each region again for them (a second convolution of y takes five times as
+    long, and ten in a row a minute to compile)."""
+    apart = (lambda a: a) if spec.channels_first else lax.optimization_barrier
+    x = apart(x)
+
     def compute(region: regions.Region) -> jax.Array:
         if views := regions.views(x, region, spec):
             return _sum_of_products(views, w, spec)
         return jnp.zeros((spec.batch, *(run.count for run in region), spec.out_channels), x.dtype)
 
-    return regions.joined(compute, spec)
+    return apart(regions.joined(compute, spec))
 
 
 # -- the records -----------------------------------------------------------------------------------

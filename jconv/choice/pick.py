@@ -14,7 +14,8 @@ These rules are written down below, in this order:
     5. XLA's own convolution is taken unless the least estimate beats it by more than the model is usually
        wrong (`cost.MARGIN` and `cost.SLACK`).  In its place a plain matrix product computes a 1×1 kernel, if
        the estimate with `cost.THREADS` added ties (within `cost.TIE`) or wins.
-    6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.
+    6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm, but oneDNN's
+       call before a depthwise loop, which takes ten times as long to compile.
     7. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
 
 The usual rules of thumb are not written down: the cost model yields them, or it does not.  On CPU:
@@ -58,7 +59,7 @@ from typing import Any
 import jax
 import jax.export
 
-from jconv.algorithms import ALGORITHMS, ONEDNN, POINTWISE, XLA
+from jconv.algorithms import ALGORITHMS, DEPTHWISE, ONEDNN, POINTWISE, XLA
 from jconv.algorithms.record import Algorithm, real_valued, refuses
 from jconv.choice import cost, winners
 from jconv.choice.candidates import POLICIES, Candidate, Policy, candidate, si
@@ -225,6 +226,8 @@ def _preferred(seconds: Mapping[str, float]) -> str:
     if native < cost.MARGIN * seconds[best] + cost.SLACK:
         product = seconds.get(POINTWISE.name, math.inf) + cost.THREADS
         return POINTWISE.name if product < cost.TIE * native else XLA.name
+    if best == DEPTHWISE.name and seconds.get(ONEDNN.name, math.inf) < cost.TIE * seconds[best]:
+        return ONEDNN.name
     tied = (name for name, time in seconds.items() if time < cost.TIE * seconds[best])
     return next((name for name in tied if ALGORITHMS[name].exact), best)
 
