@@ -7,9 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jconv.algorithms import fft
-from jconv.algorithms.fft import OVERLAPPING, WHOLE_IMAGES
-from jconv.algorithms.fft_lengths import fast_length, overlapping, whole
+from jconv.algorithms import fft, pieces
+from jconv.algorithms.fft import FFT, fast_length, lengths_of
 from jconv.algorithms.record import evaluate
 from jconv.algorithms.work import workspace
 from jconv.spec import ROLES, ConvSpec
@@ -42,50 +41,48 @@ SPECS = {
     "volume": ConvSpec.of(batch=2, spatial=(9, 8, 40), kernel=(2, 3, 3), in_channels=20, out_channels=3),
     "many": ConvSpec.of(batch=18, spatial=(13,), kernel=(4,), in_channels=2, out_channels=3),
 }  # fmt: skip
-BOTH = pytest.mark.parametrize("algorithm", [WHOLE_IMAGES, OVERLAPPING], ids=lambda form: form.variant)
 
 
-def assert_agrees(algorithm, spec, roles=ROLES):
+def assert_agrees(spec, roles=ROLES):
     arrays = cases.normal(spec)
     for role in roles:
         a, b = cases.operands(role, arrays)
-        got = jax.jit(functools.partial(evaluate, algorithm, role, spec=spec))(a, b)
+        got = jax.jit(functools.partial(evaluate, FFT, role, spec=spec))(a, b)
         assert got.dtype == spec.result(role)[1]
-        bound = tolerance(str(got.dtype), cases.reduction(role, spec), algorithm.amplification(spec))
+        bound = tolerance(str(got.dtype), cases.reduction(role, spec), FFT.amplification(spec))
         assert cases.error(got, cases.reference(role, a, b, spec)) <= bound
 
 
-@BOTH
 @pytest.mark.parametrize("name", SPECS)
-def test_agrees(algorithm, name):
-    assert algorithm.rejects(SPECS[name]) is None
-    assert_agrees(algorithm, SPECS[name])
+def test_agrees(name):
+    assert FFT.rejects(SPECS[name]) is None
+    assert_agrees(SPECS[name])
 
 
-@BOTH
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "complex64"])
-def test_dtypes(x64, algorithm, dtype):
-    assert_agrees(algorithm, cases.with_dtype(SPECS["cropped"], dtype))
+def test_dtypes(x64, dtype):
+    assert_agrees(cases.with_dtype(SPECS["cropped"], dtype))
 
 
-@pytest.mark.parametrize("bytes_", [60_000, 6_000])
-def test_blocks_of_images_and_groups_agree(monkeypatch, bytes_):
+@pytest.mark.parametrize(("bytes_", "batch"), [(500_000, 3), (300_000, 1), (150_000, 0)])
+def test_pieces_agree(monkeypatch, bytes_, batch):
     spec = SPECS["cropped"].replace(batch=6)
-    monkeypatch.setattr(fft, "WHOLE", bytes_)
-    monkeypatch.setattr(fft, "BLOCK", bytes_)
-    fft._block.cache_clear()
-    assert fft._block(whole(spec), spec) != spec
-    assert_agrees(WHOLE_IMAGES, spec, ("forward", "grad_kernel"))
-    fft._block.cache_clear()
+    monkeypatch.setattr(pieces, "IN_CACHE", bytes_)
+    monkeypatch.setattr(pieces, "REUSED", bytes_)
+    fft.piece.cache_clear()
+    assert_agrees(spec, ("forward", "grad_kernel"))
+    part = fft.piece(spec)
+    fft.piece.cache_clear()
+    assert part.y_shape[:2] == ((batch, 40) if batch else (1, 20))
 
 
 def test_overlap_cuts_long_inputs_only():
     long = ConvSpec.of(spatial=(100_000,), kernel=(50,))
-    (length,), (step,) = overlapping(long)
+    (length,), (step,) = lengths_of(long)
     assert 99 <= length < 2000
     assert step == length - 49
     short = ConvSpec.of(spatial=(64,), kernel=(50,), in_channels=8, out_channels=8, groups=8)
-    assert overlapping(short) == whole(short)
+    assert lengths_of(short) == ((64,), short.out_spatial)
 
 
 @pytest.mark.parametrize(("size", "taps"), [(16, 3), (128, 3), (96, 31)])
@@ -93,26 +90,26 @@ def test_error_is_the_square_root_of_log_points(size, taps):
     spec = ConvSpec.of(spatial=(size, size), kernel=(taps, taps))
     arrays = cases.normal(spec)
     want = cases.reference("forward", arrays["x"], arrays["w"], spec)
-    off = np.asarray(evaluate(WHOLE_IMAGES, "forward", arrays["x"], arrays["w"], spec)) - want
+    off = np.asarray(evaluate(FFT, "forward", arrays["x"], arrays["w"], spec)) - want
     ratio = np.sqrt(np.mean(off**2) / np.mean(want**2)) / unit_roundoff("float32")
-    assert 0.5 < ratio / math.sqrt(2 * math.log2(size)) < 1.5
+    points = math.prod(lengths_of(spec)[0])
+    assert 0.5 < ratio / math.sqrt(math.log2(points)) < 1.5
 
 
 def test_nan_spreads_over_its_image_and_group_only():
     spec = ConvSpec.of(batch=2, spatial=(6, 7), kernel=(3, 3), in_channels=4, out_channels=4, groups=2)
     x = np.ones(spec.x_shape, "float32")
     x[1, 2, 3, 0] = np.nan
-    y = np.asarray(evaluate(WHOLE_IMAGES, "forward", x, np.ones(spec.w_shape, "float32"), spec))
+    y = np.asarray(evaluate(FFT, "forward", x, np.ones(spec.w_shape, "float32"), spec))
     expected = np.zeros(spec.y_shape, bool)
     expected[1, :, :, :2] = True
     np.testing.assert_array_equal(np.isnan(y), expected)
 
 
-@BOTH
-def test_refuses_with_a_reason(algorithm):
+def test_refuses_with_a_reason():
     spec = ConvSpec.of(spatial=(5,), kernel=(3,))
-    assert "integers" in algorithm.rejects(cases.with_dtype(spec, "int32"))
-    assert "dimensions" in algorithm.rejects(ConvSpec.of(spatial=(3,) * 4, kernel=(2,) * 4))
+    assert "integers" in FFT.rejects(cases.with_dtype(spec, "int32"))
+    assert "dimensions" in FFT.rejects(ConvSpec.of(spatial=(3,) * 4, kernel=(2,) * 4))
 
 
 # -- memory ----------------------------------------------------------------------------------------
@@ -133,14 +130,13 @@ WORK = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", fft.FFT.forms, ids=lambda form: form.variant)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("geometry", WORK.values(), ids=WORK)
-def test_the_memory_estimated_is_what_the_reports(geometry, role, form):
+def test_the_memory_estimated_is_what_the_reports(geometry, role):
     spec = ConvSpec.of(**geometry)
     shapes = cases.shapes(spec)
     operands = [jax.ShapeDtypeStruct(shapes[operand], "float32") for operand in OPERANDS[role]]
-    program = jax.jit(functools.partial(evaluate, form, role, spec=spec)).lower(*operands)
+    program = jax.jit(functools.partial(evaluate, FFT, role, spec=spec)).lower(*operands)
     taken = program.compile().memory_analysis().temp_size_in_bytes
     assert taken > 1e6
-    assert taken / 1.5 < workspace(form, role, spec) < 1.5 * taken
+    assert taken / 1.5 < workspace(FFT, role, spec) < 1.5 * taken

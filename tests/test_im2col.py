@@ -2,7 +2,7 @@
 
 import pytest
 
-from jconv.algorithms import ALGORITHMS, bands
+from jconv.algorithms import ALGORITHMS, pieces
 from jconv.algorithms.record import evaluate
 from jconv.algorithms.work import steps, workspace
 from jconv.spec.tolerance import tolerance
@@ -14,7 +14,7 @@ NAMES = ["everything", "crop", "wide_padding", "gaps", "3d_everything", "1d"]
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bound", [0, 1 << 30], ids=["a convolution of g", "put back"])
 def test_both_ways_are_the_gradient(name, bound, monkeypatch):
-    monkeypatch.setattr(bands, "BOUND", bound)
+    monkeypatch.setattr(pieces, "IN_CACHE", bound)
     spec = cases.named(name).spec
     g, w = cases.operands("grad_input", cases.normal(spec))
     got = evaluate(ALGORITHMS["im2col"], "grad_input", g, w, spec)
@@ -27,6 +27,6 @@ def test_they_differ_in_what_they_cost(name, monkeypatch):
     spec = cases.named(name).spec
     asked = ALGORITHMS["im2col"], "grad_input", spec
     done, kept = steps(*asked), workspace(*asked)
-    monkeypatch.setattr(bands, "BOUND", 0)
+    monkeypatch.setattr(pieces, "IN_CACHE", 0)
     assert steps(*asked) != done
     assert workspace(*asked) != kept

@@ -131,7 +131,7 @@ def test_overlap_add_block_by_block(lhs_dilation, monkeypatch):
     )  # fmt: skip
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-4, 5, shape).astype("f") for shape in (spec.x_shape, spec.w_shape))
-    monkeypatch.setattr(overlap_add, "BOUND", 0)
+    monkeypatch.setattr(overlap_add, "REUSED", 0)
     program = jax.make_jaxpr(lambda x, w: evaluate(ALGORITHMS["overlap_add"], "forward", x, w, spec))
     loops = [e for e in equations(program(x, w)) if e.primitive.name in ("while", "scan")]
     assert len(loops) == 1
@@ -171,7 +171,7 @@ def test_phases_with_padding_on_both_sides_read_one_framed_image(role, groups, m
     a, w = (rng.integers(-4, 5, shape).astype("f") for shape in shapes)
     algorithm = by_phase(BROADCAST if groups == 1 else CHANNELS_LAST, written_out)
     assert phase.is_framed(spec)
-    for bound in (phase.KEPT, 0):  # framed, and too large for it
-        monkeypatch.setattr(phase, "KEPT", bound)
+    for bound in (phase.IN_CACHE, 0):  # framed, and too large for it
+        monkeypatch.setattr(phase, "IN_CACHE", bound)
         got = evaluate(algorithm, role, a, w, spec)
         np.testing.assert_array_equal(got, lax_role(role, a, w, spec))

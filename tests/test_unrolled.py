@@ -1,13 +1,11 @@
 """Unrolled: the same convolution with an axis less, in one piece and in bands."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
 from oracles import equations, lax_role
 
-from jconv.algorithms import XLA, bands, unrolled
+from jconv.algorithms import XLA, pieces
 from jconv.algorithms.per_group import per_group
 from jconv.algorithms.record import evaluate
 from jconv.algorithms.unrolled import by_plane, inside
@@ -37,8 +35,7 @@ def test_bands_agree_with_lax(name, cut, stride, monkeypatch):
     spec = SPEC.replace(strides=(stride, 1, 1), groups=2 if name == "per group" else 1)
     rng = np.random.default_rng(0)
     if cut:
-        small = functools.partial(bands.band, bound=600)
-        monkeypatch.setattr(unrolled, "_band", lambda spec: small(spec, unrolled._bytes(spec)))
+        monkeypatch.setattr(pieces.cut, "__defaults__", (600, 1))
     x, w, g = (rng.standard_normal(shape, dtype="f") for shape in (spec.x_shape, spec.w_shape, spec.y_shape))
     operands = {"forward": (x, w), "grad_input": (g, w), "grad_kernel": (x, g)}
     for role in ROLES:

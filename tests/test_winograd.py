@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import math
+import operator
 from fractions import Fraction
 
 import jax
@@ -12,15 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import equations
 
-from jconv.algorithms import winograd
-from jconv.algorithms.cook_toom import (
-    amplification,
-    correlate,
-    default_points,
-    is_exact,
-    matrices,
-    multiplications,
-)
+from jconv.algorithms import pieces, winograd
+from jconv.algorithms.cook_toom import amplification, default_points, matrices
 from jconv.algorithms.record import evaluate
 from jconv.algorithms.winograd import WINOGRAD, fixed
 from jconv.spec import ROLES, ConvSpec
@@ -28,6 +23,60 @@ from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
 
 ROUNDING = 1.3  # the stated amplification is a root mean square; measured ones lie up to this above
+
+
+# -- the algorithm on plain numbers ----------------------------------------------------------------
+
+
+def is_exact(f):
+    """Whether the three matrices are a correlation: Σ_p A[i,p] G[p,k] B[p,t] = [t = i + k], exactly."""
+    return all(
+        sum(f.A[i][p] * f.G[p][k] * f.B[p][t] for p in range(f.n)) == (t == i + k)
+        for i, k, t in itertools.product(range(f.m), range(f.r), range(f.n))
+    )
+
+
+def transform(matrix, grid, axis):
+    """`matrix` applied along one axis of a grid of numbers: multiplications by constants only."""
+    out = {}
+    for at, value in grid.items():
+        for row, coefficients in enumerate(matrix):
+            if coefficients[at[axis]]:
+                key = (*at[:axis], row, *at[axis + 1 :])
+                out[key] = out.get(key, 0) + coefficients[at[axis]] * value
+    return out
+
+
+def every(sizes):
+    return itertools.product(*map(range, sizes))
+
+
+def correlate(d, w, tiles, multiply=operator.mul):
+    """The correlation of d with w over one tile; every product of the two is computed by `multiply`."""
+    for axis, f in enumerate(tiles):
+        d, w = transform(f.B, d, axis), transform(f.G, w, axis)
+    products = {at: multiply(w.get(at, 0), d.get(at, 0)) for at in every(f.n for f in tiles)}
+    for axis, f in enumerate(tiles):
+        products = transform(f.A, products, axis)
+    return {at: products.get(at, 0) for at in every(f.m for f in tiles)}
+
+
+def multiplications(tiles):
+    """Numbers of products of data with kernel for one tile, by F(m, r) and by the direct sum, as counted."""
+    counts = []
+
+    def counted(a, b):
+        counts[-1] += 1
+        return a * b
+
+    d = {at: sum(at) + 1 for at in every(f.n for f in tiles)}
+    w = {at: math.prod(at) + 1 for at in every(f.r for f in tiles)}
+    counts.append(0)
+    fast = correlate(d, w, tiles, counted)
+    counts.append(0)
+    slow = {out: sum(counted(d[tuple(map(operator.add, out, tap))], w[tap]) for tap in w) for out in fast}
+    assert fast == slow
+    return tuple(counts)
 
 
 @pytest.mark.parametrize("n", range(1, 15))
@@ -132,23 +181,10 @@ def test_dtypes(x64, dtype):
 @pytest.mark.parametrize(("name", "block"), [("partial", 20_000), ("partial", 2_500), ("line", 800)])
 def test_blocks_agree(monkeypatch, name, block):
     spec = SPECS[name].replace(batch=5)
-    monkeypatch.setattr(winograd, "WHOLE", block)
-    monkeypatch.setattr(winograd, "BLOCK", block)
-    assert winograd.block(winograd.cheapest(spec), spec, "forward") is not spec
+    monkeypatch.setattr(pieces, "IN_CACHE", block)
+    monkeypatch.setattr(pieces, "REUSED", block)
+    assert winograd.piece(winograd.cheapest(spec), spec) != spec
     assert_agrees(WINOGRAD, spec, ("forward", "grad_kernel"))
-
-
-@pytest.mark.parametrize("batch", [1, 5])
-def test_large_images_whose_channels_come_first_are_done_in_halves(monkeypatch, batch):
-    monkeypatch.setattr(winograd, "LARGE_IMAGE", 100)
-    spec = SPECS["partial"].replace(batch=batch, channels_first=True)
-    tiles = winograd.cheapest(spec)
-    halves = winograd.block(tiles, spec, "forward")
-    assert halves.y_shape[:2] == ((3, 13) if batch > 1 else (1, 8))
-    assert winograd.block(tiles, spec, "grad_kernel") is spec
-    last = spec.replace(channels_first=False)
-    assert winograd.block(tiles, last, "forward") is last
-    assert_agrees(WINOGRAD, spec)
 
 
 def test_dots_do_16_of_36_multiplications():

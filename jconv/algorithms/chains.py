@@ -1,8 +1,7 @@
 """A long sum of products as a few sums side by side.
 
-Added up one after the other, every multiply-add waits four cycles for the last one.  The compiler keeps the
-order of a sum as it is written, so it is written as four sums that need not wait for each other.  Of nine
-products the processor overlaps several sums by itself.
+Added up one after the other, every multiply-add waits four cycles for the last one, and the compiler keeps
+the order of a sum as it is written.  Of nine products the processor overlaps several sums by itself.
 """
 
 from __future__ import annotations
@@ -26,5 +25,4 @@ def share(terms: float) -> float:
 def added(terms: Sequence[jax.Array]) -> jax.Array:
     """The sum of all terms."""
     count = max(1, min(CHAINS, len(terms) // SHORTEST))
-    chains = [functools.reduce(jnp.add, terms[first::count]) for first in range(count)]
-    return functools.reduce(jnp.add, chains)
+    return functools.reduce(jnp.add, (functools.reduce(jnp.add, terms[i::count]) for i in range(count)))

@@ -11,6 +11,7 @@ run backwards, is another.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -22,16 +23,14 @@ from jconv.spec.roles import OPERANDS, RESULT, flips_image
 
 Compute = Callable[[jax.Array, jax.Array, ConvSpec], jax.Array]
 
-# -- by the forward of another convolution ---------------------------------------------------------
-
 
 def by_rewriting(forward: Compute, role: Role) -> Compute:
     """A gradient by the forward of `rewritten`."""
-    how = {"grad_input": grad_input_as_forward, "grad_kernel": grad_kernel_as_forward}[role]
-    return lambda a, b, spec: how(forward, a, b, spec)
+    how = {"grad_input": _grad_input, "grad_kernel": _grad_kernel}[role]
+    return functools.partial(how, forward)
 
 
-def grad_input_as_forward(forward: Compute, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+def _grad_input(forward: Compute, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x = conv(g, w flipped in space, c and o swapped within each group).
 
     Flipping the kernel is the same as flipping g before and ∂x after.  XLA flips seven times as slowly as it
@@ -63,7 +62,7 @@ def flipped(image: jax.Array) -> jax.Array:
     return lax.rev(image, tuple(range(1, image.ndim - 1)))
 
 
-def grad_kernel_as_forward(forward: Compute, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+def _grad_kernel(forward: Compute, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w = conv of x, its channels as batch, with the kernel g, its batch as channels."""
     n = spec.ndim
     space = tuple(range(1, n + 1))
@@ -82,9 +81,6 @@ def channels_as_batch(x: jax.Array, spec: ConvSpec) -> jax.Array:
     return x.reshape(spec.c, *spec.spatial, spec.groups * spec.batch)
 
 
-# -- by another role, run backwards ----------------------------------------------------------------
-
-
 def by_transposing(program: Compute, has: Role, role: Role) -> Compute:
     """`role` by the program of the role that it `has`.
 
@@ -98,17 +94,12 @@ def by_transposing(program: Compute, has: Role, role: Role) -> Compute:
         arrays = dict(zip(OPERANDS[role], wide, strict=True))
 
         def linear(value: jax.Array) -> jax.Array:
-            all_three = arrays | {wanted: value}
-            first, second = (all_three[name] for name in OPERANDS[has])
+            first, second = ((arrays | {wanted: value})[name] for name in OPERANDS[has])
             return program(first, second, spec)
 
         like = jax.ShapeDtypeStruct(spec.result(role)[0], spec.accumulator)
-        return _transposed(linear, like, arrays[given])
+        result = jax.eval_shape(linear, like)
+        cotangent = arrays[given].reshape(result.shape).astype(result.dtype)
+        return jax.linear_transpose(linear, like)(cotangent)[0]
 
     return backwards
-
-
-def _transposed(linear: Callable, like: jax.ShapeDtypeStruct, ct: jax.Array) -> jax.Array:
-    result = jax.eval_shape(linear, like)
-    (out,) = jax.linear_transpose(linear, like)(ct.reshape(result.shape).astype(result.dtype))
-    return out

@@ -2,15 +2,11 @@
 
     y[g, n·p, o] = Σ_{r, c} columns[g, n·p, r·c] · w[g, r·c, o]        one product per group, batched
 
-Cost: one GEMM of (n·p) × (r·c) × o per group, after writing every input value once per tap.  Where
-the columns would pass the bound of `bands.py` the image is cut into bands of rows, so the workspace
-stays under it whatever the input.  Wins for small kernels over many channels, where the GEMM dwarfs
-the copy, for dtypes that XLA has no fast convolution for (integers, complex), and for kernels under
-vmap; loses where the copy is the work (depthwise, large images with few channels).
-
-grad_kernel is columnsᵀ · g, with the same columns.  grad_input is g · wᵀ, the gradient of the columns,
-added up where they were read (col2im).  It reads the kernel as it lies; a convolution of g would flip it and
-swap its channels first, which takes longer than the product where the pixels are few.
+Cost: one GEMM of (n·p) × (r·c) × o per group, after writing every input value once per tap, piece by piece
+(`pieces`).  ∂w is columnsᵀ · g; ∂x is g · wᵀ, the gradient of the columns, added up where they were read
+(col2im), which reads the kernel as it lies.  Wins for small kernels over many channels, where the GEMM dwarfs
+the copy, for dtypes that XLA has no fast convolution for (integers, complex), and for kernels under vmap;
+loses where the copy is the work (depthwise, large images with few channels).
 
 Source: Chellapilla, Puri & Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -24,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms import bands
+from jconv.algorithms import pieces
 from jconv.algorithms.gemm import by_rows, product, transposed_product
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Repeated, Step
 from jconv.algorithms.windows import (
@@ -37,17 +33,19 @@ from jconv.algorithms.windows import (
 )
 from jconv.spec import ConvSpec, Role
 
+MAX_SLICES = 150
+LINE = 16  # words of a cache line
+ASKED = 9  # taps up to which `put_together` with a stride adds in vector registers
+
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """y: the columns times the kernel, band by band."""
-    w = _matrices(w, spec)
-    part = bands.band(spec, columns_bytes(spec))
-    return bands.forward(lambda x: _multiplied(x, w, part), x, spec, part)
+    """y: the columns times the kernel, piece by piece."""
+    w, part = _matrices(w, spec), pieces.cut(spec, columns_bytes(spec))
 
+    def compute(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(product(columns(x, part), w, part), 0, 1).reshape(part.y_shape)
 
-def _multiplied(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    y = product(columns(x, spec), w, spec)
-    return jnp.moveaxis(y, 0, 1).reshape(spec.y_shape)
+    return pieces.mapped(compute, x, spec, part)
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -58,24 +56,15 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     return jnp.moveaxis(x, 0, -2).reshape(spec.x_shape)
 
 
-def own(spec: ConvSpec, role: Role) -> bool:
-    """Whether the gradient given here is used: always for the kernel, for the input if it is not dilated and
-    its columns are few."""
-    if role == "grad_kernel":
-        return True
-    size, plain = columns_bytes(spec), all(d == 1 for d in spec.lhs_dilation)
-    return plain and 1 <= spec.taps <= TAPS_AT_ONCE and isinstance(size, int) and size <= bands.BOUND
-
-
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """∂w: the columns transposed times g, summed over the bands."""
-    part = bands.band(spec, columns_bytes(spec))
-    return bands.grad_kernel(lambda x, g: _multiplied_kernel(x, g, part), x, g, spec, part)
+    """∂w: the columns transposed times g, summed over the pieces."""
+    part = pieces.cut(spec, columns_bytes(spec))
 
+    def compute(x: jax.Array, g: jax.Array) -> jax.Array:
+        w = transposed_product(columns(x, part), _matrices(g, part), part)
+        return jnp.moveaxis(w, 0, 1).reshape(spec.w_shape)
 
-def _multiplied_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    w = transposed_product(columns(x, spec), _matrices(g, spec), spec)
-    return jnp.moveaxis(w, 0, 1).reshape(spec.w_shape)
+    return pieces.summed(compute, x, g, spec, part)
 
 
 def _matrices(a: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -88,9 +77,13 @@ def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
     return patches(*groups_as_batch(x, spec)).reshape(spec.groups, spec.positions, spec.taps * spec.c)
 
 
-MAX_SLICES = 150
-LINE = 16  # words of a cache line
-ASKED = 9  # taps up to which `put_together` with a stride adds in vector registers
+def own(spec: ConvSpec, role: Role) -> bool:
+    """Whether the gradient given here is used: always for the kernel, for the input if it is not dilated and
+    its columns are few."""
+    if role == "grad_kernel":
+        return True
+    size, plain = columns_bytes(spec), all(d == 1 for d in spec.lhs_dilation)
+    return plain and 1 <= spec.taps <= TAPS_AT_ONCE and isinstance(size, int) and size <= pieces.IN_CACHE
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -100,8 +93,8 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    part = bands.band(spec, columns_bytes(spec))
-    count = -(-spec.positions // max(part.positions, 1))
+    part = pieces.cut(spec, columns_bytes(spec))
+    count = math.prod(pieces.counts(spec, part))
     m, k = part.positions, spec.taps * spec.c
     moved = math.prod(part.x_shape) + math.prod(part.y_shape) if spec.groups > 1 else 0  # split by group
     skips = max(spec.strides, default=1) > 1 and spec.c < LINE
@@ -126,8 +119,8 @@ def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    part = bands.band(spec, columns_bytes(spec))
-    return 2 * columns_bytes(part) + padded_bytes(part) + bands.workspace(spec, part)
+    part = pieces.cut(spec, columns_bytes(spec))
+    return 2 * columns_bytes(part) + padded_bytes(part) + pieces.workspace(spec, part)
 
 
 IM2COL = Algorithm(

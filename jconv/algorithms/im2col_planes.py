@@ -3,13 +3,11 @@
     y[n, g, o, p]     = Σ_{c, r} w[g, o, c·r] · columns[n, g, c·r, p]
     columns[n, g, c·r, p] = x̃[n, g, c, r + p]                    each tap's plane, copied as it lies
 
-The same sum as in `im2col` with rows and columns exchanged.  Where the user's arrays are NCHW and OIHW it
-transposes neither image nor kernel, and transposing the kernel is most of the work of a layer of many
-channels and few pixels.  Loses where the image is larger than the kernel, and with strides, where the pixels
-that a tap reads in a row are not neighbours in memory.
-
-grad_input multiplies by the kernel transposed and adds the planes up where they were read (col2im);
-grad_kernel is g times the columns transposed.
+The same sum and cost as in `im2col` with rows and columns exchanged; ∂x adds planes up (col2im), and ∂w is g
+times the columns transposed.  Where the user's arrays are NCHW and OIHW it transposes neither image nor
+kernel, and transposing the kernel is most of the work of a layer of many channels and few pixels, where it
+wins.  Loses where the image is larger than the kernel, and with strides, where the pixels that a tap reads in
+a row are not neighbours in memory.
 
 Source: Jia et al., "Caffe", 2014.
 """
@@ -22,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms import bands
+from jconv.algorithms import pieces
 from jconv.algorithms.gemm import as_they_lie, by_image
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step, always
 from jconv.algorithms.windows import (
@@ -90,8 +88,8 @@ def rejects(spec: ConvSpec) -> str | None:
     if any(d != 1 for d in spec.lhs_dilation):
         return f"the input is dilated by {spec.lhs_dilation}: most of the columns would be zeros"
     size = columns_bytes(spec)
-    if isinstance(size, int) and size > bands.BOUND and not _is_tiled(spec):
-        return f"columns of {size >> 20} MiB; at most {bands.BOUND >> 20}, 'im2col' cuts them into bands"
+    if isinstance(size, int) and size > pieces.IN_CACHE and not _is_tiled(spec):
+        return f"columns of {size >> 20} MiB; at most {pieces.IN_CACHE >> 20}, 'im2col' cuts them into bands"
     return None
 
 
@@ -101,45 +99,33 @@ def _is_tiled(spec: ConvSpec) -> bool:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    return *_copies(spec, role), *_products(spec, role)
-
-
-def _copies(spec: ConvSpec, role: Role) -> tuple[Loop, ...]:
-    """The loop that writes the columns (or adds them up), and one that transposes: the columns for a kernel
-    gradient, the columns and y for small images, and everything where the user's channels come last."""
-    columns = _putting_back(spec) if role == "grad_input" else _unrolling(spec)
+    """A loop that writes the columns or adds them up, one that transposes (the columns for a kernel gradient,
+    the columns and y for small images, everything where the user's channels come last), and the product."""
+    columns, pixels, k = columns_bytes(spec), math.prod(spec.out_spatial), spec.taps * spec.c
+    copies = [_copy(spec, role)]
     if not spec.channels_first:
-        return columns, Loop(0, 2 * (columns_bytes(spec) + spec.bytes), 1)
+        copies += [Loop(0, 2 * (columns + spec.bytes), 1)]
+    elif role == "grad_kernel":
+        copies += [Loop(0, 2 * columns, 1)]
+    elif not by_image(spec, pixels, role):
+        copies += [Loop(0, 2 * (columns + math.prod(spec.y_shape) * itemsize(spec.y_dtype)), 4)]
     if role == "grad_kernel":
-        return columns, Loop(0, 2 * columns_bytes(spec), 1)
-    if by_image(spec, math.prod(spec.out_spatial), role):
-        return (columns,)
-    y = math.prod(spec.y_shape) * itemsize(spec.y_dtype)
-    return columns, Loop(0, 2 * (columns_bytes(spec) + y), 4)
-
-
-def _unrolling(spec: ConvSpec) -> Loop:
-    """The loop that writes each tap's plane twice; with a stride value by value, and once if windows tile."""
-    if all(s == 1 for s in spec.strides):
-        return Loop(0, 4 * columns_bytes(spec), spec.out_spatial[-1])
-    return Loop(0, (2 if _is_tiled(spec) else 4) * columns_bytes(spec), 1)
-
-
-def _putting_back(spec: ConvSpec) -> Loop:
-    """The loop that adds each tap's plane once; with a stride it tests every tap at every input."""
-    if all(s == 1 for s in spec.strides):
-        return Loop(0, 2 * columns_bytes(spec), spec.out_spatial[-1])
-    return Loop((5 if _is_tiled(spec) else 14) * spec.taps * math.prod(spec.x_shape), 0)
-
-
-def _products(spec: ConvSpec, role: Role) -> tuple[Gemm, ...]:
-    pixels, k = math.prod(spec.out_spatial), spec.taps * spec.c
-    if role == "grad_kernel":
-        return (Gemm(spec.groups, spec.o, k, spec.positions, transposed=True),)
+        return *copies, Gemm(spec.groups, spec.o, k, spec.positions, transposed=True)
     m, n = (spec.o, k) if role == "forward" else (k, spec.o)
     if by_image(spec, pixels, role):
-        return (Gemm(spec.batch * spec.groups, m, pixels, n),)
-    return (Gemm(spec.groups, spec.positions, m, n),)
+        return *copies, Gemm(spec.batch * spec.groups, m, pixels, n)
+    return *copies, Gemm(spec.groups, spec.positions, m, n)
+
+
+def _copy(spec: ConvSpec, role: Role) -> Loop:
+    """Each tap's plane is written twice (once if windows tile) or added once; with a stride it is written
+    value by value, and to be added every tap is tested at every input."""
+    columns, back, tiled = columns_bytes(spec), role == "grad_input", _is_tiled(spec)
+    if all(s == 1 for s in spec.strides):
+        return Loop(0, (2 if back else 4) * columns, spec.out_spatial[-1])
+    if back:
+        return Loop((5 if tiled else 14) * spec.taps * math.prod(spec.x_shape), 0)
+    return Loop(0, (2 if tiled else 4) * columns, 1)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:

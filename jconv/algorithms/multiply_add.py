@@ -26,8 +26,8 @@ from jax import lax
 from jconv.algorithms import multiply_add_gradient as gradient
 from jconv.algorithms import regions
 from jconv.algorithms.chains import added, share
+from jconv.algorithms.pieces import IN_CACHE, kept, tap_block, taps_from
 from jconv.algorithms.record import Algorithm, Loop, Step, always
-from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
@@ -183,7 +183,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
         return 0
     if any(d != 1 for d in spec.lhs_dilation):  # zeros between the inputs are always written out
         return padded_bytes(spec)
-    return x if x <= KEPT else 0
+    return x if x <= IN_CACHE else 0
 
 
 def _multiply_add(name: str, rejects: Callable[[ConvSpec], str | None]) -> Algorithm:

@@ -18,10 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms.chunks import summed
-from jconv.algorithms.divisors import largest_divisor
+from jconv.algorithms.pieces import IN_CACHE, equal, kept, summed, tap_block, taps_from
 from jconv.algorithms.record import Loop, Step
-from jconv.algorithms.tap_blocks import KEPT, kept, tap_block, taps_from
 from jconv.algorithms.windows import pad, padded_bytes, tap
 from jconv.spec import ConvSpec, itemsize
 
@@ -41,17 +39,15 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     if images == spec.batch:
         return _of_images(x, g, spec)
     part = spec.replace(batch=images)
-    return summed(lambda x, g: _of_images(x, g, part), images, x, g, spec)
+    return summed(lambda x, g: _of_images(x, g, part), x, g, spec, part)
 
 
 def images_at_a_time(spec: ConvSpec) -> int:
-    """The number of images taken at a time: as many as stay in cache, or all if no divisor is near that."""
+    """The number of images taken at a time: as many as stay in cache."""
     size = (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.accumulator)
     if not isinstance(size, int) or size <= CACHED:
         return spec.batch
-    few = max(1, spec.batch * CACHED // size)
-    images = largest_divisor(spec.batch, few)
-    return images if images > few // 4 else spec.batch
+    return equal(spec.batch, spec.batch * CACHED // size)
 
 
 def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -155,7 +151,7 @@ def workspace(spec: ConvSpec) -> int:
     if any(d != 1 for d in spec.lhs_dilation):  # zeros between the inputs are always written out
         return padded_bytes(part)
     x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (part.x_shape, part.y_shape))
-    return (x if x <= KEPT else 0) + block_of(spec).taps * spec.c * (y // rows_added(spec))
+    return (x if x <= IN_CACHE else 0) + block_of(spec).taps * spec.c * (y // rows_added(spec))
 
 
 def block_of(spec: ConvSpec) -> ConvSpec:

@@ -42,7 +42,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms import bands, onednn_calls
+from jconv.algorithms import onednn_calls, pieces
 from jconv.algorithms.derived import flipped, swapped_kernel
 from jconv.algorithms.phase import by_phase
 from jconv.algorithms.pointwise import summed_by_image
@@ -186,7 +186,7 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     if _by_image(spec):
         return _of_images(x, g, spec)
     part = _band(spec)
-    return bands.grad_kernel(functools.partial(_of_rows, spec=part), x, g, spec, part)
+    return pieces.summed(functools.partial(_of_rows, spec=part), x, g, spec, part)
 
 
 STREAMED = 96 << 20  # bytes read of x', once for every row of taps, from which it is cut to stay in cache
@@ -197,7 +197,7 @@ def _band(spec: ConvSpec) -> ConvSpec:
     """The spec of as many rows of g as are multiplied at a time: all, or those whose x' stays in cache."""
     written = math.prod(as_rows(spec).x_shape) * itemsize(spec.x_dtype)
     streamed = written * math.prod(spec.kernel[:-1])
-    return bands.band(spec, written, BAND) if streamed > STREAMED else spec
+    return pieces.cut(spec, written, BAND) if streamed > STREAMED else spec
 
 
 def _of_rows(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -471,7 +471,7 @@ def _steps_of_grad_kernel(spec: ConvSpec) -> tuple[Step, ...]:
     moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
     part = _band(spec)
     once = _copied(part), OneDnn(as_rows(part)), *moved
-    return once if part is spec else (Repeated(once, math.prod(bands.counts(spec, part))),)
+    return once if part == spec else (Repeated(once, math.prod(pieces.counts(spec, part))),)
 
 
 def _product_step(flat: ConvSpec) -> OneDnn:
@@ -522,7 +522,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
         twice = 2 * math.prod(spec.x_shape) * several
         copied = (twice if _by_image(spec) else math.prod(as_rows(part).x_shape)) * itemsize(spec.x_dtype)
         of_g = math.prod(part.y_shape) * itemsize(spec.y_dtype)
-        return copied + of_g + 4 * spec.parameters + bands.workspace(spec, part)
+        return copied + of_g + 4 * spec.parameters + pieces.workspace(spec, part)
     if role == "grad_input":
         back = spec.as_grad_input()
         return spec.kernel_bytes + workspace(back, "forward") + spec.image_bytes * flips_image(spec)

@@ -17,7 +17,7 @@ from jax import lax
 
 from jconv.algorithms.gemm import product, transposed_product
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
-from jconv.algorithms.windows import MAX_SLICES, columns_bytes, pad
+from jconv.algorithms.windows import MAX_SLICES, columns_bytes, pad, resized
 from jconv.spec import ConvSpec, Role
 from jconv.spec.layout import inverse
 
@@ -33,41 +33,28 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     columns = product(g.reshape(-1, spec.o), w, spec).astype(spec.x_dtype)
     column = (spec.c, *spec.kernel) if spec.channels_first else (*spec.kernel, spec.c)
     columns = columns.reshape(spec.batch, *spec.out_spatial, *column)
-    tiles = columns.transpose(inverse(_axes(spec))).reshape(spec.batch, *_tiled(spec), spec.c)
-    sizes = zip(spec.padding, spec.spatial, _tiled(spec), strict=True)
-    config = [(0, 0, 0), *((-lo, h + lo - tiled, 0) for (lo, _), h, tiled in sizes), (0, 0, 0)]
-    return lax.pad(tiles, lax.full((), 0, tiles.dtype), config)
+    tiled = [p * k for p, k in zip(spec.out_spatial, spec.kernel, strict=True)]
+    x = columns.transpose(inverse(_axes(spec))).reshape(spec.batch, *tiled, spec.c)
+    sizes = zip(spec.padding, spec.spatial, tiled, strict=True)
+    return resized(x, [(-lo, h + lo - size, 0) for (lo, _), h, size in sizes])
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w: the columns transposed times g."""
     w = transposed_product(_columns(x, spec), g.reshape(-1, spec.o), spec)
-    if not spec.channels_first:
-        return w
-    return jnp.moveaxis(w.reshape(spec.c, *spec.kernel, spec.o), 0, -2)
-
-
-def _tiled(spec: ConvSpec) -> list[int]:
-    return [p * k for p, k in zip(spec.out_spatial, spec.kernel, strict=True)]
+    return jnp.moveaxis(w.reshape(spec.c, *spec.kernel, spec.o), 0, -2) if spec.channels_first else w
 
 
 def _columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(n, p0·r0, p1·r1, …, c) → (n·p, taps·c).  Where the channels come last, the last taps and the channels
+    are one run already, but the compiler copies runs only from stacked slices, not in a transposition."""
     pairs = [size for pair in zip(spec.out_spatial, spec.kernel, strict=True) for size in pair]
     tiles = pad(x, spec).reshape(spec.batch, *pairs, spec.c)
-    in_runs = not spec.channels_first and max(spec.kernel[:-1], default=1) <= MAX_SLICES
-    columns = _side_by_side(tiles, spec) if in_runs else tiles.transpose(_axes(spec))
-    return columns.reshape(-1, spec.taps * spec.c)
-
-
-def _side_by_side(tiles: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(n, p0, r0, p1, r1, …, c) → (n, p0, p1, …, r0, r1, …, c) by stacking slices.  The last taps and the
-    channels are one run already, but the compiler copies runs only where no reshape follows in the same
-    loop."""
-    n = spec.ndim
-    for axis in reversed(range(n - 1)):
-        rows = jnp.moveaxis(tiles, 2 + 2 * axis, 0)
-        tiles = jnp.stack(tuple(rows), axis=1 + n + axis)
-    return tiles
+    if spec.channels_first or max(spec.kernel[:-1], default=1) > MAX_SLICES:
+        return tiles.transpose(_axes(spec)).reshape(-1, spec.taps * spec.c)
+    for axis in reversed(range(spec.ndim - 1)):
+        tiles = jnp.stack(tuple(jnp.moveaxis(tiles, 2 + 2 * axis, 0)), axis=1 + spec.ndim + axis)
+    return tiles.reshape(-1, spec.taps * spec.c)
 
 
 def _axes(spec: ConvSpec) -> tuple[int, ...]:
@@ -93,12 +80,8 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    k = spec.taps * spec.c
-    m, n, k = {
-        "forward": (spec.positions, spec.o, k),
-        "grad_input": (spec.positions, k, spec.o),
-        "grad_kernel": (k, spec.o, spec.positions),
-    }[role]
+    rows, k, o = spec.positions, spec.taps * spec.c, spec.o
+    m, n, k = {"forward": (rows, o, k), "grad_input": (rows, k, o), "grad_kernel": (k, o, rows)}[role]
     return Loop(0, columns_bytes(spec)), Gemm(1, m, n, k, transposed=role == "grad_kernel")
 
 

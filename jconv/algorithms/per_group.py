@@ -13,57 +13,46 @@ Source of groups: Krizhevsky, Sutskever & Hinton, 2012; Xie et al. (ResNeXt), 20
 from __future__ import annotations
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 
+from jconv.algorithms.derived import Compute
 from jconv.algorithms.record import Algorithm, Loop, Repeated, Step, evaluate
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 
 MAX_GROUPS = 32  # 32 convolutions compile in 1 s
 
 
-def one_group(spec: ConvSpec) -> ConvSpec:
-    """The dense convolution that each group is."""
-    return spec.replace(groups=1, in_channels=spec.c, out_channels=spec.o)
-
-
-def _each(inner: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    sub = one_group(spec)
-    cut = functools.partial(jnp.split, indices_or_sections=spec.groups, axis=-1)
-    parts = [evaluate(inner, role, *pair, sub) for pair in zip(cut(a), cut(b), strict=True)]
-    return jnp.concatenate(parts, axis=-1)
-
-
-def _rejects_each(inner: Algorithm, spec: ConvSpec) -> str | None:
-    if spec.groups > MAX_GROUPS:
-        return f"{spec.groups} groups would be as many convolutions; it takes at most {MAX_GROUPS}"
-    return inner.rejects(one_group(spec))
-
-
-def _steps_each(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    moved = Loop(0, (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.x_dtype))
-    return Repeated(steps_inside(inner, role, one_group(spec)), spec.groups), moved
-
-
-def _workspace_each(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
-    """Bytes of the channels split by group, of the results to be joined, and of two groups at a time."""
-    return spec.image_bytes + 2 * workspace_of(inner, role, one_group(spec))
-
-
 def per_group(inner: Algorithm) -> Algorithm:
     """Every group computed with `inner`."""
+
+    def one(spec: ConvSpec) -> ConvSpec:
+        return spec.replace(groups=1, in_channels=spec.c, out_channels=spec.o)
+
+    def computed(role: Role) -> Compute:
+        def each(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+            cut = functools.partial(jnp.split, indices_or_sections=spec.groups, axis=-1)
+            groups = [evaluate(inner, role, *pair, one(spec)) for pair in zip(cut(a), cut(b), strict=True)]
+            return jnp.concatenate(groups, axis=-1)
+
+        return each
+
+    def rejects(spec: ConvSpec) -> str | None:
+        if spec.groups > MAX_GROUPS:
+            return f"{spec.groups} groups would be as many convolutions; it takes at most {MAX_GROUPS}"
+        return inner.rejects(one(spec))
+
+    def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+        return Repeated(steps_inside(inner, role, one(spec)), spec.groups), Loop(0, spec.image_bytes)
+
+    def workspace(spec: ConvSpec, role: Role) -> int:
+        """Bytes of the channels split by group, of the results to be joined, and of two groups at a time."""
+        return spec.image_bytes + 2 * workspace_of(inner, role, one(spec))
+
     return Algorithm(
-        "per_group",
-        functools.partial(_each, inner, "forward"),
-        functools.partial(_rejects_each, inner),
-        functools.partial(_steps_each, inner),
-        functools.partial(_workspace_each, inner),
-        functools.partial(_each, inner, "grad_input"),
-        functools.partial(_each, inner, "grad_kernel"),
-        inner.exact,
-        variant=f"{inner.name} inside",
-    )
+        "per_group", computed("forward"), rejects, steps, workspace,
+        computed("grad_input"), computed("grad_kernel"), inner.exact, variant=f"{inner.name} inside",
+    )  # fmt: skip

@@ -2,11 +2,10 @@
 
     y[n, g, o, p] = Σ_r Σ_c  x̃[n, g, c, r + p] · w[r, c, g, o]      one fused loop, inner axis a row of pixels
 
-The same sum as in `multiply_add` with another inner axis: there the channels lie side by side, here the
-pixels of a row.  Where the user's arrays are NCHW, transposing them to channels first costs nothing, as it
-undoes the conversion to channels last; the sum over channels-last arrays would read and write every value
-alone, which takes 3 to 6 times as long.  Loses where the user's channels come last, and with strides, where
-the pixels that a tap reads in a row are not neighbours in memory.
+The same sum and cost as in `multiply_add` with another inner axis: there the channels lie side by side, here
+the pixels of a row.  Wins where the user's arrays are NCHW, of which the sum over channels last would read
+and write every value alone, which takes 3 to 6 times as long.  Loses where the channels come last, and with
+strides, where the pixels that a tap reads in a row are not neighbours in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 from jconv.algorithms.chains import added, share
 from jconv.algorithms.record import Algorithm, Loop, Step, always
 from jconv.algorithms.windows import pad, positions, tap
-from jconv.spec import ConvSpec, Ints, Role, itemsize
+from jconv.spec import ConvSpec, Role, itemsize
 
 WRITTEN_OUT = 64  # products in the loop, for the time they take to compile
 
@@ -28,15 +27,14 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """y: the sum over taps and channels, computed channels first."""
     x = pad(jnp.moveaxis(x.astype(spec.accumulator), -1, 1), spec, first=2)
     x = x.reshape(spec.batch, spec.groups, spec.c, *x.shape[2:])
-    w = w.astype(spec.accumulator).reshape(*spec.kernel, spec.c, spec.groups, spec.o)
-    products = [_product(x[:, :, c], w, at, c, spec) for at in positions(spec) for c in range(spec.c)]
-    y = added(products)
-    return jnp.moveaxis(y.reshape(spec.batch, spec.out_channels, *spec.out_spatial), 1, -1)
-
-
-def _product(x: jax.Array, w: jax.Array, at: Ints, c: int, spec: ConvSpec) -> jax.Array:
-    """What the tap sees of (n, g, *h), times its weights: (n, g, o, *p)."""
-    return tap(x, at, spec, first=2)[:, :, None] * w[at][c].reshape(spec.groups, spec.o, *[1] * spec.ndim)
+    w = w.astype(spec.accumulator).reshape(*spec.kernel, spec.c, spec.groups, spec.o, *[1] * spec.ndim)
+    products = [  # (n, g, 1, *p) times (g, o, 1, …)
+        tap(x[:, :, c], at, spec, first=2)[:, :, None] * w[at][c]
+        for at in positions(spec)
+        for c in range(spec.c)
+    ]
+    y = added(products).reshape(spec.batch, spec.out_channels, *spec.out_spatial)
+    return jnp.moveaxis(y, 1, -1)
 
 
 def rejects(spec: ConvSpec) -> str | None:

@@ -31,11 +31,6 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     return from_planes(as_they_lie(_rows(w, spec), planes(x), spec), spec.out_spatial)
 
 
-def _rows(w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The kernel as (o, c), the order in memory of a user's OIHW kernel."""
-    return jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c)
-
-
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x: g times the kernel transposed, each row put back where it was read."""
     if spec.channels_first:
@@ -57,6 +52,11 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     else:
         w = jnp.einsum("nop,ncp->oc", g, x, precision=spec.precision, preferred_element_type=spec.accumulator)
     return jnp.swapaxes(w.reshape(*spec.kernel, spec.o, spec.c), -1, -2)
+
+
+def _rows(w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """The kernel as (o, c), the order in memory of a user's OIHW kernel."""
+    return jnp.swapaxes(w, -1, -2).reshape(spec.o, spec.c)
 
 
 def _seen(x: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -82,24 +82,20 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    subsampled = Loop(0, (math.prod(spec.x_shape) + spec.positions * spec.c) * itemsize(spec.x_dtype), spec.c)
+    c, o, pixels, size = spec.c, spec.o, math.prod(spec.out_spatial), itemsize(spec.accumulator)
+    subsampled = Loop(0, (math.prod(spec.x_shape) + spec.positions * c) * itemsize(spec.x_dtype), c)
     moved = [subsampled] if spec.out_spatial != spec.spatial or any(map(any, spec.padding)) else []
-    if role == "grad_kernel":
-        return *moved, *_steps_of_grad_kernel(spec)
-    n, k = (spec.o, spec.c) if role == "forward" else (spec.c, spec.o)
-    if by_image(spec, math.prod(spec.out_spatial), role):
-        return Gemm(spec.batch, n, math.prod(spec.out_spatial), k), *moved
-    return Gemm(1, spec.positions, n, k), *moved
-
-
-def _steps_of_grad_kernel(spec: ConvSpec) -> tuple[Step, ...]:
-    if not spec.channels_first:
-        return (Gemm(1, spec.c, spec.o, spec.positions, transposed=True),)
-    if summed_by_image(spec):
-        each = Gemm(spec.batch, spec.c, spec.o, spec.positions // spec.batch, transposed=True)
-        return each, Loop(0, spec.batch * spec.parameters * itemsize(spec.accumulator))
-    transposed = Loop(0, 8 * spec.positions * min(spec.c, spec.o), spec.c)
-    return Gemm(1, spec.c, spec.o, spec.positions, transposed=True), *([transposed] if spec.batch > 1 else [])
+    if role != "grad_kernel":
+        n, k = (o, c) if role == "forward" else (c, o)
+        if by_image(spec, pixels, role):
+            return Gemm(spec.batch, n, pixels, k), *moved
+        return Gemm(1, spec.positions, n, k), *moved
+    if spec.channels_first and summed_by_image(spec):
+        added = Loop(0, spec.batch * spec.parameters * size)
+        return *moved, Gemm(spec.batch, c, o, pixels, transposed=True), added
+    transposed = Loop(0, 8 * spec.positions * min(c, o), c)
+    beside = [transposed] if spec.channels_first and spec.batch > 1 else []
+    return *moved, Gemm(1, c, o, spec.positions, transposed=True), *beside
 
 
 def reads_channels_first(spec: ConvSpec, role: Role) -> bool:

@@ -1,7 +1,6 @@
 """The record: what an algorithm is, and how any algorithm serves all three roles.
 
-An algorithm is a handful of plain functions.  Only `forward` is needed; whatever else is left out is derived
-by what stands in `derived`.
+An algorithm is a handful of plain functions, of which only `forward` is needed (`derived` makes the rest).
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,39 +89,31 @@ def each(steps: Iterable[Step]) -> Iterator[Step]:
             yield step
 
 
+# What is taken of an algorithm that does not say: functions with names, as records are pickled.
+
+
 def nothing(spec: ConvSpec) -> None:
-    """Rejects no spec."""
+    return None
 
 
 def direct_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    """The steps assumed of an algorithm that states none: the direct sum as one plain loop."""
     return (Loop(spec.flops, spec.bytes),)
 
 
 def no_workspace(spec: ConvSpec, role: Role) -> int:
-    """Bytes of temporaries of an algorithm that makes none."""
     return 0
 
 
 def never(spec: ConvSpec, role: Role) -> bool:
-    """Whatever the spec and the role, not."""
     return False
 
 
 def always(spec: ConvSpec, role: Role) -> bool:
-    """Whatever the spec and the role."""
     return True
 
 
 def as_direct(spec: ConvSpec) -> float:
-    """Error relative to the direct sum's of an algorithm that is one."""
     return 1.0
-
-
-FUNCTIONS = (
-    "forward", "rejects", "steps", "workspace", "grad_input", "grad_kernel", "amplification",
-    "reads_channels_first", "own",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,14 +166,13 @@ class Algorithm:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise TypeError(f"`name` of an Algorithm must be a string, got {shown(self.name)}")
-        for name in FUNCTIONS:
-            function = getattr(self, name)
-            if not callable(function) and not (function is None and name in ("grad_input", "grad_kernel")):
-                came = shown(function)
-                raise TypeError(f"`{name}` of Algorithm {self.name!r} must be a function, got {came}")
-        for name in ("exact", "reads_kernel", "portable"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise TypeError(f"`{name}` of Algorithm {self.name!r} must be a bool, got {shown(value)}")
+        for name in ("forward", "rejects", "steps", "workspace", "grad_input", "grad_kernel", "amplification",
+                     "reads_channels_first", "own", "exact", "reads_kernel", "portable"):  # fmt: skip
+            value, optional = getattr(self, name), name in ("grad_input", "grad_kernel")
+            is_flag = name in ("exact", "reads_kernel", "portable")
+            if not (isinstance(value, bool) if is_flag else callable(value) or (optional and value is None)):
+                due = "bool" if is_flag else "function"
+                raise TypeError(f"`{name}` of Algorithm {self.name!r} must be a {due}, got {shown(value)}")
 
 
 setattr(Algorithm, "__init__", corrected(Algorithm.__init__))  # noqa: B010  (mypy lets nobody assign it)
@@ -189,8 +180,11 @@ setattr(Algorithm, "__init__", corrected(Algorithm.__init__))  # noqa: B010  (my
 
 def of_forms(*forms: Algorithm) -> Algorithm:
     """One idea under one name, written in several ways."""
-    first = functools.partial(_accepting, forms, "forward")
-    return Algorithm(
+
+    def first(spec: ConvSpec) -> Algorithm:
+        return form(whole, "forward", spec)
+
+    whole = Algorithm(
         forms[0].name,
         forward=lambda x, w, spec: first(spec).forward(x, w, spec),
         rejects=lambda spec: first(spec).rejects(spec),
@@ -198,15 +192,7 @@ def of_forms(*forms: Algorithm) -> Algorithm:
         amplification=lambda spec: first(spec).amplification(spec),
         forms=forms,
     )
-
-
-def form(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
-    """The first of its forms that accepts this, the first of all if none does; itself where it has none."""
-    return _accepting(algorithm.forms, role, spec) if algorithm.forms else algorithm
-
-
-def _accepting(forms: tuple[Algorithm, ...], role: Role, spec: ConvSpec) -> Algorithm:
-    return next((one for one in forms if not refuses(one, role, spec)), forms[0])
+    return whole
 
 
 def forms_of(algorithm: Algorithm) -> tuple[Algorithm, ...]:
@@ -214,35 +200,32 @@ def forms_of(algorithm: Algorithm) -> tuple[Algorithm, ...]:
     return algorithm.forms or (algorithm,)
 
 
+def form(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
+    """The first of its forms that accepts this, the first of all if none does; itself where it has none."""
+    accepting = (one for one in algorithm.forms if not refuses(one, role, spec))
+    return next(accepting, forms_of(algorithm)[0])
+
+
 @functools.lru_cache(maxsize=256)
 def watched(algorithm: Algorithm) -> Algorithm:
     """The same, of a user's own making: what its functions return is held to the spec they are given."""
 
-    def watch(role: Role) -> Compute | None:
-        function = getattr(algorithm, "forward" if role == "forward" else role)
-        return function and functools.partial(_held_to_the_spec, algorithm.name, role, function)
+    def held(role: Role, function: Compute, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
+        result = function(a, b, spec)
+        shape, dtype = spec.result(role)
+        of = f"`algorithm`={algorithm.name!r}: its {role} of {spec}"
+        if not isinstance(result, (jax.Array, np.ndarray)):
+            raise TypeError(f"{of} must return an array, got {type(result).__name__}")
+        if result.shape != shape:
+            raise ValueError(f"{of} returned the shape {result.shape}; {shape} was due")
+        if result.dtype.name not in (dtype, spec.accumulator, a.dtype.name):
+            due = dtype if dtype == spec.accumulator else f"{dtype} or {spec.accumulator}"
+            raise TypeError(f"{of} returned {result.dtype}; {due} was due")
+        return result
 
-    forward = watch("forward")
-    assert forward is not None
-    return dataclasses.replace(
-        algorithm, forward=forward, grad_input=watch("grad_input"), grad_kernel=watch("grad_kernel")
-    )
-
-
-def _held_to_the_spec(
-    name: str, role: Role, function: Compute, a: jax.Array, b: jax.Array, spec: ConvSpec
-) -> jax.Array:
-    result = function(a, b, spec)
-    shape, dtype = spec.result(role)
-    of = f"`algorithm`={name!r}: its {role} of {spec}"
-    if not isinstance(result, (jax.Array, np.ndarray)):
-        raise TypeError(f"{of} must return an array, got {type(result).__name__}")
-    if result.shape != shape:
-        raise ValueError(f"{of} returned the shape {result.shape}; {shape} was due")
-    if result.dtype.name not in (dtype, spec.accumulator, a.dtype.name):
-        due = dtype if dtype == spec.accumulator else f"{dtype} or {spec.accumulator}"
-        raise TypeError(f"{of} returned {result.dtype}; {due} was due")
-    return result
+    given = [(role, function) for role in ROLES if (function := getattr(algorithm, role))]
+    changes: dict[str, Any] = {role: functools.partial(held, role, function) for role, function in given}
+    return dataclasses.replace(algorithm, **changes)
 
 
 def evaluate(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -257,23 +240,26 @@ def evaluate(algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec:
     a, b = _widened(a, b, spec)
     if a.dtype.kind == "c":
         return _by_three_real_ones(algorithm, role, a, b, spec)
-    how = _way(algorithm, role, spec)
+    how = _program(algorithm, role, spec)
     # a user's stricter rules for their own code are not rules for this one, nor is what lax means there
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), lax_itself():
         return how(a, b, spec).reshape(shape).astype(dtype)
 
 
-def _way(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute:
+def _program(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute:
     """What the algorithm has for `role`, or its forward of the rewritten spec; where it refuses that, one of
     the roles it accepts, run backwards."""
     if not (reason := refuses(algorithm, role, spec)):
-        algorithm = form(algorithm, role, spec)
-        return own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
+        return _direct(form(algorithm, role, spec), role, spec)
     accepted = (other for other in ROLES if not refuses(algorithm, other, spec))
     if (other := next(accepted, None)) is None:
         raise ValueError(f"{algorithm.name!r} refuses {spec} in every role; {role}: {reason}")
     # JAX cannot run a call of oneDNN backwards
-    return by_transposing(_way(algorithm, other, spec.replace(onednn=False)), other, role)
+    return by_transposing(_program(algorithm, other, spec.replace(onednn=False)), other, role)
+
+
+def _direct(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute:
+    return own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
 
 
 def serves(algorithm: Algorithm, spec: ConvSpec) -> bool:
@@ -329,9 +315,7 @@ def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
 
 
 def _stated(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
-    if own(algorithm, role, spec):
-        return algorithm.rejects(spec)
-    return algorithm.rejects(rewritten(spec, role))
+    return algorithm.rejects(spec if own(algorithm, role, spec) else rewritten(spec, role))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -342,7 +326,7 @@ def _asked_too_much(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | N
     try:
         if reason := _stated(algorithm, role, spec):
             return reason
-        how = own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
+        how = _direct(algorithm, role, spec)
         jax.eval_shape(lambda a, b: how(*_widened(a, b, spec), spec).reshape(spec.result(role)[0]), a, b)
     except Exception as error:  # comparisons raise one, conversions others, and looking for a method a third
         what = str(error).partition("\n")[0]

@@ -60,18 +60,15 @@ def taps(spec: ConvSpec, most: int) -> float:
     known = all(isinstance(size, int) for size in (*spec.spatial, *spec.out_spatial))
     if not known or any(d != 1 for d in spec.lhs_dilation) or not any(map(any, spec.padding)):
         return math.inf
-    count = math.prod(_taps_along(spec, axis, most) for axis in range(spec.ndim))
+    count = 1.0
+    for axis in range(spec.ndim):
+        along = 0
+        for run in runs(spec, axis):
+            along += len(run.taps)
+            if along > most:
+                return math.inf
+        count *= along
     return count if count <= most else math.inf
-
-
-def _taps_along(spec: ConvSpec, axis: int, most: int) -> float:
-    """The number of taps of all runs of an axis; infinite above `most`."""
-    count = 0
-    for run in runs(spec, axis):
-        count += len(run.taps)
-        if count > most:
-            return math.inf
-    return count
 
 
 def are_many(spec: ConvSpec, axis: int) -> bool:
@@ -92,12 +89,13 @@ def joined(compute: Callable[[Region], jax.Array], spec: ConvSpec) -> jax.Array:
 
 
 def views(x: jax.Array, region: Region, spec: ConvSpec) -> list[tuple[jax.Array, Ints]]:
-    """Every tap the region sees, and what it sees of x."""
-    return [(_seen(x, at, region, spec), at) for at in itertools.product(*(run.taps for run in region))]
+    """What every tap that the region sees sees of x, and the tap."""
 
+    def seen(at: Ints) -> jax.Array:
+        part = x
+        for d, (r, run) in enumerate(zip(at, region, strict=True)):
+            start = run.start + (r - run.taps.start) * spec.rhs_dilation[d]
+            part = spaced(part, start, run.count, spec.strides[d], d + 1)
+        return part
 
-def _seen(x: jax.Array, at: Ints, region: Region, spec: ConvSpec) -> jax.Array:
-    for d, (r, run) in enumerate(zip(at, region, strict=True)):
-        start = run.start + (r - run.taps.start) * spec.rhs_dilation[d]
-        x = spaced(x, start, run.count, spec.strides[d], d + 1)
-    return x
+    return [(seen(at), at) for at in itertools.product(*(run.taps for run in region))]

@@ -4,15 +4,10 @@
     y[n·d, p, o]   = Σ_s Σ_{r·c} u[n·d, p + s, r·c] · w[s, r·c, o]
 
 The planes of a volume become the batch, and each carries the planes that its kernel reaches beside it.
-That is im2col along one axis only: it writes every value k times and not k³ times, and what remains is
-a convolution that compilers are good at.  Wins in 3-D, where the platform's own convolution is slow,
-and in 2-D for kernels of many taps over few channels (AlexNet's first layer: half of XLA's time); loses on
-small images of many channels, where moving the kernel is the work.  Groups are taken apart first
-(`per_group`): taking them apart again plane by plane takes two to three times as long.
-
-grad_kernel is that of the convolution inside; the copy of x is cut into bands like im2col's.  grad_input of
-planes taken with a stride is that of the convolution inside, all planes at once, each put back where its taps
-saw it; else the rewritten forward.
+Cost: a convolution that compilers are good at, and im2col along one axis only, which writes every value k
+times and not k³ times.  Wins in 3-D, where the platform's own convolution is slow, and in 2-D for kernels of
+many taps over few channels (AlexNet's first layer: half of XLA's time); loses on small images of many
+channels, where moving the kernel is the work, and in groups, which `per_group` takes apart first.
 """
 
 from __future__ import annotations
@@ -23,7 +18,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithms import bands
+from jconv.algorithms import pieces
 from jconv.algorithms.record import Algorithm, Loop, Repeated, Step, evaluate
 from jconv.algorithms.windows import pad, padded_bytes, put_together, tap_along
 from jconv.algorithms.work import steps_inside
@@ -47,6 +42,18 @@ def inside(spec: ConvSpec) -> ConvSpec:
     )
 
 
+def _first_axis_only(spec: ConvSpec) -> ConvSpec:
+    """The spec whose padding and dilation touch nothing but the first axis."""
+    one = (1,) * (spec.ndim - 1)
+    return spec.replace(
+        kernel=(spec.kernel[0], *one),
+        strides=(spec.strides[0], *one),
+        padding=(spec.padding[0], *[(0, 0)] * len(one)),
+        lhs_dilation=(spec.lhs_dilation[0], *one),
+        rhs_dilation=(spec.rhs_dilation[0], *one),
+    )
+
+
 def unroll(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """(n, h, …, c) → (n·d, …, r·c): beside every plane those that its taps see."""
     x = pad(x, _first_axis_only(spec))
@@ -54,37 +61,14 @@ def unroll(x: jax.Array, spec: ConvSpec) -> jax.Array:
     return jnp.concatenate(taps, axis=-1).reshape(inside(spec).x_shape)
 
 
-def _first_axis_only(spec: ConvSpec) -> ConvSpec:
-    """The spec whose padding and dilation touch nothing but the first axis."""
-    rest = spec.ndim - 1
-    return spec.replace(
-        kernel=(spec.kernel[0], *[1] * rest),
-        strides=(spec.strides[0], *[1] * rest),
-        padding=(spec.padding[0], *[(0, 0)] * rest),
-        lhs_dilation=(spec.lhs_dilation[0], *[1] * rest),
-        rhs_dilation=(spec.rhs_dilation[0], *[1] * rest),
-    )
-
-
 def _kernel_inside(w: jax.Array, spec: ConvSpec) -> jax.Array:
     """(r, *s, c, o) → (*s, r·c, o)."""
     return jnp.moveaxis(w, 0, spec.ndim - 1).reshape(inside(spec).w_shape)
 
 
-def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    w, part = _kernel_inside(w, spec), _band(spec)
-
-    def compute(x: jax.Array) -> jax.Array:
-        return evaluate(inner, "forward", unroll(x, part), w, inside(part)).reshape(part.y_shape)
-
-    return bands.forward(compute, x, spec, part)
-
-
-def _grad_input(inner: Algorithm, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    sub = inside(spec).replace(x_dtype=spec.accumulator)  # planes are added up before they are rounded
-    whole = (spec.batch, spec.out_spatial[0], *spec.spatial[1:], spec.kernel[0], spec.c)
-    u = evaluate(inner, "grad_input", g.reshape(sub.y_shape), _kernel_inside(w, spec), sub).reshape(whole)
-    return put_together((u[..., r, :] for r in range(spec.kernel[0])), _first_axis_only(spec))
+def _bytes(spec: ConvSpec) -> int:
+    """Bytes of all planes with those beside them."""
+    return math.prod(inside(spec).x_shape) * itemsize(spec.x_dtype)
 
 
 def _own(spec: ConvSpec, role: Role) -> bool:
@@ -92,25 +76,33 @@ def _own(spec: ConvSpec, role: Role) -> bool:
     return role == "grad_kernel" or (spec.ndim > 0 and spec.strides[0] > 1)
 
 
+def _forward(inner: Algorithm, x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    w, part = _kernel_inside(w, spec), pieces.cut(spec, _bytes(spec))
+
+    def compute(x: jax.Array) -> jax.Array:
+        return evaluate(inner, "forward", unroll(x, part), w, inside(part)).reshape(part.y_shape)
+
+    return pieces.mapped(compute, x, spec, part)
+
+
+def _grad_input(inner: Algorithm, g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂x: that of all planes at once, each put back where its taps saw it."""
+    sub = inside(spec).replace(x_dtype=spec.accumulator)  # planes are added up before they are rounded
+    u = evaluate(inner, "grad_input", g.reshape(sub.y_shape), _kernel_inside(w, spec), sub)
+    u = u.reshape(spec.batch, spec.out_spatial[0], *spec.spatial[1:], spec.kernel[0], spec.c)
+    return put_together((u[..., r, :] for r in range(spec.kernel[0])), _first_axis_only(spec))
+
+
 def _grad_kernel(inner: Algorithm, x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    part = _band(spec)
+    part = pieces.cut(spec, _bytes(spec))
+    sub = inside(part).replace(w_dtype=spec.accumulator)  # pieces are added up before they are rounded
 
     def compute(x: jax.Array, g: jax.Array) -> jax.Array:
-        sub = inside(part).replace(w_dtype=spec.accumulator)  # bands are added up before they are rounded
         w = evaluate(inner, "grad_kernel", unroll(x, part), g.reshape(sub.y_shape), sub)
         w = w.reshape(*spec.kernel[1:], spec.kernel[0], spec.c, spec.o)
         return jnp.moveaxis(w, spec.ndim - 1, 0)
 
-    return bands.grad_kernel(compute, x, g, spec, part)
-
-
-def _band(spec: ConvSpec) -> ConvSpec:
-    return bands.band(spec, _bytes(spec))
-
-
-def _bytes(spec: ConvSpec) -> int:
-    """Bytes of all planes with those beside them."""
-    return math.prod(inside(spec).x_shape) * itemsize(spec.x_dtype)
+    return pieces.summed(compute, x, g, spec, part)
 
 
 def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
@@ -126,8 +118,8 @@ def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
 
 
 def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    part = spec if role == "grad_input" else _band(spec)
-    count = -(-spec.positions // max(part.positions, 1))
+    part = spec if role == "grad_input" else pieces.cut(spec, _bytes(spec))
+    count = math.prod(pieces.counts(spec, part))
     copy = Loop(0, (4 if count == 1 else 6) * _bytes(part), spec.c)
     transposed = Loop(0, 2 * spec.kernel_bytes, spec.o)
     return transposed, Repeated((copy, *steps_inside(inner, role, inside(part))), count)
@@ -136,8 +128,8 @@ def _steps(inner: Algorithm, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 def _workspace(inner: Algorithm, spec: ConvSpec, role: Role) -> int:
     if role == "grad_input":
         return 2 * _bytes(spec) + workspace_of(inner, role, inside(spec))
-    part = _band(spec)
-    around = padded_bytes(_first_axis_only(part)) + bands.workspace(spec, part)
+    part = pieces.cut(spec, _bytes(spec))
+    around = padded_bytes(_first_axis_only(part)) + pieces.workspace(spec, part)
     return _bytes(part) + around + workspace_of(inner, role, inside(part))
 
 
@@ -150,16 +142,17 @@ def by_plane(inner: Algorithm) -> Algorithm:
     >>> by_plane(XLA).name, str(inside(spec))
     ('unrolled', '3×3 48→32 on 6×28×28, float32')
     """
+    bound = functools.partial
     return Algorithm(
         "unrolled",
-        functools.partial(_forward, inner),
-        functools.partial(_rejects, inner),
-        functools.partial(_steps, inner),
-        functools.partial(_workspace, inner),
-        grad_input=functools.partial(_grad_input, inner),
-        grad_kernel=functools.partial(_grad_kernel, inner),
+        bound(_forward, inner),
+        bound(_rejects, inner),
+        bound(_steps, inner),
+        bound(_workspace, inner),
+        bound(_grad_input, inner),
+        bound(_grad_kernel, inner),
+        inner.exact,
+        lambda spec: inner.amplification(inside(spec)),
         own=_own,
-        exact=inner.exact,
-        amplification=lambda spec: inner.amplification(inside(spec)),
         variant=f"{inner.name} inside",
     )

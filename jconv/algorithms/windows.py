@@ -23,13 +23,14 @@ from jax import lax
 
 from jconv.spec import ConvSpec, Ints, extent, itemsize
 
+TAPS_AT_ONCE = 64  # taps written out in one loop, each a slice or a term of a sum
+MAX_SLICES = 16  # per dimension, before a loop takes over: few run faster unrolled, many compile too long
 
-def pad(x: jax.Array, spec: ConvSpec, first: int = 1) -> jax.Array:
-    """x dilated, padded and cut to exactly the extent the taps read; `first` is its first spatial axis."""
-    return _padded(x, padding_config(spec), first)
+Config = Sequence[tuple[int, int, int]]  # (low, high, interior) of each axis, as `lax.pad` takes them
 
 
-def _padded(x: jax.Array, config: list[tuple[int, int, int]], first: int) -> jax.Array:
+def resized(x: jax.Array, config: Config, first: int = 1) -> jax.Array:
+    """x with zeros (or cuts) around and between the entries of its axes from `first` on."""
     none = (0, 0, 0)
     if all(entry == none for entry in config):
         return x
@@ -37,9 +38,20 @@ def _padded(x: jax.Array, config: list[tuple[int, int, int]], first: int) -> jax
     return lax.pad(x, jnp.zeros((), x.dtype), [*[none] * first, *config, *rest])
 
 
+def pad(x: jax.Array, spec: ConvSpec, first: int = 1) -> jax.Array:
+    """x dilated, padded and cut to exactly the extent the taps read; `first` is its first spatial axis."""
+    return resized(x, _padding(spec), first)
+
+
+def _padding(spec: ConvSpec) -> Config:
+    needed = [(p - 1) * s + K for p, s, K in zip(spec.out_spatial, spec.strides, spec.window, strict=True)]
+    sizes = zip(spec.padding, needed, spec.padded, spec.lhs_dilation, strict=True)
+    return [(lo, hi + need - have, dilation - 1) for (lo, hi), need, have, dilation in sizes]
+
+
 def padded_bytes(spec: ConvSpec) -> int:
     """Bytes of the padded copy of x; none where there is nothing to pad."""
-    if all(entry == (0, 0, 0) for entry in padding_config(spec)):
+    if all(entry == (0, 0, 0) for entry in _padding(spec)):
         return 0
     return spec.batch * math.prod(spec.padded) * spec.in_channels * itemsize(spec.x_dtype)
 
@@ -49,15 +61,7 @@ def columns_bytes(spec: ConvSpec) -> int:
     return spec.positions * spec.taps * spec.in_channels * itemsize(spec.x_dtype)
 
 
-def padding_config(spec: ConvSpec) -> list[tuple[int, int, int]]:
-    """What `lax.pad` has to do to the spatial axes."""
-    needed = [(p - 1) * s + K for p, s, K in zip(spec.out_spatial, spec.strides, spec.window, strict=True)]
-    return [
-        (lo, hi + need - have, dilation - 1)
-        for (lo, hi), need, have, dilation in zip(
-            spec.padding, needed, spec.padded, spec.lhs_dilation, strict=True
-        )
-    ]
+# -- the order of axes -----------------------------------------------------------------------------
 
 
 def planes(x: jax.Array) -> jax.Array:
@@ -79,9 +83,23 @@ def groups_as_batch(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
     return x.reshape(each.x_shape), each
 
 
-def positions(spec: ConvSpec) -> Iterator[tuple[int, ...]]:
+# -- one tap ---------------------------------------------------------------------------------------
+
+
+def positions(spec: ConvSpec) -> Iterator[Ints]:
     """Every tap (r, s, …) in the order of the kernel's memory."""
     return itertools.product(*map(range, spec.kernel))
+
+
+def spaced(x: jax.Array, start: int, count: int, stride: int, axis: int) -> jax.Array:
+    """`count` positions of an axis, `stride` apart."""
+    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis=axis)
+
+
+def tap_along(padded: jax.Array, axis: int, r: int, spec: ConvSpec, first: int = 1) -> jax.Array:
+    """The slice of one spatial axis that tap `r` sees."""
+    start, count = r * spec.rhs_dilation[axis], spec.out_spatial[axis]
+    return spaced(padded, start, count, spec.strides[axis], first + axis)
 
 
 def tap(padded: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) -> jax.Array:
@@ -91,21 +109,11 @@ def tap(padded: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) ->
     return padded
 
 
-def tap_along(padded: jax.Array, axis: int, r: int, spec: ConvSpec, first: int = 1) -> jax.Array:
-    """The slice of one spatial axis that tap `r` sees."""
-    start, count = r * spec.rhs_dilation[axis], spec.out_spatial[axis]
-    return spaced(padded, start, count, spec.strides[axis], first + axis)
-
-
 def put_back(seen: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) -> jax.Array:
     """What a tap saw, put where it saw it in an undilated x, with zeros elsewhere: the adjoint of `tap`."""
     starts = [lo - r * d for (lo, _), r, d in zip(spec.padding, at, spec.rhs_dilation, strict=True)]
     sizes = zip(starts, spec.spatial, spec.out_spatial, spec.strides, strict=True)
-    config = [(-start, h + start - extent(p, s), s - 1) for start, h, p, s in sizes]
-    return _padded(seen, config, first)
-
-
-TAPS_AT_ONCE = 64  # taps written out in one loop, each a slice or a term of a sum
+    return resized(seen, [(-start, h + start - extent(p, s), s - 1) for start, h, p, s in sizes], first)
 
 
 def put_together(seen: Iterable[jax.Array], spec: ConvSpec, first: int = 1) -> jax.Array:
@@ -114,109 +122,66 @@ def put_together(seen: Iterable[jax.Array], spec: ConvSpec, first: int = 1) -> j
     return functools.reduce(jnp.add, (put_back(one, at, spec, first) for one, at in taps))
 
 
-def spaced(x: jax.Array, start: int, count: int, stride: int, axis: int) -> jax.Array:
-    """`count` positions of an axis, `stride` apart."""
-    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis=axis)
-
-
-MAX_SLICES = 16  # per dimension, before a loop takes over: few run faster unrolled, many compile too long
-
-
-def interleaving(n: int) -> list[int]:
-    """Axes p0 r0 p1 r1 … of an array whose axes are n p0 p1 … r0 r1 … c."""
-    return [axis for d in range(n) for axis in (1 + d, 1 + n + d)]
+# -- all taps, one dimension at a time, so that Σ k slices or terms are traced and not Π k -----------
 
 
 def patches(x: jax.Array, spec: ConvSpec) -> jax.Array:
-    """All taps side by side: (n, *p, *r, channels).
-
-    One dimension at a time, so Σ k slices are traced and not Π k; the values are copied bit for bit.
-    """
-    columns = pad(x, spec)
+    """All taps side by side: (n, *p, *r, channels), the values copied bit for bit."""
+    columns, at = pad(x, spec), spec.ndim + 1
     for axis in reversed(range(spec.ndim)):
         # columns: (n, *h[:axis], h[axis], *p[axis+1:], *r[axis+1:], channels)
-        columns = _stack_taps(columns, axis, spec)
+        taps = spec.kernel[axis]
+        if taps <= MAX_SLICES:
+            columns = jnp.stack([tap_along(columns, axis, r, spec) for r in range(taps)], axis=at)
+            continue
+        span = extent(spec.out_spatial[axis], spec.strides[axis])
+
+        def view(r: jax.Array, columns: jax.Array = columns, axis: int = axis, span: int = span) -> jax.Array:
+            seen = lax.dynamic_slice_in_dim(columns, r * spec.rhs_dilation[axis], span, axis=axis + 1)
+            return lax.slice_in_dim(seen, 0, span, spec.strides[axis], axis=axis + 1)
+
+        columns = jnp.moveaxis(lax.map(view, jnp.arange(taps)), 0, at)
     return columns
 
 
-def _stack_taps(columns: jax.Array, axis: int, spec: ConvSpec) -> jax.Array:
-    taps, at = spec.kernel[axis], spec.ndim + 1
-    if taps <= MAX_SLICES:
-        return jnp.stack([tap_along(columns, axis, r, spec) for r in range(taps)], axis=at)
-    span, stride, dilation = _span(axis, spec), spec.strides[axis], spec.rhs_dilation[axis]
-
-    def view(r: jax.Array) -> jax.Array:
-        seen = lax.dynamic_slice_in_dim(columns, r * dilation, span, axis=axis + 1)
-        return lax.slice_in_dim(seen, 0, span, stride, axis=axis + 1)
-
-    return jnp.moveaxis(lax.map(view, jnp.arange(taps)), 0, at)
-
-
 def overlap_add(columns: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The adjoint of `patches`: (n, *p, *r, channels) → x (n, *h, channels), overlaps added.
-
-    One dimension at a time as well, so Σ k terms are traced and not Π k.
-    """
+    """The adjoint of `patches`: (n, *p, *r, channels) → x (n, *h, channels), overlaps added."""
     for axis in range(spec.ndim):
         # columns: (n, *h[:axis], p[axis], *p[axis+1:], r[axis], *r[axis+1:], channels)
         terms = jnp.moveaxis(columns, spec.ndim + 1, 0)
         unrolled = max(spec.kernel[axis], spec.strides[axis]) <= MAX_SLICES
         columns = (_add_by_phase if unrolled else _add_in_a_loop)(terms, axis, spec)
-    return _unpad(columns, spec)
+    wanted = map(extent, spec.spatial, spec.lhs_dilation)
+    sizes = zip(spec.padding, wanted, columns.shape[1:], strict=False)
+    x = resized(columns, [(-lo, want + lo - have, 0) for (lo, _), want, have in sizes])
+    return lax.slice(x, (0,) * x.ndim, x.shape, (1, *spec.lhs_dilation, 1))
 
 
 def _add_by_phase(terms: jax.Array, axis: int, spec: ConvSpec) -> jax.Array:
     """The terms of one axis added up: each phase is a sum of shifted terms, and all are interleaved."""
-    stride, dilation, at = spec.strides[axis], spec.rhs_dilation[axis], axis + 1
-    needed = _span(axis, spec) + spec.window[axis] - 1
+    stride, at = spec.strides[axis], axis + 1
+    needed = extent(spec.out_spatial[axis], stride) + spec.window[axis] - 1
     length = -(-needed // stride)
     phases: dict[int, jax.Array] = {}
     for r, term in enumerate(terms):
-        shift, phase = divmod(r * dilation, stride)
-        term = _shifted(term, shift, length, at)
+        shift, phase = divmod(r * spec.rhs_dilation[axis], stride)
+        term = resized(term, [(shift, length - term.shape[at] - shift, 0)], at)
         phases[phase] = phases[phase] + term if phase in phases else term
     nothing = jnp.zeros_like(phases[0])
     whole = jnp.stack([phases.get(phase, nothing) for phase in range(stride)], axis=at + 1)
-    shape = list(terms.shape[1:])
-    shape[at] = length * stride
-    return lax.slice_in_dim(whole.reshape(shape), 0, needed, axis=at)
-
-
-def _shifted(term: jax.Array, shift: int, length: int, axis: int) -> jax.Array:
-    config = [(0, 0, 0)] * term.ndim
-    config[axis] = (shift, length - term.shape[axis] - shift, 0)
-    return lax.pad(term, jnp.zeros((), term.dtype), config)
+    return lax.slice_in_dim(lax.collapse(whole, at, at + 2), 0, needed, axis=at)
 
 
 def _add_in_a_loop(terms: jax.Array, axis: int, spec: ConvSpec) -> jax.Array:
     """The terms of one axis added up in a loop, each at its strided place."""
-    stride, dilation, span, at = spec.strides[axis], spec.rhs_dilation[axis], _span(axis, spec), axis + 1
-    spread = [(0, 0, stride - 1 if d == at else 0) for d in range(terms.ndim - 1)]
-    room = [(0, spec.window[axis] - 1 if d == at else 0, i) for d, (_, _, i) in enumerate(spread)]
-    zero = jnp.zeros((), terms.dtype)
+    stride, dilation, at = spec.strides[axis], spec.rhs_dilation[axis], axis + 1
+    span = extent(spec.out_spatial[axis], stride)
 
     def add(total: jax.Array, r_and_term: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         r, term = r_and_term
         there = lax.dynamic_slice_in_dim(total, r * dilation, span, axis=at)
-        there = there + lax.pad(term, zero, spread)
+        there = there + resized(term, [(0, 0, stride - 1)], at)
         return lax.dynamic_update_slice_in_dim(total, there, r * dilation, axis=at), None
 
-    start = lax.pad(terms[0], zero, room)
+    start = resized(terms[0], [(0, spec.window[axis] - 1, stride - 1)], at)
     return lax.scan(add, start, (jnp.arange(1, len(terms)), terms[1:]))[0]
-
-
-def _span(axis: int, spec: ConvSpec) -> int:
-    return extent(spec.out_spatial[axis], spec.strides[axis])
-
-
-def _unpad(padded: jax.Array, spec: ConvSpec) -> jax.Array:
-    """x from `padded`, the adjoint of `pad`: padding is cut off, and what `pad` cut off is zeros again."""
-    wanted = [extent(h, d) for h, d in zip(spec.spatial, spec.lhs_dilation, strict=True)]
-    config = [
-        (-lo, want + lo - have, 0)
-        for (lo, _), want, have in zip(spec.padding, wanted, padded.shape[1:], strict=False)
-    ]
-    none = (0, 0, 0)
-    x = lax.pad(padded, jnp.zeros((), padded.dtype), [none, *config, none])
-    strides = (1, *spec.lhs_dilation, 1)
-    return x if set(strides) == {1} else lax.slice(x, (0,) * x.ndim, x.shape, strides)

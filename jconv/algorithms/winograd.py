@@ -1,56 +1,37 @@
 """Winograd: trade multiplications for additions, tile by tile.
 
-    y = A ((G w) ⊙ (B d))        per tile of m outputs and per dimension; matrices in `cook_toom`
+    V[p, t, c] = B x_tile     U[p, c, o] = G w     M[p, t, o] = Σ_c V[p, t, c] U[p, c, o]     y_tile = A M
+    ∂U[p, c, o] = Σ_t V[p, t, c] (Aᵀ g_tile)[p, t, o]                                        ∂w = Gᵀ ∂U
 
-With the sum over channels inside, ⊙ becomes one matrix product per position p of the transformed
-tile, all of them one batched GEMM over the T tiles of the image and the batch:
+for tiles t of m outputs and m + r − 1 positions p along each dimension of r > 1 taps (`cook_toom`).  Cost:
+Π (m+r−1)/m multiplications per output and pair of channels instead of Π r, 2.25 instead of 9 for F(4×4, 3×3),
+in one batched product; and memory traffic, as V and M are as much larger than x and y.  Wins for 3×3, many
+channels and many tiles; loses where transforming the kernel is the work (7×7 images of 512 channels), where
+there are few channels, and where tiles hang over the edge.
 
-    V[p, t, c] = B x_tile      U[p, c, o] = G w      M[p, t, o] = Σ_c V[p, t, c] U[p, c, o]      y_tile = A M
-
-Multiplications per output and channel pair: Π (m+r−1)/m instead of Π r; F(4×4, 3×3) does 2.25 instead
-of 9.  The price is memory traffic: V and M are 2.25 times x and y.  So it wins for 3×3, many
-channels and many tiles (batch ≥ 8), and loses where transforming the kernel is the work (7×7 images of
-512 channels), where there are few channels, and where tiles hang over the edge.  A dimension with one
-tap is not transformed.  grad_input is the rewritten forward; grad_kernel is the same three matrices
-transposed, from the same tiles:
-
-    ∂U[p, c, o] = Σ_t V[p, t, c] (Aᵀ g_tile)[p, t, o]                   ∂w = Gᵀ ∂U
-
-**Errors** grow by `cook_toom.amplification` per dimension (2-D: F(2,3) 1.7, F(4,3) 4.8, F(6,3) 21 times
-the direct sum's RMS error in float32).  A NaN or Inf in x spreads over every output of the tiles
-that read it, Inf as NaN; one in w spreads over the whole output channel.  Halves are computed in float32.
+Source: Lavin & Gray, "Fast algorithms for convolutional neural networks", 2016.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jconv.algorithms import bands, cook_toom
-from jconv.algorithms.cook_toom import Bilinear
-from jconv.algorithms.divisors import largest_divisor
+from jconv.algorithms import cook_toom, pieces
+from jconv.algorithms.cook_toom import Bilinear, Matrix
 from jconv.algorithms.gemm import by_columns
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
-from jconv.algorithms.winograd_passes import (
-    Tiles,
-    analysis,
-    counts_of,
-    dtype_of,
-    groups_apart,
-    kernel_gradient,
-    positions_of,
-    sizes_of,
-    synthesis,
-    transformed_kernel,
-)  # fmt: skip
-from jconv.spec import ConvSpec, Role
+from jconv.algorithms.windows import resized
+from jconv.spec import ConvSpec, Ints, Role, itemsize
 
+Tiles = tuple[Bilinear | None, ...]  # per spatial dimension; None: one tap, not transformed
 Rule = Callable[[ConvSpec], Tiles]
 
 MAX_TAPS = 7  # per dimension; F(2, 8) already errs 8 times as much as the direct sum
@@ -65,16 +46,13 @@ def cheapest(spec: ConvSpec) -> Tiles:
     """The tiles with, per dimension, the m of fewest products ⌈p/m⌉·(m+r−1) whose errors stay within
     MAX_AMPLIFICATION; the larger m if two tie."""
     share = MAX_AMPLIFICATION ** (1 / max(1, sum(r > 1 for r in spec.kernel)))
-    return tuple(
-        None if r == 1 else _cheapest_along(p, r, share)
-        for p, r in zip(spec.out_spatial, spec.kernel, strict=True)
-    )
 
+    def along(p: int, r: int) -> Bilinear:
+        sizes = [m for m in (6, 5, 4, 3, 2) if cook_toom.amplification(cook_toom.matrices(m, r)) <= share]
+        m = min(sizes or [2], key=lambda m: -(-p // m) * (m + r - 1))
+        return cook_toom.matrices(m, r)
 
-def _cheapest_along(p: int, r: int, share: float) -> Bilinear:
-    sizes = [m for m in (6, 5, 4, 3, 2) if cook_toom.amplification(cook_toom.matrices(m, r)) <= share]
-    m = min(sizes or [2], key=lambda m: -(-p // m) * (m + r - 1))
-    return cook_toom.matrices(m, r)
+    return tuple(None if r == 1 else along(p, r) for p, r in zip(spec.out_spatial, spec.kernel, strict=True))
 
 
 def fixed(m: int) -> Rule:
@@ -82,128 +60,156 @@ def fixed(m: int) -> Rule:
     return lambda spec: tuple(None if r == 1 else cook_toom.matrices(m, r) for r in spec.kernel)
 
 
-# -- forward and grad_kernel of one block ----------------------------------------------------------
+def _sizes(tiles: Tiles) -> Ints:
+    """m per dimension."""
+    return tuple(f.m if f else 1 for f in tiles)
 
 
-def _rows(tiles: Tiles, spec: ConvSpec) -> int:
-    """T: tiles in the batch."""
-    return spec.batch * math.prod(counts_of(tiles, spec))
+def _counts(tiles: Tiles, spec: ConvSpec) -> Ints:
+    """Tiles per dimension, the last of which may be partial."""
+    return tuple(-(-p // m) for p, m in zip(spec.out_spatial, _sizes(tiles), strict=True))
 
 
-def _tiles_of_x(x: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    """V = B x: (P·g, T, c)."""
-    before = tuple(lo for lo, _ in spec.padding)
-    matrices = [f.B if f else None for f in tiles]
-    v = analysis(x.astype(dtype_of(spec)), sizes_of(tiles), before, counts_of(tiles, spec), matrices)
-    return groups_apart(v, _rows(tiles, spec), tiles, spec)
+def _positions(tiles: Tiles) -> int:
+    """P: products per tile."""
+    return math.prod(f.n for f in tiles if f)
 
 
-def _tiles_of_g(g: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    """Aᵀ g: (P·g, T, o)."""
-    matrices = [tuple(zip(*f.A, strict=True)) if f else None for f in tiles]
-    g = g.astype(dtype_of(spec))
-    g = analysis(g, sizes_of(tiles), (0,) * spec.ndim, counts_of(tiles, spec), matrices)
-    return groups_apart(g, _rows(tiles, spec), tiles, spec)
+# -- the transforms, one dimension at a time, every pass one fused loop over the image ---------------
+#
+# What makes them fast:
+# - A barrier stands between the passes: fused, XLA computes the first again for every read of the second.
+# - Positions are written behind the row they come from, (n, h, position, tile, c), and outermost only in the
+#   last pass, so every loop reads long runs and a few rows that are still in cache.
+# - x is padded once, before the passes: a pad per slice is written out once per row of the matrix.
+# - The pass that writes last moves n: a transpose of its own would copy all of V or M.
 
 
-def _block_forward(x: jax.Array, u: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    v = _tiles_of_x(x, tiles, spec)
-    m = jnp.einsum("ptc,pco->pto", v, u, precision=spec.precision, preferred_element_type=u.dtype)
-    m = lax.optimization_barrier(m)
+def _combination(row: Sequence[Fraction | int], parts: Sequence[jax.Array]) -> jax.Array:
+    """Σ row[k]·parts[k], where zeros and ones of the row cost nothing."""
+    terms = [
+        part if v == 1 else -part if v == -1 else part * jnp.asarray(float(v), part.dtype)
+        for v, part in zip(row, parts, strict=True)
+        if v
+    ]
+    return functools.reduce(lax.add, terms)
+
+
+def _analysis(
+    x: jax.Array, before: Sequence[int], matrices: Sequence[Matrix | None], tiles: Tiles, spec: ConvSpec
+) -> jax.Array:
+    """Tiles of x (n, *h, g·c), transformed: (P·g, T, c).
+
+    Along each dimension tile t starts at t·m − before and is as long as a row of the matrix; what lies
+    outside x is 0.  The last dimension goes first, so its positions end outermost.
+    """
+    x = x.astype(spec.accumulator)
+    steps, counts, done = _sizes(tiles), _counts(tiles, spec), 0
+    widths = [len(matrix[0]) if matrix else 1 for matrix in matrices]
+    sizes = zip(before, counts, steps, widths, x.shape[1:-1], strict=True)
+    config = [(lo, (count - 1) * m + width - lo - h, 0) for lo, count, m, width, h in sizes]
+    x = lax.optimization_barrier(resized(x, config)) if any(map(any, config)) else x
+    for d in reversed(range(len(steps))):
+        span = (counts[d] - 1) * steps[d] + 1
+        parts = [lax.slice_in_dim(x, k, k + span, steps[d], d + 1) for k in range(widths[d])]
+        parts = [jnp.moveaxis(part, _row(d), [axis + done for axis in _row(d)]) for part in parts]
+        if (matrix := matrices[d]) is None:
+            (x,) = parts
+            continue
+        x = jnp.stack([_combination(row, parts) for row in matrix], done if d == 0 else d + 1 + done)
+        x, done = lax.optimization_barrier(x), done + 1
+    return _groups_apart(x, spec.batch * math.prod(counts), tiles, spec)
+
+
+def _row(d: int) -> list[int]:
+    """tiles[d], and n with the first: the axes that go behind the positions, and come back before them."""
+    return [0, 1] if d == 0 else [d + 1]
+
+
+def _synthesis(y: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
+    """Products (P·g, T, o) back to (n, *p, g·o): the first dimension goes first."""
     if spec.groups > 1:
-        m = m.reshape(positions_of(tiles), spec.groups, -1, spec.o).swapaxes(1, 2)
+        y = y.reshape(_positions(tiles), spec.groups, -1, spec.o).swapaxes(1, 2)
     sizes = [f.n for f in reversed(tiles) if f]
-    m = m.reshape(*sizes, spec.batch, *counts_of(tiles, spec), spec.out_channels)
-    return synthesis(m, tiles, spec).astype(spec.y_dtype)
+    y = y.reshape(*sizes, spec.batch, *_counts(tiles, spec), spec.out_channels)
+    left = len(sizes)
+    for d, f in enumerate(tiles):
+        # y: (n, *p[:d], *positions[:left], tiles[d], …, o), with n behind the positions while d = 0
+        if f is None:
+            y = jnp.moveaxis(y, [axis + left for axis in _row(d)], _row(d))
+            continue
+        left -= 1
+        axis = left if d == 0 else d + 1 + left
+        parts = [lax.index_in_dim(y, i, axis, False) for i in range(f.n)]
+        parts = [jnp.moveaxis(part, [axis + left for axis in _row(d)], _row(d)) for part in parts]
+        y = jnp.stack([_combination(row, parts) for row in f.A], d + 2)
+        y = y.reshape(*y.shape[: d + 1], -1, *y.shape[d + 3 :])
+        y = lax.slice_in_dim(y, 0, spec.out_spatial[d], axis=d + 1)
+        y = lax.optimization_barrier(y) if left else y
+    return y
 
 
-def _block_grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    v, g = _tiles_of_x(x, tiles, spec), _tiles_of_g(g, tiles, spec)
-    return by_columns(v, g, spec)
+def _transformed_kernel(w: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
+    """U = G w: (*kernel, c, g·o) → (P·g, c, o)."""
+    w = w.astype(spec.accumulator).reshape(*(r for r in spec.kernel if r > 1), spec.c, spec.out_channels)
+    for done, f in enumerate(f for f in tiles if f):
+        parts = [lax.index_in_dim(w, k, done, False) for k in range(f.r)]
+        w = jnp.stack([_combination(row, parts) for row in f.G])
+    return lax.optimization_barrier(_groups_apart(w, spec.c, tiles, spec))
 
 
-# -- blocks: temporaries stay below the size that is mapped afresh at every call -------------------
-
-MiB = 2**20
-WHOLE = 16 * MiB  # up to here in one piece
-LARGE_IMAGE = 1.3e6  # bytes of a result that no longer stays in a core's cache
-BLOCK = 12 * MiB  # above WHOLE, the size of a block
-
-
-def workspace_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
-    """Bytes of temporaries of all tiles at once: (U, what grows with the batch)."""
-    size = dtype_of(spec).itemsize
-    before, after = (_pass_sizes(tiles, spec, channels) for channels in (spec.in_channels, spec.out_channels))
-    u = size * positions_of(tiles) * spec.c * spec.out_channels
-    v, m = before[-1], after[-1]
-    if role == "grad_kernel":
-        return u, size * (v + m + max(before[-2], after[-2]))
-    return u, size * max(v + before[-2], v + m, m + after[-2])
+def _kernel_gradient(u: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
+    """∂w = Gᵀ ∂U: (P·g, c, o) → (*kernel, c, g·o), `_transformed_kernel` backwards."""
+    active = [f for f in tiles if f]
+    u = u.reshape(-1, spec.groups, spec.c, spec.o).swapaxes(1, 2)
+    u = u.reshape(*(f.n for f in reversed(active)), spec.c, spec.out_channels)
+    for done, f in reversed(list(enumerate(active))):
+        parts = [lax.index_in_dim(u, p, 0, False) for p in range(f.n)]
+        u = jnp.stack([_combination(column, parts) for column in zip(*f.G, strict=True)], done)
+    return u.reshape(spec.w_shape)
 
 
-def _pass_sizes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[int]:
-    """Elements before and after every pass of `analysis`, of an input as large as the output."""
-    sizes = [spec.positions * channels]
-    shape = list(spec.out_spatial)
-    for d, f in reversed(list(enumerate(tiles))):
-        if f:
-            shape[d] = counts_of(tiles, spec)[d] * f.n
-            sizes.append(spec.batch * math.prod(shape) * channels)
-    return sizes
+def _groups_apart(a: jax.Array, rows: int, tiles: Tiles, spec: ConvSpec) -> jax.Array:
+    """(*positions, …rows, g·channels) → (P·g, rows, channels): row-major operands for the product."""
+    channels = a.shape[-1] // spec.groups
+    if spec.groups > 1:
+        a = a.reshape(_positions(tiles), rows, spec.groups, channels).swapaxes(1, 2)
+    return lax.optimization_barrier(a.reshape(-1, rows, channels))
 
 
-def block(tiles: Tiles, spec: ConvSpec, role: Role) -> ConvSpec:
-    """The spec of the images and rows of output that are computed at a time."""
-    return bands.band_of(spec, *_images_and_rows(tiles, spec, role))
-
-
-def _images_and_rows(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
-    if not all(isinstance(size, int) for size in (spec.batch, *spec.spatial)):
-        return spec.batch, spec.out_spatial[0]  # sizes that are known only at run time
-    kernel, rest = workspace_of(tiles, spec, role)
-    rows = spec.out_spatial[0]
-    if kernel + rest <= WHOLE:
-        return _halves(tiles, spec) if _transposes_large_images(spec, role) else (spec.batch, rows)
-    image = -(-rest // spec.batch)
-    if image <= BLOCK:
-        return _balanced(spec.batch, BLOCK // image), rows
-    m = sizes_of(tiles)[0]
-    count = counts_of(tiles, spec)[0]
-    return 1, min(rows, m * _balanced(count, max(1, BLOCK * count // image)))
-
-
-def _transposes_large_images(spec: ConvSpec, role: Role) -> bool:
-    """Whether the result is transposed to channels first and an image of it falls out of a core's cache.  The
-    compiler merges that transpose with the last pass, which then reads its tiles once per channel; in two
-    blocks the transpose is a loop of its own."""
-    image = math.prod(spec.y_shape[1:]) * dtype_of(spec).itemsize
-    return spec.channels_first and role != "grad_kernel" and image >= LARGE_IMAGE
-
-
-def _halves(tiles: Tiles, spec: ConvSpec) -> tuple[int, int]:
-    if spec.batch > 1:
-        return -(-spec.batch // 2), spec.out_spatial[0]
-    return 1, min(spec.out_spatial[0], sizes_of(tiles)[0] * -(-counts_of(tiles, spec)[0] // 2))
-
-
-def _balanced(total: int, most: int) -> int:
-    """Size of the pieces of `total`: a divisor of it in (most // 2, most], else that of the fewest pieces."""
-    size = largest_divisor(total, most)
-    return size if size > most // 2 else -(-total // -(-total // min(total, most)))
+# -- the roles -------------------------------------------------------------------------------------
 
 
 def _forward(x: jax.Array, w: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    u, part = transformed_kernel(w, tiles, spec), block(tiles, spec, "forward")
-    return bands.forward(lambda x: _block_forward(x, u, tiles, part), x, spec, part)
+    u, part = _transformed_kernel(w, tiles, spec), piece(tiles, spec)
+
+    def compute(x: jax.Array) -> jax.Array:
+        v = _analysis(x, [lo for lo, _ in part.padding], [f.B if f else None for f in tiles], tiles, part)
+        m = jnp.einsum("ptc,pco->pto", v, u, precision=spec.precision, preferred_element_type=u.dtype)
+        return _synthesis(lax.optimization_barrier(m), tiles, part)
+
+    return pieces.mapped(compute, x, spec, part)
 
 
 def _grad_kernel(x: jax.Array, g: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
-    part = block(tiles, spec, "grad_kernel")
-    total = bands.grad_kernel(lambda x, g: _block_grad_kernel(x, g, tiles, part), x, g, spec, part)
-    return kernel_gradient(total, tiles, spec)
+    part, transposed = piece(tiles, spec), [tuple(zip(*f.A, strict=True)) if f else None for f in tiles]
+
+    def compute(x: jax.Array, g: jax.Array) -> jax.Array:
+        v = _analysis(x, [lo for lo, _ in part.padding], [f.B if f else None for f in tiles], tiles, part)
+        return by_columns(v, _analysis(g, [0] * spec.ndim, transposed, tiles, part), spec)
+
+    return _kernel_gradient(pieces.summed(compute, x, g, spec, part), tiles, spec)
 
 
-# -- the records -----------------------------------------------------------------------------------
+def piece(tiles: Tiles, spec: ConvSpec) -> ConvSpec:
+    """The spec of the images, or rows of tiles of one, that are computed at a time."""
+    kernel, rest = _bytes(tiles, spec, "forward")
+    if isinstance(rest, int) and kernel + rest <= pieces.REUSED:
+        return spec
+    return pieces.cut(spec, rest, pieces.IN_CACHE, _sizes(tiles)[0])
+
+
+# -- the record ------------------------------------------------------------------------------------
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -223,31 +229,60 @@ def rejects(spec: ConvSpec) -> str | None:
     return None
 
 
-def amplification(tiles: Tiles) -> float:
-    """RMS error relative to the direct sum's; the errors of all dimensions multiply."""
+def _amplification(tiles: Tiles) -> float:
+    """RMS error relative to the direct sum's; the errors of all dimensions multiply: F(2×2, 3×3) 1.7,
+    F(4×4, 3×3) 4.8, F(6×6, 3×3) 21 times.
+
+    A NaN or Inf in x spreads over every output of the tiles that read it, Inf as NaN; one in w spreads over
+    the whole output channel.
+    """
     return math.prod(cook_toom.amplification(f) for f in tiles if f)
 
 
-def _passes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[Step]:
-    """The loops of `analysis` or, backwards, of `synthesis`."""
-    sizes = _pass_sizes(tiles, spec, channels)
-    lengths = [f.n for f in reversed(tiles) if f]
-    bytes_ = dtype_of(spec).itemsize
-    return [
-        Loop(n * after, bytes_ * (before + after))
-        for before, after, n in zip(sizes[:-1], sizes[1:], lengths, strict=True)
-    ]
+def _pass_sizes(tiles: Tiles, spec: ConvSpec, channels: int) -> list[int]:
+    """Elements before and after every pass of `_analysis`, of an input as large as the output."""
+    sizes, shape = [spec.positions * channels], list(spec.out_spatial)
+    for d, f in reversed(list(enumerate(tiles))):
+        if f:
+            shape[d] = _counts(tiles, spec)[d] * f.n
+            sizes.append(spec.batch * math.prod(shape) * channels)
+    return sizes
 
 
-def steps_of(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    count, t = positions_of(tiles) * spec.groups, _rows(tiles, spec)
-    u = workspace_of(tiles, spec, role)[0]
-    kernel = Loop(2 * spec.parameters * positions_of(tiles) ** 0.5, spec.parameters * 4 + 2 * u)
+def _bytes(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[int, int]:
+    """Bytes of temporaries of all tiles at once: (U, what grows with the batch)."""
+    size = itemsize(spec.accumulator)
+    before, after = (_pass_sizes(tiles, spec, channels) for channels in (spec.in_channels, spec.out_channels))
+    u = size * _positions(tiles) * spec.c * spec.out_channels
+    v, m = before[-1], after[-1]
+    if role == "grad_kernel":
+        return u, size * (v + m + max(before[-2], after[-2]))
+    return u, size * max(v + before[-2], v + m, m + after[-2])
+
+
+def _steps(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    size, count = itemsize(spec.accumulator), _positions(tiles) * spec.groups
+    t = spec.batch * math.prod(_counts(tiles, spec))
+    u = _bytes(tiles, spec, role)[0]
+    kernel = Loop(2 * spec.parameters * _positions(tiles) ** 0.5, spec.parameters * 4 + 2 * u)
     gemm = Gemm(count, t, spec.o, spec.c)
     if role == "grad_kernel":
         gemm = Gemm(count, spec.c, spec.o, t, transposed=True)
-    ins, outs = (_passes(tiles, spec, c) for c in (spec.in_channels, spec.out_channels))
-    return (*ins, kernel, gemm, *outs)
+
+    def passes(channels: int) -> list[Step]:
+        """The loops of `_analysis` or, backwards, of `_synthesis`."""
+        sizes, lengths = _pass_sizes(tiles, spec, channels), [f.n for f in reversed(tiles) if f]
+        each = zip(sizes[:-1], sizes[1:], lengths, strict=True)
+        return [Loop(n * after, size * (before + after)) for before, after, n in each]
+
+    return (*passes(spec.in_channels), kernel, gemm, *passes(spec.out_channels))
+
+
+def _workspace(tiles: Tiles, spec: ConvSpec, role: Role) -> int:
+    """Bytes of one piece, and of U, or of ∂U twice (before and after a sum)."""
+    part = piece(tiles, spec)
+    u, rest = _bytes(tiles, part, role)
+    return u * (2 if role == "grad_kernel" else 1) + rest + pieces.workspace(spec, part)
 
 
 def winograd(rule: Rule) -> Algorithm:
@@ -263,19 +298,12 @@ def winograd(rule: Rule) -> Algorithm:
         "winograd",
         forward=lambda x, w, spec: _forward(x, w, rule(spec), spec),
         rejects=rejects,
-        steps=lambda spec, role: steps_of(rule(spec), spec, role),
+        steps=lambda spec, role: _steps(rule(spec), spec, role),
         workspace=lambda spec, role: _workspace(rule(spec), spec, role),
         grad_kernel=lambda x, g, spec: _grad_kernel(x, g, rule(spec), spec),
         exact=False,
-        amplification=lambda spec: amplification(rule(spec)),
+        amplification=lambda spec: _amplification(rule(spec)),
     )
-
-
-def _workspace(tiles: Tiles, spec: ConvSpec, role: Role) -> int:
-    """Bytes of one block, and of U, or of ∂U twice (before and after a sum)."""
-    part = block(tiles, spec, role)
-    u, rest = workspace_of(tiles, part, role)
-    return u * (2 if role == "grad_kernel" else 1) + rest + bands.workspace(spec, part)
 
 
 WINOGRAD = winograd(cheapest)

@@ -18,24 +18,16 @@ def steps(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
     read them channels first: x and y to channels last or back again, and the kernel."""
     algorithm = form(algorithm, role, spec)
     inside = steps_inside(algorithm, role, spec)
-    if not spec.channels_first:
-        return inside
-    images = 0 if algorithm.reads_channels_first(spec, role) else _images_transposed(algorithm, role, spec)
-    kernel = 0 if algorithm.reads_kernel else _kernel_transposed(spec)
-    return (Loop(0, 2 * (images + kernel), 1), *inside) if images or kernel else inside
-
-
-def _images_transposed(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
-    """Bytes of x and y that are transposed.  Not x where a kernel gradient is computed as a forward, which
-    takes the channels of x as its batch: in a single image they come first already."""
-    as_batch = role == "grad_kernel" and not own(algorithm, role, spec) and spec.batch == 1
-    return math.prod(spec.y_shape) * itemsize(spec.y_dtype) if as_batch else spec.image_bytes
-
-
-def _kernel_transposed(spec: ConvSpec) -> int:
-    """Bytes that count for transposing the kernel from OIHW to HWIO: several times as many with a single tap,
-    where each cache line is read for one value."""
-    return spec.kernel_bytes * (1 if spec.taps > 1 else 4)
+    moved = 0
+    if spec.channels_first and not algorithm.reads_channels_first(spec, role):
+        # A kernel gradient computed as a forward takes the channels of x as its batch: in a single image they
+        # come first already.
+        as_batch = role == "grad_kernel" and not own(algorithm, role, spec) and spec.batch == 1
+        moved = math.prod(spec.y_shape) * itemsize(spec.y_dtype) if as_batch else spec.image_bytes
+    if spec.channels_first and not algorithm.reads_kernel:
+        # of a single tap, each cache line is read for one value
+        moved += spec.kernel_bytes * (1 if spec.taps > 1 else 4)
+    return (Loop(0, 2 * moved, 1), *inside) if moved else inside
 
 
 def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:

@@ -16,8 +16,7 @@ import math
 from collections.abc import Iterable
 
 from jconv.algorithms import XLA
-from jconv.algorithms.chunks import in_chunks
-from jconv.algorithms.divisors import divisors
+from jconv.algorithms.pieces import equal, in_pieces
 from jconv.algorithms.record import Algorithm, Native, Step, allowed, each, forms_of, refuses
 from jconv.algorithms.work import steps, workspace
 from jconv.choice import cost
@@ -116,10 +115,12 @@ def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Algorithm
     """The algorithm, or one that runs it on as many images at a time as there is memory for, and how many."""
     if not _too_large(algorithm, role, spec):
         return algorithm, None
-    chunks = functools.partial(in_chunks, algorithm, role)
-    fewer = divisors(spec.batch)[:-1]  # the more images, the more memory: found in log₂ tries
-    at = bisect.bisect_left(fewer, True, key=lambda n: _too_large(chunks(n), role, spec))
-    return (chunks(fewer[at - 1]), fewer[at - 1]) if at else (algorithm, None)
+    pieces = functools.partial(in_pieces, algorithm, role)
+    halves = [spec.batch >> times for times in range(spec.batch.bit_length() - 1, 0, -1)]
+    # the more images, the more memory: found in a few tries whatever the batch
+    fit = bisect.bisect_left(halves, True, key=lambda n: _too_large(pieces(n), role, spec))
+    images = equal(spec.batch, halves[fit - 1]) if fit else None
+    return (pieces(images), images) if images else (algorithm, None)
 
 
 def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> bool:
