@@ -10,10 +10,8 @@
 
 Arrays are laid out as in PyTorch, x (n, g·c, h, w), w (g·o, c, r, s), y (n, g·o, p, q), with the shape
 letters n batch, g group, c and o channels in and out per group, h w input, p q output, r s kernel
-taps.  Any dtype will do and none is widened: what is computed in float64 is float64, what is
-computed in int32 is exact until it overflows.
-
-The files stand on NumPy only, so that an error in JAX or in jconv cannot hide in them.
+taps.  Any dtype will do and none is widened.  The files stand on NumPy only, so that an error in JAX or in
+jconv cannot hide in them.
 """
 
 from jconv.textbook.backward import conv2d_backward
@@ -22,21 +20,9 @@ from jconv.textbook.im2col import conv2d_im2col, im2col_loops
 from jconv.textbook.loops import conv2d_loops
 from jconv.textbook.views import im2col_view, patch_view
 
-CONV2D = {
-    "loops": conv2d_loops,
-    "im2col": conv2d_im2col,
-    "einsum": conv2d_einsum,
-    "matmul": conv2d_matmul,
-}
+CONV2D = {"loops": conv2d_loops, "im2col": conv2d_im2col, "einsum": conv2d_einsum, "matmul": conv2d_matmul}
 
 __all__ = [
-    "CONV2D",
-    "conv2d_backward",
-    "conv2d_einsum",
-    "conv2d_im2col",
-    "conv2d_loops",
-    "conv2d_matmul",
-    "im2col_loops",
-    "im2col_view",
-    "patch_view",
-]
+    "CONV2D", "conv2d_backward", "conv2d_einsum", "conv2d_im2col", "conv2d_loops", "conv2d_matmul",
+    "im2col_loops", "im2col_view", "patch_view",
+]  # fmt: skip

@@ -12,22 +12,19 @@ Start from the forward, groups and n left out, t and u positions of the padded i
 
     ∂w[o, c, r, s] = Σ_{n, p, q} g[n, o, p, q] · patches[n, c, p, q, r, s]
 
-which is the einsum of the forward with another letter summed: n p q instead of c r s.  Read as a sum
-over p q at steps of `stride`, it is a convolution of x̃ with g as its kernel, stride and dilation having
-changed places.
+which is the einsum of the forward with n p q summed instead of c r s.  Read as a sum over p q at steps of
+`stride`, it is a convolution of x̃ with g as its kernel, stride and dilation having changed places.
 
 **Input.**  A position t of x̃ has been read by every output p with a tap r such that
 p·stride + r·dilation = t; each of them sends back its g through that tap:
 
     ∂x̃[c, t, u] = Σ over all (o, p, q, r, s) with p·stride + r·dilation = t, …  of  g[o, p, q] · w[o, c, r, s]
 
-Two ways to compute it.  *Scatter*: for each tap (r, s) add Σ_o g[o, p, q] · w[o, c, r, s] to the positions
-that this tap has read.  One tap reads no position twice, so each addition is safe; different taps do,
-and that is why they take turns.  This is done here.  *Gather*: solve for p = (t − r·dilation) / stride.
-At stride 1 this reads g at t − r·dilation, backwards in r: a convolution of g, padded all round by the reach
-of the kernel, with the kernel turned by 180° and o and c changed over (see the doctest of `grad_input`).
-
-Padding was zeros, not input: its gradient is cropped away.
+*Scatter*, as here: for each tap (r, s) add Σ_o g[o, p, q] · w[o, c, r, s] to the positions that this tap
+has read.  One tap reads no position twice, so each addition is safe; different taps do, so they take turns.
+*Gather*: solve for p = (t − r·dilation) / stride.  At stride 1 this reads g at t − r·dilation, backwards in
+r: a convolution of g, padded by the reach of the kernel, with the kernel flipped and o and c swapped (see
+the doctest of `grad_input`).  Padding was zeros, not input: its gradient is cropped away.
 """
 
 from __future__ import annotations
@@ -49,27 +46,12 @@ class Gradients(NamedTuple):
 
 
 def conv2d_backward(
-    g: np.ndarray,
-    x: np.ndarray,
-    w: np.ndarray,
-    *,
-    stride: IntOrPair = 1,
-    padding: Padding = 0,
-    dilation: IntOrPair = 1,
-    groups: int = 1,
-) -> Gradients:
-    """All gradients of `conv2d(x, w, b, …)` for the output gradient g.
+    g: np.ndarray, x: np.ndarray, w: np.ndarray, *,
+    stride: IntOrPair = 1, padding: Padding = 0, dilation: IntOrPair = 1, groups: int = 1,
+) -> Gradients:  # fmt: skip
+    """All gradients of `conv2d(x, w, b, …)` for the output gradient g `(n, g·o, p, q)`.
 
-    Args:
-      g: gradient of the output, `(n, g·o, p, q)`.
-      x, w: input `(n, g·c, h, w)` and kernel `(g·o, c, r, s)` of the forward.
-      stride, padding, dilation, groups: as in the forward.
-
-    Returns:
-      `Gradients(x, w, b)`.
-
-    Raises:
-      ValueError: the shapes do not belong to one convolution.
+    The other arguments are those of the forward.  A ValueError says where the shapes do not fit.
 
     >>> x, w = np.arange(4).reshape(1, 1, 1, 4), np.array([10, 1]).reshape(1, 1, 1, 2)
     >>> grads = conv2d_backward(np.ones((1, 1, 1, 3), int), x, w)
@@ -79,25 +61,14 @@ def conv2d_backward(
     return Gradients(
         grad_input(g, x.shape, w, stride=stride, padding=padding, dilation=dilation, groups=groups),
         grad_kernel(g, x, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups),
-        grad_bias(g),
+        g.sum(axis=(0, 2, 3), dtype=g.dtype),  # over all that the bias was broadcast over
     )
 
 
-def grad_bias(g: np.ndarray) -> np.ndarray:
-    """∂b `(g·o,)`: g summed over all that the bias was broadcast over."""
-    return g.sum(axis=(0, 2, 3), dtype=g.dtype)
-
-
 def grad_kernel(
-    g: np.ndarray,
-    x: np.ndarray,
-    kernel_shape: tuple[int, ...],
-    *,
-    stride: IntOrPair = 1,
-    padding: Padding = 0,
-    dilation: IntOrPair = 1,
-    groups: int = 1,
-) -> np.ndarray:
+    g: np.ndarray, x: np.ndarray, kernel_shape: tuple[int, ...], *,
+    stride: IntOrPair = 1, padding: Padding = 0, dilation: IntOrPair = 1, groups: int = 1,
+) -> np.ndarray:  # fmt: skip
     """∂w, of shape `kernel_shape` (g·o, c, r, s).
 
     At stride 1 it is the convolution of x with the kernel g:
@@ -116,23 +87,17 @@ def grad_kernel(
 
 
 def grad_input(
-    g: np.ndarray,
-    input_shape: tuple[int, ...],
-    w: np.ndarray,
-    *,
-    stride: IntOrPair = 1,
-    padding: Padding = 0,
-    dilation: IntOrPair = 1,
-    groups: int = 1,
-) -> np.ndarray:
+    g: np.ndarray, input_shape: tuple[int, ...], w: np.ndarray, *,
+    stride: IntOrPair = 1, padding: Padding = 0, dilation: IntOrPair = 1, groups: int = 1,
+) -> np.ndarray:  # fmt: skip
     """∂x, of shape `input_shape` (n, g·c, h, w): which g cannot tell where the stride is not 1.
 
-    At stride 1 it is a full convolution of g with the kernel turned by 180°:
+    At stride 1 it is a full convolution of g with the flipped kernel:
 
     >>> from jconv.textbook import conv2d_loops
     >>> g, w = np.arange(6).reshape(1, 1, 2, 3), np.arange(9).reshape(1, 1, 3, 3)
-    >>> turned = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    >>> bool((grad_input(g, (1, 1, 4, 5), w) == conv2d_loops(g, turned, padding=2)).all())
+    >>> flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    >>> bool((grad_input(g, (1, 1, 4, 5), w) == conv2d_loops(g, flipped, padding=2)).all())
     True
     """
     (sh, sw), (dh, dw) = pair("stride", stride), pair("dilation", dilation)

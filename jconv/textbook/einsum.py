@@ -6,13 +6,12 @@ With the patches as a view (`views.py`) and the group axis on its own, the defin
 
     "ngcpqrs,gocrs->ngopq"
 
-Stride, dilation and padding are in the view and no longer seen.  The letters tell the special cases:
-with g = 1 it is the plain convolution; with c = 1 nothing is summed over channels, which is a
-depthwise convolution; with r = s = 1 what is left is "ngcpq,goc->ngopq", a matrix product over the
-channels at every position (it is elementwise only where there is one channel in and one out).
+Stride, dilation and padding are in the view.  The letters tell the special cases: with g = 1 it is the
+plain convolution; with c = 1 nothing is summed over channels (depthwise); with r = s = 1 what is left is
+"ngcpq,goc->ngopq", a matrix product over the channels at every position.
 
-The letters also tell the matrix product: summed ones are its inner side (c r s), those of one operand
-its rows (o) and columns (p q), and the rest counts products (n g), which `@` takes as leading axes.
+They also tell the matrix product: summed ones are its inner side (c r s), those of one operand its rows
+(o) and columns (p q), and the rest counts products (n g), which `@` takes as leading axes.
 """
 
 from __future__ import annotations
@@ -24,15 +23,9 @@ from jconv.textbook.views import patch_view
 
 
 def conv2d_einsum(
-    x: np.ndarray,
-    w: np.ndarray,
-    b: np.ndarray | None = None,
-    *,
-    stride: IntOrPair = 1,
-    padding: Padding = 0,
-    dilation: IntOrPair = 1,
-    groups: int = 1,
-) -> np.ndarray:
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *,
+    stride: IntOrPair = 1, padding: Padding = 0, dilation: IntOrPair = 1, groups: int = 1,
+) -> np.ndarray:  # fmt: skip
     """2-D convolution by einsum.  Arguments, result and errors as in `conv2d_loops`.
 
     >>> x = np.arange(16).reshape(1, 1, 4, 4)
@@ -55,15 +48,9 @@ def conv2d_einsum(
 
 
 def conv2d_matmul(
-    x: np.ndarray,
-    w: np.ndarray,
-    b: np.ndarray | None = None,
-    *,
-    stride: IntOrPair = 1,
-    padding: Padding = 0,
-    dilation: IntOrPair = 1,
-    groups: int = 1,
-) -> np.ndarray:
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *,
+    stride: IntOrPair = 1, padding: Padding = 0, dilation: IntOrPair = 1, groups: int = 1,
+) -> np.ndarray:  # fmt: skip
     """2-D convolution by transpose, reshape and `@`.  Arguments, result and errors as in `conv2d_loops`.
 
     >>> x = np.arange(16).reshape(1, 1, 4, 4)

@@ -4,8 +4,8 @@ Tap r of output p sees the padded input at
 
     t = p·stride + r·dilation            (minus lo, counted in the input before padding)
 
-Everything else follows.  The taps of one output cover (r_max)·dilation + 1 positions with
-r_max = kernel − 1, and the last output is the largest p whose last tap is still inside:
+Everything else follows.  The taps of one output cover (kernel − 1)·dilation + 1 positions, and the last
+output is the largest p whose last tap is still inside:
 
     p·stride + (kernel − 1)·dilation ≤ size − 1
     ⟹  outputs = (size − (kernel − 1)·dilation − 1) // stride + 1
@@ -30,9 +30,6 @@ def pair(name: str, value: IntOrPair, least: int = 1) -> tuple[int, int]:
 
     >>> pair("stride", 2), pair("stride", (2, 3))
     ((2, 2), (2, 3))
-
-    Raises:
-      ValueError: it is neither, or less than `least`.
     """
     two = tuple(value) if np.iterable(value) else (value, value)
     if len(two) != 2 or not all(isinstance(one, (int, np.integer)) and one >= least for one in two):
@@ -64,13 +61,8 @@ def padded(x: np.ndarray, padding: Padding) -> np.ndarray:
 def outputs(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> int:
     """Number of outputs along one dimension of an already padded input.
 
-    A side of 28 under a kernel of 3 and a stride of 2 gives 13, and 14 once padded by 1 each side:
-
-    >>> outputs(28, 3, stride=2), outputs(28 + 2, 3, stride=2)
+    >>> outputs(28, 3, stride=2), outputs(28 + 2, 3, stride=2)  # 2: padded by 1 on each side
     (13, 14)
-
-    Raises:
-      ValueError: the kernel reaches over the end, so there is no output at all.
     """
     reach = (kernel - 1) * dilation + 1
     if reach > size:
@@ -97,11 +89,7 @@ def views(r: int, outputs: int, stride: int, dilation: int) -> slice:
 
 
 def check(x: np.ndarray, w: np.ndarray, groups: int, b: np.ndarray | None = None) -> None:
-    """x, w and b have their axes, the groups divide the channels, the kernel takes those of one group.
-
-    Raises:
-      ValueError: they do not.
-    """
+    """x, w and b have their axes, the groups divide the channels, the kernel takes those of one group."""
     if x.ndim != 4 or w.ndim != 4 or 0 in w.shape[2:]:
         raise ValueError(f"`x` {x.shape} and `w` {w.shape} must have 4 axes each, and `w` a tap or more")
     if not isinstance(groups, (int, np.integer)) or groups < 1:

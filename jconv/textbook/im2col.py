@@ -5,9 +5,8 @@ kernels out as rows and the flattened patches as columns, and all those dot prod
 
     y (o, p·q)  =  kernels (o, c·r·s)  @  columns (c·r·s, p·q)
 
-once for each n and g.  (Written with patches as rows it is the transpose of this, y.T = rows @
-kernels.T.)  It costs memory: every input number is stored once for each window it lies in, about
-r·s / stride² times.  It gains the fastest routine any machine has, the matrix product.
+once for each n and g.  It costs memory: every input number is stored once for each window it lies in,
+about r·s / stride² times.  It gains the fastest routine any machine has, the matrix product.
 
 Source: Chellapilla, Puri & Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -21,13 +20,9 @@ from jconv.textbook.geometry import IntOrPair, Padding, biased, check, outputs, 
 
 
 def im2col_loops(
-    x: np.ndarray,
-    kernel_size: IntOrPair,
-    *,
-    stride: IntOrPair = 1,
-    padding: Padding = 0,
-    dilation: IntOrPair = 1,
-) -> np.ndarray:
+    x: np.ndarray, kernel_size: IntOrPair, *,
+    stride: IntOrPair = 1, padding: Padding = 0, dilation: IntOrPair = 1,
+) -> np.ndarray:  # fmt: skip
     """The patches of x as columns, copied one by one.
 
     Args:
@@ -60,18 +55,10 @@ def im2col_loops(
 
 
 def conv2d_im2col(
-    x: np.ndarray,
-    w: np.ndarray,
-    b: np.ndarray | None = None,
-    *,
-    stride: IntOrPair = 1,
-    padding: Padding = 0,
-    dilation: IntOrPair = 1,
-    groups: int = 1,
-) -> np.ndarray:
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *,
+    stride: IntOrPair = 1, padding: Padding = 0, dilation: IntOrPair = 1, groups: int = 1,
+) -> np.ndarray:  # fmt: skip
     """2-D convolution as kernels @ columns.  Arguments, result and errors as in `conv2d_loops`.
-
-    The channels of a group are neighbours, so the rows of `columns` fall into groups by reshape.
 
     >>> x = np.arange(16).reshape(1, 1, 4, 4)
     >>> conv2d_im2col(x, np.ones((1, 1, 2, 2), int), stride=2)
@@ -80,7 +67,7 @@ def conv2d_im2col(
     """
     check(x, w, groups, b)
     columns = im2col_loops(x, w.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    n, rows, positions = columns.shape
+    n, rows, positions = columns.shape  # the channels of a group are neighbours: a reshape parts the rows
     kernels = w.reshape(groups, w.shape[0] // groups, rows // groups)
     y = kernels @ columns.reshape(n, groups, rows // groups, positions)
     (sh, _), (dh, _) = pair("stride", stride), pair("dilation", dilation)

@@ -4,12 +4,10 @@
 
     t = p·stride + r·dilation,  u = q·stride + s·dilation,  x̃ the padded input
 
-Strictly this is a cross-correlation (a mathematician's convolution flips the kernel); every
-deep-learning library calls it convolution all the same.
-
-Four loops in Python (n, o, p, q), the three sums in NumPy.  It is slow for the number of times it goes
-round, not for the arithmetic: the first layer of ResNet-50, 3→64 channels, 7×7, has 112·112·64 =
-802,816 outputs for one image, each the sum over a patch of 3·7·7 = 147, so 118,013,952 multiply-adds.
+Strictly this is a cross-correlation (a mathematician's convolution flips the kernel).  Four loops in
+Python (n, o, p, q), the three sums in NumPy.  It is slow for the number of times it goes round: the
+first layer of ResNet-50, 3→64 channels, 7×7, has 112·112·64 = 802,816 outputs for one image, each the sum
+over a patch of 3·7·7 = 147, so 118,013,952 multiply-adds.
 """
 
 from __future__ import annotations
@@ -20,15 +18,9 @@ from jconv.textbook.geometry import IntOrPair, Padding, biased, check, outputs, 
 
 
 def conv2d_loops(
-    x: np.ndarray,
-    w: np.ndarray,
-    b: np.ndarray | None = None,
-    *,
-    stride: IntOrPair = 1,
-    padding: Padding = 0,
-    dilation: IntOrPair = 1,
-    groups: int = 1,
-) -> np.ndarray:
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *,
+    stride: IntOrPair = 1, padding: Padding = 0, dilation: IntOrPair = 1, groups: int = 1,
+) -> np.ndarray:  # fmt: skip
     """2-D convolution by the quadruple loop.
 
     Args:
@@ -43,8 +35,7 @@ def conv2d_loops(
       `(n, g·o, p, q)` in the common dtype of x and w.
 
     Raises:
-      ValueError: the shapes do not match, a number is too small, or the kernel does not fit into the
-        padded input.
+      ValueError: the shapes do not match, a number is too small, or the kernel exceeds the padded input.
 
     >>> x = np.arange(16).reshape(1, 1, 4, 4)
     >>> conv2d_loops(x, np.ones((1, 1, 2, 2), int), stride=2)
