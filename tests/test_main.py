@@ -23,7 +23,7 @@ from jconv.algorithms.record import Algorithm, refuses
 from jconv.bench import accuracy, interrupts, job, ladder, timing
 from jconv.choice.pick import choose
 from jconv.spec import ROLES, ConvSpec
-from jconv.testing import check
+from jconv.testing import cases, check
 from jconv.testing.cases import named, tagged
 
 pytest.importorskip("rich")
@@ -139,8 +139,8 @@ def test_refusals_are_told_and_are_no_errors(small, few_algorithms, capsys, monk
 
 def test_a_nan_and_a_wrong_shape_never_agree():
     x, w = ladder.arrays(SMALL, seed=0)
-    assert check.error(x * float("nan"), x) == float("inf")
-    assert check.error(x, w) == float("inf")
+    assert cases.error(x * float("nan"), x) == float("inf")
+    assert cases.error(x, w) == float("inf")
 
 
 def test_check_covers_every_role_and_oracle():

@@ -2,6 +2,6 @@
 
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
-from jconv.testing.algorithm import check_algorithm
+from jconv.testing.check import check_algorithm
 
 __all__ = ["cases", "check_algorithm", "tolerance"]

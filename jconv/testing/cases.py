@@ -43,87 +43,61 @@ class Case:
         return self.name
 
 
-def _case(name: str, tags: str = "", **spec: object) -> Case:
-    return Case(name, ConvSpec.of(**spec), frozenset(tags.split()))  # type: ignore[arg-type]
+def _case(name: str, tags: str, batch: int, spatial: Ints, kernel: Ints, c: int, o: int, **rest: Any) -> Case:
+    sizes = dict(batch=batch, spatial=spatial, kernel=kernel, in_channels=c, out_channels=o)
+    return Case(name, ConvSpec.of(**sizes, **rest), frozenset(tags.split()))  # type: ignore[arg-type]
 
 
-def _square(pad: int, ndim: int = 2) -> tuple[tuple[int, int], ...]:
-    return ((pad, pad),) * ndim
-
+_1 = ((1, 1), (1, 1))  # a pixel on each side
 
 CASES: tuple[Case, ...] = (
-    _case("plain", batch=2, spatial=(7, 6), kernel=(3, 3), in_channels=3, out_channels=4),
-    _case("same", "padding", batch=2, spatial=(6, 7), kernel=(3, 3), in_channels=3, out_channels=5,
-          padding=_square(1)),
-    _case("stride", "stride padding", batch=2, spatial=(9, 11), kernel=(3, 3), in_channels=3,
-          out_channels=4, strides=(2, 3), padding=_square(1)),
-    _case("leftover", "stride", batch=1, spatial=(8, 9), kernel=(3, 2), in_channels=2, out_channels=3,
-          strides=(3, 4)),
-    _case("tiles", "stride padding", batch=2, spatial=(7, 9), kernel=(2, 3), in_channels=3, out_channels=4,
-          strides=(2, 3), padding=((1, 0), (0, 2))),
-    _case("gaps", "stride", batch=2, spatial=(11, 10), kernel=(2, 1), in_channels=2, out_channels=3,
-          strides=(4, 3)),
-    _case("asymmetric", "padding", batch=2, spatial=(5, 6), kernel=(3, 4), in_channels=2, out_channels=3,
-          padding=((1, 2), (0, 3))),
-    _case("wide_padding", "padding", batch=1, spatial=(3, 4), kernel=(2, 2), in_channels=2,
-          out_channels=3, padding=((3, 4), (5, 3))),
-    _case("overpadded", "padding", batch=2, spatial=(8, 7), kernel=(2, 2), in_channels=2, out_channels=3,
-          padding=((3, 0), (0, 2))),
-    _case("crop", "padding", batch=2, spatial=(9, 8), kernel=(3, 2), in_channels=2, out_channels=3,
-          padding=((-2, 1), (0, -3))),
-    _case("dilation", "dilation", batch=2, spatial=(9, 11), kernel=(3, 3), in_channels=3, out_channels=4,
-          rhs_dilation=(2, 3)),
-    _case("stride_dilation", "stride dilation padding", batch=1, spatial=(11, 13), kernel=(3, 2),
-          in_channels=3, out_channels=2, strides=(2, 3), rhs_dilation=(3, 2), padding=((2, 1), (0, 2))),
-    _case("groups", "groups padding", batch=2, spatial=(6, 5), kernel=(3, 3), in_channels=6,
-          out_channels=4, groups=2, padding=_square(1)),
-    _case("everything", "few stride dilation groups padding", batch=2, spatial=(10, 9), kernel=(3, 2),
-          in_channels=6, out_channels=9, groups=3, strides=(2, 1), rhs_dilation=(2, 3),
-          padding=((1, 2), (3, 0))),
-    _case("depthwise", "groups depthwise padding", batch=2, spatial=(7, 6), kernel=(3, 3), in_channels=5,
-          out_channels=5, groups=5, padding=_square(1)),
-    _case("multiplier", "few groups depthwise stride padding", batch=2, spatial=(7, 8), kernel=(3, 3),
-          in_channels=3, out_channels=6, groups=3, strides=(2, 2), padding=_square(1)),
-    _case("pointwise", "pointwise", batch=3, spatial=(5, 4), kernel=(1, 1), in_channels=6, out_channels=5),
-    _case("pointwise_strided", "pointwise stride padding groups", batch=2, spatial=(7, 6), kernel=(1, 1),
-          in_channels=4, out_channels=6, groups=2, strides=(2, 3), padding=((0, 1), (1, 0))),
-    _case("whole_input", "", batch=2, spatial=(5, 4), kernel=(5, 4), in_channels=3, out_channels=4),
-    _case("non_square", "padding", batch=2, spatial=(4, 13), kernel=(2, 5), in_channels=3, out_channels=4,
-          padding=((1, 0), (2, 3))),
-    _case("one_channel", "", batch=1, spatial=(5, 5), kernel=(3, 3)),
-    _case("batch_one", "padding", batch=1, spatial=(7, 5), kernel=(3, 3), in_channels=3, out_channels=5,
-          padding=_square(1)),
-    _case("batch_three", "padding", batch=3, spatial=(5, 7), kernel=(3, 3), in_channels=2,
-          out_channels=4, padding=_square(1)),
-    _case("winograd_size", "padding", batch=2, spatial=(9, 10), kernel=(3, 3), in_channels=8,
-          out_channels=6, padding=_square(1)),
-    _case("large_kernel", "padding", batch=1, spatial=(11, 12), kernel=(5, 7), in_channels=2,
-          out_channels=2, padding=((2, 2), (3, 3))),
-    _case("taps_in_blocks", "padding", batch=2, spatial=(14, 9), kernel=(11, 6), in_channels=2,
-          out_channels=3, padding=((4, 3), (0, 2))),
-    _case("1d_long", "1d dilation padding", batch=2, spatial=(99,), kernel=(67,), in_channels=3,
-          out_channels=2, rhs_dilation=(2,), padding=((70, 3),)),
-    _case("1d", "1d padding stride", batch=2, spatial=(12,), kernel=(5,), in_channels=3, out_channels=4,
-          strides=(2,), padding=((2, 1),)),
-    _case("1d_causal", "1d depthwise groups dilation padding", batch=2, spatial=(11,), kernel=(3,),
-          in_channels=4, out_channels=4, groups=4, rhs_dilation=(2,), padding=((4, 0),)),
-    _case("3d", "3d padding", batch=2, spatial=(5, 4, 6), kernel=(2, 3, 2), in_channels=2, out_channels=3,
-          padding=((1, 0), (1, 1), (0, 0))),
-    _case("3d_everything", "few 3d stride dilation groups padding", batch=1, spatial=(6, 5, 7),
-          kernel=(3, 2, 2), in_channels=4, out_channels=6, groups=2, strides=(2, 1, 2),
-          rhs_dilation=(1, 2, 3), padding=((1, 1), (0, 1), (2, 0))),
-    _case("transposed", "lhs_dilation padding", batch=2, spatial=(5, 4), kernel=(4, 3), in_channels=3,
-          out_channels=4, lhs_dilation=(2, 3), padding=((2, 2), (1, 2))),
-    _case("transposed_tiles", "lhs_dilation padding", batch=2, spatial=(4, 3), kernel=(2, 3), in_channels=3,
-          out_channels=4, lhs_dilation=(2, 3), padding=((1, 1), (1, 3))),
-    _case("transposed_groups", "few lhs_dilation stride dilation groups padding", batch=2, spatial=(5, 6),
-          kernel=(3, 2), in_channels=4, out_channels=6, groups=2, strides=(3, 2), lhs_dilation=(2, 3),
-          rhs_dilation=(2, 1), padding=((3, 1), (-1, 2))),
-    _case("transposed_depthwise", "lhs_dilation depthwise groups padding", batch=2, spatial=(4, 5),
-          kernel=(3, 4), in_channels=3, out_channels=3, groups=3, lhs_dilation=(2, 2),
-          padding=((1, 2), (2, 2))),
-    _case("transposed_1d", "1d lhs_dilation padding", batch=2, spatial=(6,), kernel=(5,), in_channels=3,
-          out_channels=2, lhs_dilation=(3,), padding=((4, 4),)),
+    _case("plain", "", 2, (7, 6), (3, 3), 3, 4),
+    _case("same", "padding", 2, (6, 7), (3, 3), 3, 5, padding=_1),
+    _case("stride", "stride padding", 2, (9, 11), (3, 3), 3, 4, strides=(2, 3), padding=_1),
+    _case("leftover", "stride", 1, (8, 9), (3, 2), 2, 3, strides=(3, 4)),
+    _case("tiles", "stride padding", 2, (7, 9), (2, 3), 3, 4, strides=(2, 3), padding=((1, 0), (0, 2))),
+    _case("gaps", "stride", 2, (11, 10), (2, 1), 2, 3, strides=(4, 3)),
+    _case("asymmetric", "padding", 2, (5, 6), (3, 4), 2, 3, padding=((1, 2), (0, 3))),
+    _case("wide_padding", "padding", 1, (3, 4), (2, 2), 2, 3, padding=((3, 4), (5, 3))),
+    _case("overpadded", "padding", 2, (8, 7), (2, 2), 2, 3, padding=((3, 0), (0, 2))),
+    _case("crop", "padding", 2, (9, 8), (3, 2), 2, 3, padding=((-2, 1), (0, -3))),
+    _case("dilation", "dilation", 2, (9, 11), (3, 3), 3, 4, rhs_dilation=(2, 3)),
+    _case("stride_dilation", "stride dilation padding", 1, (11, 13), (3, 2), 3, 2, strides=(2, 3),
+          rhs_dilation=(3, 2), padding=((2, 1), (0, 2))),
+    _case("groups", "groups padding", 2, (6, 5), (3, 3), 6, 4, padding=_1, groups=2),
+    _case("everything", "few stride dilation groups padding", 2, (10, 9), (3, 2), 6, 9, strides=(2, 1),
+          rhs_dilation=(2, 3), padding=((1, 2), (3, 0)), groups=3),
+    _case("depthwise", "groups depthwise padding", 2, (7, 6), (3, 3), 5, 5, padding=_1, groups=5),
+    _case("multiplier", "few groups depthwise stride padding", 2, (7, 8), (3, 3), 3, 6, strides=(2, 2),
+          padding=_1, groups=3),
+    _case("pointwise", "pointwise", 3, (5, 4), (1, 1), 6, 5),
+    _case("pointwise_strided", "pointwise stride padding groups", 2, (7, 6), (1, 1), 4, 6, strides=(2, 3),
+          padding=((0, 1), (1, 0)), groups=2),
+    _case("whole_input", "", 2, (5, 4), (5, 4), 3, 4),
+    _case("non_square", "padding", 2, (4, 13), (2, 5), 3, 4, padding=((1, 0), (2, 3))),
+    _case("one_channel", "", 1, (5, 5), (3, 3), 1, 1),
+    _case("batch_one", "padding", 1, (7, 5), (3, 3), 3, 5, padding=_1),
+    _case("batch_three", "padding", 3, (5, 7), (3, 3), 2, 4, padding=_1),
+    _case("winograd_size", "padding", 2, (9, 10), (3, 3), 8, 6, padding=_1),
+    _case("large_kernel", "padding", 1, (11, 12), (5, 7), 2, 2, padding=((2, 2), (3, 3))),
+    _case("taps_in_blocks", "padding", 2, (14, 9), (11, 6), 2, 3, padding=((4, 3), (0, 2))),
+    _case("1d_long", "1d dilation padding", 2, (99,), (67,), 3, 2, rhs_dilation=(2,), padding=((70, 3),)),
+    _case("1d", "1d padding stride", 2, (12,), (5,), 3, 4, strides=(2,), padding=((2, 1),)),
+    _case("1d_causal", "1d depthwise groups dilation padding", 2, (11,), (3,), 4, 4, rhs_dilation=(2,),
+          padding=((4, 0),), groups=4),
+    _case("3d", "3d padding", 2, (5, 4, 6), (2, 3, 2), 2, 3, padding=((1, 0), (1, 1), (0, 0))),
+    _case("3d_everything", "few 3d stride dilation groups padding", 1, (6, 5, 7), (3, 2, 2), 4, 6,
+          strides=(2, 1, 2), rhs_dilation=(1, 2, 3), padding=((1, 1), (0, 1), (2, 0)), groups=2),
+    _case("transposed", "lhs_dilation padding", 2, (5, 4), (4, 3), 3, 4, lhs_dilation=(2, 3),
+          padding=((2, 2), (1, 2))),
+    _case("transposed_tiles", "lhs_dilation padding", 2, (4, 3), (2, 3), 3, 4, lhs_dilation=(2, 3),
+          padding=((1, 1), (1, 3))),
+    _case("transposed_groups", "few lhs_dilation stride dilation groups padding", 2, (5, 6), (3, 2), 4, 6,
+          strides=(3, 2), lhs_dilation=(2, 3), rhs_dilation=(2, 1), padding=((3, 1), (-1, 2)), groups=2),
+    _case("transposed_depthwise", "lhs_dilation depthwise groups padding", 2, (4, 5), (3, 4), 3, 3,
+          lhs_dilation=(2, 2), padding=((1, 2), (2, 2)), groups=3),
+    _case("transposed_1d", "1d lhs_dilation padding", 2, (6,), (5,), 3, 2, lhs_dilation=(3,),
+          padding=((4, 4),)),
 )  # fmt: skip
 
 
@@ -157,16 +131,14 @@ def shapes(spec: ConvSpec) -> dict[str, Ints]:
 
 def normal(spec: ConvSpec, seed: int = 0) -> dict[str, np.ndarray]:
     """Normally distributed x, w and y (a gradient of the output, to go backwards from)."""
-    rng = np.random.default_rng(seed)
-    dtype = np.dtype(spec.x_dtype)
-    return {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes(spec).items()}
+    draw, dtype = np.random.default_rng(seed).standard_normal, np.dtype(spec.x_dtype)
+    return {name: draw(shape).astype(dtype) for name, shape in shapes(spec).items()}
 
 
 def whole(spec: ConvSpec, seed: int = 0, most: int = 3) -> dict[str, np.ndarray]:
     """x, w and y of whole numbers from −most to most, as the spec's dtype: their sums are exact."""
-    rng = np.random.default_rng(seed)
-    dtype = np.dtype(spec.x_dtype)
-    return {name: rng.integers(-most, most + 1, shape).astype(dtype) for name, shape in shapes(spec).items()}
+    draw, dtype = np.random.default_rng(seed).integers, np.dtype(spec.x_dtype)
+    return {name: draw(-most, most + 1, shape).astype(dtype) for name, shape in shapes(spec).items()}
 
 
 def operands(role: Role, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -177,18 +149,21 @@ def operands(role: Role, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.
 
 def reduction(role: Role, spec: ConvSpec) -> int:
     """How many products are summed into one value of `role`'s result, at most."""
-    return {
-        "forward": spec.taps * spec.c,
-        "grad_input": spec.taps * spec.o,
-        "grad_kernel": spec.positions,
-    }[role]
+    taps = spec.taps
+    return {"forward": taps * spec.c, "grad_input": taps * spec.o, "grad_kernel": spec.positions}[role]
 
 
-def error(got: object, want: np.ndarray) -> float:
-    """max|got − want| / max|want|: what `jconv.testing.tolerance` bounds.  NaN where `got` has one."""
-    want = np.asarray(want)
-    off = np.abs(np.asarray(got).astype(want.dtype) - want)
-    return float(off.max(initial=0) / (np.abs(want).max(initial=0) or 1))
+def error(got: object, want: object) -> float:
+    """max|got − want| / max|want|: what `jconv.testing.tolerance` bounds.  Infinite for a wrong shape, a NaN
+    or an Inf.
+
+    >>> error(np.array([1.0, 2.0]), np.array([1.0, 4.0])), error(np.ones(2), np.ones(3))
+    (0.5, inf)
+    """
+    got, want = _wide(got), _wide(want)
+    if got.shape != want.shape or not np.isfinite(got).all():
+        return float("inf")
+    return float(np.abs(got - want).max(initial=0) / (np.abs(want).max(initial=0) or 1))
 
 
 # -- the reference ---------------------------------------------------------------------------------
@@ -211,8 +186,9 @@ def reference(role: Role, a: np.ndarray, b: np.ndarray, spec: ConvSpec) -> np.nd
             y[p] += np.einsum("n...gc,cgo->n...go", x[h], w[r])
         elif role == "grad_input":
             x[h] += np.einsum("n...go,cgo->n...gc", y[p], w[r])
-        else:
-            w[r] += np.einsum("pgc,pgo->cgo", _positions(x[h]), _positions(y[p]))
+        else:  # batch and space as one axis
+            xs, ys = (a.reshape(-1, *a.shape[-2:]) for a in (x[h], y[p]))
+            w[r] += np.einsum("pgc,pgo->cgo", xs, ys)
     result = {"forward": y, "grad_input": x, "grad_kernel": w}[role]
     return result.reshape(spec.result(role)[0])
 
@@ -232,12 +208,7 @@ def _meet(axis: int, r: int, spec: ConvSpec) -> tuple[np.ndarray, np.ndarray]:
     return p[seen], h[seen]
 
 
-def _positions(a: np.ndarray) -> np.ndarray:
-    """Batch and space as one axis."""
-    return a.reshape(-1, *a.shape[-2:])
-
-
-def _wide(a: np.ndarray) -> np.ndarray:
+def _wide(a: object) -> np.ndarray:
     """Of its kind, the dtype with room for everything: float64, complex128 or int64."""
     kind = np.asarray(a).dtype.kind
     return np.array(a, {"c": "complex128", "i": "int64", "u": "int64", "b": "int64"}.get(kind, "float64"))

@@ -1,23 +1,24 @@
-"""Does every algorithm give the right numbers on this machine?
+"""Does an algorithm compute convolutions, on this machine?  One of jconv's, or one of your own.
 
-Each algorithm, in each role, computes a handful of small geometries the way a user's program would:
-compiled, the gradients by `jax.vjp` through the primitives.  Every result is compared twice,
+Each algorithm, in each role, computes small geometries the way a user's program would: compiled, the
+gradients by `jax.vjp` through the primitives.  `check` compares every result twice,
 
     with NumPy in float64, tap by tap from the definition     (`jconv.testing.cases.reference`)
     with `lax.conv_general_dilated` and the gradients JAX derives of it
 
-and may differ by what `jconv.testing.tolerance` allows a sum of that length in that dtype, no more.
+within what `jconv.testing.tolerance` allows a sum of that length in that dtype.  `check_algorithm` also asks
+for whole numbers to the bit where the record says `exact`, and for `vmap` over x, over w and over both.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
 
 from jconv.algorithms import ALGORITHMS, FORMS
 from jconv.algorithms.record import Algorithm, forms_of, refuses
@@ -25,32 +26,16 @@ from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec, Role
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
-from jconv.testing.cases import Case
+from jconv.testing.cases import Case, error
 
 FEW = ("same", "winograd_size", "everything", "multiplier", "pointwise", "1d_causal", "3d_everything",
        "transposed_groups")  # fmt: skip
 HALVES = ("same", "multiplier")
+MAPPED = {"x": ((0, None), "n"), "w": ((None, 0), "o"), "x and w": ((0, 0), "g")}  # the axes, and the fold
+COPIES = 2
 
-Forward = Callable[[jax.Array, jax.Array], jax.Array]
+Arrays = dict[str, np.ndarray]
 Results = dict[Role, np.ndarray]
-
-
-def few_cases() -> tuple[Case, ...]:
-    """What the command line checks: one geometry of each kind, two of them in bfloat16 as well, and for an
-    algorithm that refuses all of those the first in the table that it takes."""
-    chosen = [*map(cases.named, FEW), *(_in_halves(cases.named(name)) for name in HALVES)]
-    for algorithm in FORMS:
-        if not any(_takes(algorithm, case) for case in chosen):
-            chosen += [case for case in cases.CASES if _takes(algorithm, case)][:1]
-    return tuple(chosen)
-
-
-def _takes(algorithm: Algorithm, case: Case) -> bool:
-    return refuses(algorithm, "forward", case.spec) is None
-
-
-def _in_halves(case: Case) -> Case:
-    return Case(f"{case.name}_bfloat16", cases.with_dtype(case.spec, "bfloat16"), case.tags)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +72,22 @@ class Verdict:
         return f"{what}: {self.error:.1e} from {self.oracle}, {self.bound:.1e} allowed"
 
 
+def few_cases() -> tuple[Case, ...]:
+    """What the command line checks: one geometry of each kind, two of them in bfloat16 as well, and for an
+    algorithm that refuses all of those the first in the table that it takes."""
+    chosen = list(map(cases.named, FEW))
+    for case in map(cases.named, HALVES):
+        chosen.append(Case(f"{case.name}_bfloat16", cases.with_dtype(case.spec, "bfloat16"), case.tags))
+    for algorithm in FORMS:
+        if not _taken(algorithm, chosen):
+            chosen += _taken(algorithm, cases.CASES)[:1]
+    return tuple(chosen)
+
+
+def _taken(algorithm: Algorithm, problems: Iterable[Case]) -> list[Case]:
+    return [case for case in problems if refuses(algorithm, "forward", case.spec) is None]
+
+
 def check(
     problems: Iterable[Case] | None = None, algorithms: Iterable[Algorithm] | None = None
 ) -> Iterator[Verdict]:
@@ -110,67 +111,43 @@ def check(
     forms = [form for algorithm in asked for form in forms_of(algorithm)]
     for case in few_cases() if problems is None else problems:
         arrays = cases.normal(case.spec)
-        oracles = {"NumPy": numpy_results(case.spec, arrays), "lax": lax_results(case.spec, arrays)}
+        oracles = {"NumPy": _by_numpy(case.spec, arrays), "lax": _by_lax(case.spec, arrays)}
         for algorithm in forms:
-            yield from _check_one(algorithm, case, arrays, oracles)
+            if reason := refuses(algorithm, "forward", case.spec):
+                yield Verdict(algorithm.name, case.name, "forward", "itself", refused=reason)
+            else:
+                yield from _compared(algorithm, case, arrays, oracles)
 
 
-def _check_one(
-    algorithm: Algorithm, case: Case, arrays: dict[str, np.ndarray], oracles: dict[str, Results]
+def _compared(
+    algorithm: Algorithm, case: Case, arrays: Arrays, oracles: dict[str, Results]
 ) -> Iterator[Verdict]:
-    reason = refuses(algorithm, "forward", case.spec)
-    if reason is not None:
-        yield Verdict(algorithm.name, case.name, "forward", "itself", refused=reason)
-        return
-    results = jconv_results(algorithm, case.spec, arrays)
+    results = _results(lambda x, w: convolve("forward", x, w, case.spec, algorithm), arrays)
     for role in ROLES:
-        reduction, stated = cases.reduction(role, case.spec), algorithm.amplification(case.spec)
-        bound = tolerance(case.spec.result(role)[1], reduction, stated)
-        for oracle, expected in oracles.items():
-            off = error(results[role], expected[role])
-            yield Verdict(algorithm.name, case.name, role, oracle, off, bound)
-
-
-def error(result: ArrayLike, expected: ArrayLike) -> float:
-    """max|result − expected| / max|expected|, infinite for a wrong shape, a NaN or an Inf.
-
-    >>> error(np.array([1.0, 2.0]), np.array([1.0, 4.0])), error(np.ones(2), np.ones(3))
-    (0.5, inf)
-    """
-    result, expected = np.asarray(result, np.float64), np.asarray(expected, np.float64)
-    if result.shape != expected.shape or not np.isfinite(result).all():
-        return float("inf")
-    largest = np.abs(expected).max(initial=0.0)
-    return float(np.abs(result - expected).max(initial=0.0) / (largest or 1.0))
+        length, stated = cases.reduction(role, case.spec), algorithm.amplification(case.spec)
+        bound = tolerance(case.spec.result(role)[1], length, stated)
+        for oracle, wanted in oracles.items():
+            most = 0.0 if oracle == "whole numbers" else bound
+            yield Verdict(algorithm.name, case.name, role, oracle, error(results[role], wanted[role]), most)
 
 
 # -- the three sides -------------------------------------------------------------------------------
 
 
-def numpy_results(spec: ConvSpec, arrays: dict[str, np.ndarray]) -> Results:
-    """All roles in float64 by the definition."""
+def _by_numpy(spec: ConvSpec, arrays: Arrays) -> Results:
     return {role: cases.reference(role, *cases.operands(role, arrays), spec) for role in ROLES}
 
 
-def lax_results(spec: ConvSpec, arrays: dict[str, np.ndarray]) -> Results:
-    """All roles by lax and by JAX's own derivatives of it."""
+def _by_lax(spec: ConvSpec, arrays: Arrays) -> Results:
     space = "DHW"[-spec.ndim :]
-    channels_last = f"N{space}C", f"{space}IO", f"N{space}C"
-
-    def forward(x: jax.Array, w: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(
-            x, w, spec.strides, spec.padding, spec.lhs_dilation, spec.rhs_dilation, channels_last, spec.groups
-        )
-
-    return _results(forward, arrays)
+    last = f"N{space}C", f"{space}IO", f"N{space}C"
+    knobs = spec.strides, spec.padding, spec.lhs_dilation, spec.rhs_dilation, last, spec.groups
+    return _results(lambda x, w: lax.conv_general_dilated(x, w, *knobs), arrays)
 
 
-def jconv_results(algorithm: Algorithm, spec: ConvSpec, arrays: dict[str, np.ndarray]) -> Results:
-    """All roles by one algorithm through the primitives."""
-    return _results(lambda x, w: convolve("forward", x, w, spec, algorithm), arrays)
+def _results(forward: Callable[[jax.Array, jax.Array], jax.Array], arrays: Arrays) -> Results:
+    """All roles by a forward and JAX's derivatives of it."""
 
-
-def _results(forward: Forward, arrays: dict[str, np.ndarray]) -> Results:
     @jax.jit
     def run(x: jax.Array, w: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
         y, backward = jax.vjp(forward, x, w)
@@ -178,3 +155,59 @@ def _results(forward: Forward, arrays: dict[str, np.ndarray]) -> Results:
 
     results = run(arrays["x"], arrays["w"], arrays["y"])
     return {role: np.asarray(result) for role, result in zip(ROLES, results, strict=True)}
+
+
+# -- an algorithm of your own ----------------------------------------------------------------------
+
+
+def check_algorithm(algorithm: Algorithm, problems: Iterable[Case] | None = None) -> list[Verdict]:
+    """Check an algorithm in all roles and modes.
+
+    Args:
+      algorithm: the record, which need not be one of jconv's.
+      problems: geometries, some of `jconv.testing.cases.CASES` or `Case`s of your own; None means all of
+        `jconv.testing.cases.CASES`.  What the algorithm rejects is not checked.
+
+    Returns:
+      What was compared: a `Verdict` per geometry, role and oracle.
+
+    Raises:
+      AssertionError: a result is wrong, and which; or every geometry was rejected.
+
+    >>> from jconv.algorithms import SHIFT
+    >>> verdicts = check_algorithm(SHIFT, [cases.named("same")])
+    >>> len(verdicts), all(verdict.agrees for verdict in verdicts)
+    (12, True)
+    """
+    chosen = list(cases.CASES if problems is None else problems)
+    accepted = _taken(algorithm, chosen)
+    if not accepted:
+        reasons = {refuses(algorithm, "forward", case.spec) for case in chosen}
+        raise AssertionError(f"{algorithm.name} rejects every one of {len(chosen)} geometries: {reasons}")
+    verdicts = [*check(accepted, [algorithm]), *_vmapped(algorithm, accepted[0])]
+    for case in accepted if algorithm.exact else []:
+        arrays = cases.whole(case.spec)
+        verdicts += _compared(algorithm, case, arrays, {"whole numbers": _by_numpy(case.spec, arrays)})
+    wrong = [verdict for verdict in verdicts if not verdict.agrees]
+    if wrong:
+        raise AssertionError("\n".join([f"{len(wrong)} of {len(verdicts)} disagree", *map(str, wrong)]))
+    return verdicts
+
+
+def _vmapped(algorithm: Algorithm, case: Case) -> Iterator[Verdict]:
+    """The forward, `COPIES` of x, of w or of both at once; the folded problem may be rejected."""
+    copies = [cases.normal(case.spec, seed) for seed in range(COPIES)]
+    both = [np.stack([arrays[name] for arrays in copies]) for name in "xw"]
+    for mapped, (axes, fold) in MAPPED.items():
+        folded, oracle = case.spec.folded(COPIES, fold), f"vmap over {mapped}"
+        if reason := refuses(algorithm, "forward", folded):
+            yield Verdict(algorithm.name, case.name, "forward", oracle, refused=reason)
+            continue
+        operands = [a if axis == 0 else a[0] for a, axis in zip(both, axes, strict=True)]
+        one = functools.partial(convolve, "forward", spec=case.spec, algorithm=algorithm)
+        got = jax.jit(jax.vmap(one, axes))(*operands)
+        pairs = [[a[i] if axis == 0 else a[0] for a, axis in zip(both, axes, strict=True)]
+                 for i in range(COPIES)]  # fmt: skip
+        off = error(got, np.stack([cases.reference("forward", x, w, case.spec) for x, w in pairs]))
+        bound = tolerance("float32", cases.reduction("forward", folded), algorithm.amplification(folded))
+        yield Verdict(algorithm.name, case.name, "forward", oracle, off, bound)
