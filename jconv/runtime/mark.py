@@ -1,8 +1,7 @@
 """The mark that says who computes lax's convolutions: a word that every equation keeps.
 
-`jax.experimental.xla_metadata` attaches text to what is traced in a context.  The text is part of an
-equation and of jit's cache key, so it is still there, and apart from that of others, wherever the
-equation goes.  Under the key `KEY` stands an algorithm as `accelerate` takes it, or `LAX`.
+`jax.experimental.xla_metadata` attaches text to what is traced in a context: part of an equation and of jit's
+cache key.  Under the key `KEY` stands an algorithm as `accelerate` takes it, or `LAX`.
 """
 
 from __future__ import annotations

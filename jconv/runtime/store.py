@@ -1,20 +1,15 @@
 """The file in the user's cache folder, in which what was measured or verified is kept.
 
-It is `$XDG_CACHE_HOME/jconv/tuned.json` or the platform's like, or wherever `use` says:
+It is `$XDG_CACHE_HOME/jconv/tuned.json` or the platform's like, or wherever `use` says, and is read once, at
+the first question:
 
     {"format": "jconv tuned", "version": 1, "entries": {"<what>": {…}}}
 
-Reading is lazy and happens once, at the first question; a file that appears or changes later is seen after
-`use`, or by the next process.
-
 **Nothing is lost or half written.**  A writer takes a lock (on a file beside, as the file itself is
 replaced), reads what is there, adds its own, writes a new file to the end, and only then renames it into
-place: the other processes see all of the old or all of the new.  The operating system lets go of the
-lock when its owner dies.  If any step fails (a full disk, a folder that may not be written) the old file
-is as it was, what was found holds for this process, and a warning says so.
-
-**Nothing foreign is trusted or touched.**  What is not such a file (corrupt, something else, a newer
-version) is ignored with a warning and never overwritten.
+place.  The operating system lets go of the lock when its owner dies.  If any step fails the old file is as
+it was, what was found holds for this process, and a warning says so.  **Nothing foreign is trusted or
+touched.**  What is not such a file is ignored with a warning and never overwritten.
 """
 
 from __future__ import annotations
@@ -34,7 +29,11 @@ FORMAT, VERSION = "jconv tuned", 1
 Entry = dict[str, Any]
 
 
-# -- which file ------------------------------------------------------------------------------------
+class UnusableError(ValueError):
+    """The file holds something else."""
+
+
+FAILURES = (OSError, RuntimeError, UnusableError)  # RuntimeError: there is no home folder
 
 
 def default_path() -> Path:
@@ -78,11 +77,13 @@ class Store:
         return self._entries
 
     def _first_read(self) -> dict[str, Entry]:
+        """The entries that are dictionaries; what else stands there stays in the file."""
         try:
-            return _valid(read(self.path)["entries"]) if self.path else {}
-        except (OSError, RuntimeError, UnusableError) as error:  # RuntimeError: there is no home folder
+            kept = read(self.path)["entries"] if self.path else {}
+        except FAILURES as error:
             _warn(f"{error}; it is ignored")
             return {}
+        return {key: value for key, value in kept.items() if isinstance(value, dict)}
 
     def put(self, new: Mapping[str, Entry]) -> bool:
         """Add entries, to memory and to the file; True if the file has them now."""
@@ -95,7 +96,7 @@ class Store:
                 content = read(path)
                 content["entries"].update(new)
                 _replace(path, json.dumps(content, indent=1, sort_keys=True))
-        except (OSError, RuntimeError, UnusableError) as error:
+        except FAILURES as error:
             _warn(f"{error}; what was measured holds for this process only, the file is as it was")
             return False
         return True
@@ -149,16 +150,11 @@ def is_empty() -> bool:
 # -- the file --------------------------------------------------------------------------------------
 
 
-class UnusableError(ValueError):
-    """The file holds something else."""
-
-
 def read(path: Path) -> dict[str, Any]:
     """The content of the file, that of an empty one if there is none.
 
     Raises:
       UnusableError: it is not a file of tuned algorithms, or of a version not known here.
-      OSError: it may not be read.
     """
     try:
         text = path.read_bytes()
@@ -177,11 +173,6 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content.get("entries"), dict):
         raise UnusableError(f"{path} has no entries")
     return content
-
-
-def _valid(entries: Mapping[str, Any]) -> dict[str, Entry]:
-    """The entries that are dictionaries; what else stands there stays in the file."""
-    return {key: value for key, value in entries.items() if isinstance(value, dict)}
 
 
 def _replace(path: Path, text: str) -> None:

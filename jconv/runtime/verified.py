@@ -1,9 +1,8 @@
 """Where oneDNN may be called: the list of what was verified, and nothing else.
 
-Through the door that `algorithms/onednn_calls.py` opens oneDNN does not raise.  Outside of what its kernels
-and XLA's call of them take, processes were seen to die, to hang, or to let a NaN out of its window.  So
-nothing is ever tried out in the user's process: what is on this list ran in child processes against float64
-(`python -m jconv verify`), and everything else is refused with its reason.
+Through the door that `algorithms/onednn_calls.py` opens oneDNN does not raise: outside of what its kernels
+and XLA's call of them take, processes die, hang, or let a NaN out of its window.  So what is on this list ran
+in child processes against float64 (`python -m jconv verify`), and all else is refused with its reason.
 
     system      Linux on x86-64
     jaxlib      a version in `JAXLIBS`, or one whose verdict lies in the cache folder; a verdict against it
@@ -12,19 +11,17 @@ nothing is ever tried out in the user's process: what is on this list ran in chi
     dtypes      those of `DTYPES`, on processors with their features
     program     one that is neither exported nor kept: such a program cannot be serialised
     geometry    `algorithms.onednn.rejects`
-
-The lines of the geometry, each with the random specs that stand behind it, are in `DTYPES`.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 import os
 import platform
 import re
 import sys
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -45,27 +42,22 @@ class Verified:
     Args:
       results: dtypes of y.
       needs: instruction sets, as Linux names them, without which oneDNN takes kernels that hang.
-      specs: random specs that agreed with float64, each run 20 times, and the seeds they came from.
       unseen: instruction sets with which oneDNN takes kernels that were never run here.
     """
 
     results: tuple[str, ...]
-    specs: int
-    seeds: str
     needs: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
 
 
 # until jaxlib ?: below AVX-512 oneDNN's `gemm:jit` (many channels, first) hangs or writes past its heap
 FEATURES = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
-DTYPES: dict[str, Verified] = {
-    "float32": Verified(("float32",), 2666, "1001, 2001, 3001, 4001"),
+DTYPES: dict[str, Verified] = {  # each by 2666 random specs of the seeds 1001, 2001, 3001, 4001, run 20 times
+    "float32": Verified(("float32",)),
     # until jaxlib ?: without avx512_bf16 a batched product waits for itself
-    "bfloat16": Verified(
-        ("bfloat16", "float32"), 2666, "1001, 2001, 3001, 4001", needs=("avx512_bf16",), unseen=("amx_bf16",)
-    ),
+    "bfloat16": Verified(("bfloat16", "float32"), needs=("avx512_bf16",), unseen=("amx_bf16",)),
     # until jaxlib ?: oneDNN's int8 kernels write past their heap where there is padding; so through float32
-    "int8": Verified(("int32",), 2666, "1001, 2001, 3001, 4001"),
+    "int8": Verified(("int32",)),
 }
 
 
@@ -76,7 +68,10 @@ def refusal() -> str | None:
 
 def unverifiable() -> str | None:
     """Why there is no oneDNN here that could be verified, or None."""
-    return _of_the_system() or _of_the_program() or (_of_every_dtype() if _is_built() else _not_built())
+    if reason := _of_the_system() or _of_the_program() or _of_the_build():
+        return reason
+    reasons = [refusal_of(dtype, line.results[0]) for dtype, line in DTYPES.items()]
+    return reasons[0] if all(reasons) else None
 
 
 def refusal_of(x_dtype: str, y_dtype: str) -> str | None:
@@ -88,17 +83,11 @@ def refusal_of(x_dtype: str, y_dtype: str) -> str | None:
         return f"{x_dtype} was not verified with oneDNN on a processor without {', '.join(missing)}"
     if unseen := [name for name in line.unseen if name in features()]:
         return f"{x_dtype} was not verified with oneDNN on a processor with {', '.join(unseen)}"
-    if limit := _limit():
-        return f"{x_dtype} was not verified with oneDNN limited to {limit}"
+    xla = re.search(r"--xla_cpu_max_isa=(\w+)", os.environ.get("XLA_FLAGS", ""))
+    for limit in os.environ.get("ONEDNN_MAX_CPU_ISA"), os.environ.get("DNNL_MAX_CPU_ISA"), xla and xla[1]:
+        if limit and limit.upper() not in ("ALL", "DEFAULT"):
+            return f"{x_dtype} was not verified with oneDNN limited to {limit}"
     return None
-
-
-def _of_every_dtype() -> str | None:
-    reasons = [refusal_of(dtype, line.results[0]) for dtype, line in DTYPES.items()]
-    return reasons[0] if all(reasons) else None
-
-
-# -- the system ------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -119,16 +108,6 @@ def features() -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
-def _limit() -> str | None:
-    """The instruction set that oneDNN or XLA is limited to, if either is."""
-    xla = re.search(r"--xla_cpu_max_isa=(\w+)", os.environ.get("XLA_FLAGS", ""))
-    limits = os.environ.get("ONEDNN_MAX_CPU_ISA"), os.environ.get("DNNL_MAX_CPU_ISA"), xla and xla[1]
-    return next((limit for limit in limits if limit and limit.upper() not in ("ALL", "DEFAULT")), None)
-
-
-# -- the program -----------------------------------------------------------------------------------
-
-
 def _of_the_program() -> str | None:
     if os.environ.get(PORTABLE, "0") not in ("", "0"):
         return f"{PORTABLE} asks for portable programs, without oneDNN"
@@ -141,9 +120,6 @@ def _of_the_program() -> str | None:
             "JAX's persistent compilation cache is on, and a program that calls oneDNN cannot be kept in it"
         )
     return None
-
-
-# -- jaxlib ----------------------------------------------------------------------------------------
 
 
 def version() -> str:
@@ -165,21 +141,18 @@ def _of_jaxlib() -> str | None:
         return f"oneDNN in jaxlib {version()} was not verified; `{COMMAND}` does it, in a process of its own"
     if not agrees and not trusted:
         return f"oneDNN in jaxlib {version()} did not agree here, as `{COMMAND}` found"
-    return None if _is_built() else _not_built()
+    return _of_the_build()
 
 
-def _not_built() -> str:
-    return f"jaxlib {version()} was built without oneDNN here"
+def _of_the_build() -> str | None:
+    return None if _is_built() else f"jaxlib {version()} was built without oneDNN here"
 
 
 @functools.cache
 def _is_built() -> bool:
     """Whether XLA's compiler knows the calls; compiled, not run, in a thread free of a user's contexts."""
-    found = []
-    asking = threading.Thread(target=lambda: found.append(_compiles()))
-    asking.start()
-    asking.join()
-    return found == [True]
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(_compiles).result()
 
 
 def _compiles() -> bool:
