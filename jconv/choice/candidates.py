@@ -13,11 +13,14 @@ import bisect
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.export
 
 from jconv.algorithms import XLA
 from jconv.algorithms.pieces import equal, in_pieces
-from jconv.algorithms.record import Algorithm, Native, Step, allowed, each, forms_of, refuses
+from jconv.algorithms.record import Algorithm, Native, allowed, each, forms_of, real_valued, refuses
 from jconv.algorithms.work import steps, workspace
 from jconv.choice import cost
 from jconv.choice.rates import Platform
@@ -26,6 +29,7 @@ from jconv.spec import ConvSpec, Role
 
 BOUND = 32 << 20  # bytes of temporaries that any algorithm may take
 POLICIES = ("auto", "portable", "fastest")
+TYPICAL = 16  # a size that is not known yet is taken to be this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,24 @@ class Candidate:
     images: int | None = None
 
 
+def with_known_sizes(spec: ConvSpec) -> ConvSpec:
+    """The spec with `TYPICAL` for every size that only a run will tell (`jax.export`, symbolic shapes)."""
+
+    def known(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(known, value))
+        return TYPICAL if jax.export.is_symbolic_dim(value) else value
+
+    fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    return spec.replace(**{name: known(value) for name, value in fields.items()})
+
+
+def as_priced(spec: ConvSpec, policy: Policy, rates: Platform | None) -> ConvSpec:
+    """The problem that is priced: real, and in a layout that matters only where it costs something."""
+    spec = spec.replace(onednn=not policy.portable)
+    return real_valued(spec if rates else spec.replace(channels_first=False))
+
+
 def candidate(
     algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy, rates: Platform | None
 ) -> Candidate:
@@ -81,31 +103,25 @@ def candidate(
 def _asked(
     algorithm: Algorithm, role: Role, spec: ConvSpec, policy: Policy, rates: Platform | None
 ) -> Candidate:
-    refused = None if algorithm.portable else policy.portable
-    if reason := refused or refuses(algorithm, role, spec) or _mixes(algorithm, spec, policy):
+    """Whether it may run, on how many images at a time, and what that costs."""
+    fastest = policy.name == "fastest"
+    reason = (None if algorithm.portable else policy.portable) or refuses(algorithm, role, spec)
+    if not reason and not (algorithm.exact or fastest):
+        reason = "it mixes values: only by name, or with algorithm='fastest'"
+    if not reason and not allowed(algorithm, spec, fastest):
+        reason = "its rounding error is too large for this dtype and precision"
+    if reason:
         return Candidate(algorithm, reason)
     fits, images = fitting(algorithm, role, spec)
     work, needed = steps(fits, role, spec), workspace(fits, role, spec)
-    if reason := _above(needed, fits, role, spec) or _is_naive(work, spec):
+    reason = _above(needed, fits, role, spec)
+    natives = (step.spec for step in each(work) if isinstance(step, Native))
+    if not reason and "int" in spec.accumulator and any(cost.route(native) == "naive" for native in natives):
+        reason = "XLA has no convolution of these integers but a naive loop (CPU) or none (GPU)"
+    if reason:
         return Candidate(fits, reason)
     seconds = cost.total(work, needed, rates) if rates else math.inf
     return Candidate(fits, None, seconds, images)
-
-
-def _mixes(algorithm: Algorithm, spec: ConvSpec, policy: Policy) -> str | None:
-    fastest = policy.name == "fastest"
-    if not algorithm.exact and not fastest:
-        return "it mixes values: only by name, or with algorithm='fastest'"
-    if not allowed(algorithm, spec, fastest):
-        return "its rounding error is too large for this dtype and precision"
-    return None
-
-
-def _is_naive(work: Iterable[Step], spec: ConvSpec) -> str | None:
-    natives = (step.spec for step in each(work) if isinstance(step, Native))
-    if "int" in spec.accumulator and any(cost.route(native) == "naive" for native in natives):
-        return "XLA has no convolution of these integers but a naive loop (CPU) or none (GPU)"
-    return None
 
 
 # -- memory ----------------------------------------------------------------------------------------
@@ -113,18 +129,18 @@ def _is_naive(work: Iterable[Step], spec: ConvSpec) -> str | None:
 
 def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Algorithm, int | None]:
     """The algorithm, or one that runs it on as many images at a time as there is memory for, and how many."""
-    if not _too_large(algorithm, role, spec):
+
+    def is_too_large(one: Algorithm) -> bool:
+        return _above(workspace(one, role, spec), one, role, spec) is not None
+
+    if not is_too_large(algorithm):
         return algorithm, None
     pieces = functools.partial(in_pieces, algorithm, role)
     halves = [spec.batch >> times for times in range(spec.batch.bit_length() - 1, 0, -1)]
     # the more images, the more memory: found in a few tries whatever the batch
-    fit = bisect.bisect_left(halves, True, key=lambda n: _too_large(pieces(n), role, spec))
+    fit = bisect.bisect_left(halves, True, key=lambda images: is_too_large(pieces(images)))
     images = equal(spec.batch, halves[fit - 1]) if fit else None
     return (pieces(images), images) if images else (algorithm, None)
-
-
-def _too_large(algorithm: Algorithm, role: Role, spec: ConvSpec) -> bool:
-    return _above(workspace(algorithm, role, spec), algorithm, role, spec) is not None
 
 
 def _above(needed: int, algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
@@ -143,8 +159,5 @@ def _most_bytes(role: Role, spec: ConvSpec) -> int:
 
 def si(number: float) -> str:
     """A number with its decimal prefix: 1.23 M."""
-    for unit in ("", "k", "M", "G", "T"):
-        if number < 1000 or unit == "T":
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    raise AssertionError
+    power = next((power for power in range(4) if number < 1000 ** (power + 1)), 4)
+    return f"{number / 1000**power:.3g} {('', 'k', 'M', 'G', 'T')[power]}"

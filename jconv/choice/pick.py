@@ -1,6 +1,4 @@
-"""Which algorithm: the cheapest by the cost model, or the winner that was measured, with the reason.
-
-These rules are written down below, in this order:
+"""Which algorithm: candidates, their prices, the pick, and the reason.
 
     1. Whoever names an algorithm gets it, or an error with its reason.
     2. XLA's own convolution gets a problem with an empty array, as there is nothing to compute.
@@ -17,17 +15,6 @@ These rules are written down below, in this order:
     6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm, but oneDNN's
        call before a depthwise loop, which takes ten times as long to compile.
     7. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
-
-The usual rules of thumb are not written down: the cost model yields them, or it does not.  On CPU:
-
-    direct for tiny problems           true: below 40 µs of difference XLA's own is taken
-    implicit GEMM by default           false: `shift` passes over the output once per tap; XLA's own packing
-                                       and im2col are faster nearly everywhere
-    explicit GEMM for many channels    true where the pixels are few
-    Winograd for 3×3 at stride 1       true where the image has tiles enough, false where transforming the
-                                       kernel is the work
-    FFT for large kernels              true for depthwise ones from about 15×15 on; with many channels to
-                                       sum, products stay cheaper than transforms up to larger kernels
 
 **The promise.**  What a direct sum gives without being asked, "auto" and "portable" give, too, in every role
 and dtype, under vmap and grad, because they take only algorithms whose record says `exact`:
@@ -53,21 +40,19 @@ import dataclasses
 import functools
 import html
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.export
 
 from jconv.algorithms import ALGORITHMS, DEPTHWISE, ONEDNN, POINTWISE, XLA
-from jconv.algorithms.record import Algorithm, real_valued, refuses
+from jconv.algorithms.record import Algorithm, refuses
 from jconv.choice import cost, winners
-from jconv.choice.candidates import POLICIES, Candidate, Policy, candidate, si
-from jconv.choice.rates import Factors, Platform
+from jconv.choice.candidates import POLICIES, Candidate, Policy, as_priced, candidate, si, with_known_sizes
+from jconv.choice.rates import Factors
 from jconv.choice.rates import of as rates_of
 from jconv.spec import ConvSpec, Role
 
-TYPICAL = 16  # a size that is not known yet is taken to be this
 NO_RATES = "nothing was measured on this platform"
 
 
@@ -116,6 +101,109 @@ class Choice:
         )
 
 
+def choose(
+    spec: ConvSpec, role: Role = "forward", platform: str | None = None, algorithm: str = "auto"
+) -> Choice:
+    """The algorithm that "auto" runs for `role` of `spec`, the reason, and why not each other one.
+
+    Args:
+      spec: the problem.
+      role: "forward", "grad_input" or "grad_kernel".
+      platform: "cpu", "cuda", …; None is the default backend.
+      algorithm: "auto", "portable" or "fastest".
+
+    >>> from jconv.spec import ConvSpec
+    >>> spec = ConvSpec.of(spatial=(56, 56), kernel=(3, 3), in_channels=64, out_channels=64, groups=64)
+    >>> choose(spec, platform="cpu", algorithm="portable").algorithm.name
+    'depthwise'
+    """
+    platform = platform or jax.default_backend()
+    return _chosen(spec, role, platform, Policy.of(algorithm, platform))
+
+
+def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice:
+    known = with_known_sizes(spec)
+    tuned, factors = winners.winner(known, role, platform), winners.factors(platform)
+    choice = _choose(known, role, platform, policy, tuned, factors)
+    if not spec.is_known and (why := refuses(choice.algorithm, role, spec)):
+        reason = f"{XLA.name}: {choice.algorithm.name}, which would be faster, refuses: {why}"
+        return dataclasses.replace(choice, algorithm=XLA, reason=reason)
+    return choice
+
+
+@functools.lru_cache(maxsize=4096)
+def _choose(
+    spec: ConvSpec, role: Role, platform: str, policy: Policy, tuned: str | None, factors: Factors = ()
+) -> Choice:
+    """Candidates, their prices, the pick."""
+    if spec.is_empty:  # costs may divide by its sizes
+        return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
+    rates = rates_of(platform, factors)
+    priced = as_priced(spec, policy, rates)
+    found = {name: candidate(a, role, priced, policy, rates) for name, a in ALGORITHMS.items()}
+    able = {name: one.seconds for name, one in found.items() if not one.refused}
+    seconds = dict(sorted(able.items(), key=lambda item: item[1]))
+    if tuned in seconds:
+        best, how = tuned, "measured to be the fastest here"
+    elif rates:
+        best = _preferred(seconds)
+        how = _versus(best, seconds)
+    else:  # no rates, no opinion: XLA's own, unless it cannot do it
+        best, how = (XLA.name if XLA.name in seconds else next(iter(seconds))), NO_RATES
+    reason, taken = f"{_told(found[best], priced)}; {how}", found[best]
+    rejected = {name: one.refused or _slower(one, taken) for name, one in found.items() if name != best}
+    return Choice(taken.algorithm, reason, rejected, seconds, spec, role, platform)
+
+
+def _preferred(seconds: Mapping[str, float]) -> str:
+    """The name of the algorithm that rules 5 and 6 of the module's docstring pick."""
+    best = next(iter(seconds))
+    if best == ONEDNN.name:  # whose times are estimated better than those of XLA's many ways
+        return best
+    native = seconds.get(XLA.name, math.inf)
+    if native < cost.MARGIN * seconds[best] + cost.SLACK:
+        product = seconds.get(POINTWISE.name, math.inf) + cost.THREADS
+        return POINTWISE.name if product < cost.TIE * native else XLA.name
+    if best == DEPTHWISE.name and seconds.get(ONEDNN.name, math.inf) < cost.TIE * seconds[best]:
+        return ONEDNN.name
+    tied = (name for name, time in seconds.items() if time < cost.TIE * seconds[best])
+    return next((name for name in tied if ALGORITHMS[name].exact), best)
+
+
+# -- the reasons -----------------------------------------------------------------------------------
+
+
+def _told(taken: Candidate, spec: ConvSpec) -> str:
+    name, variant = taken.algorithm.name, taken.algorithm.variant
+    told = f"{name}{f' ({variant})' if variant else ''}: {si(spec.flops)}FLOP over {si(spec.bytes)}B"
+    if taken.seconds < math.inf:
+        told += f" in an estimated {_ms(taken.seconds)}"
+    return told + ("; some images at a time, for the memory that all would take" if taken.images else "")
+
+
+def _versus(best: str, seconds: Mapping[str, float]) -> str:
+    other = next((name for name in seconds if name != best), None)
+    if other is None:
+        return "nothing else can do it"
+    if seconds[other] < seconds[best]:
+        time = _ms(seconds[other])
+        return f"{other}, estimated at {time}, is not faster by more than the estimates err"
+    return f"next is {other} at {_ms(seconds[other])}"
+
+
+def _slower(one: Candidate, best: Candidate) -> str:
+    if one.seconds == math.inf:
+        return f"{NO_RATES}; name it, or let jconv.tune measure it"
+    return f"about {_ms(one.seconds)}, {one.seconds / best.seconds:.1f}× as long"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
+
+
+# -- a named one -----------------------------------------------------------------------------------
+
+
 def resolve(
     algorithm: str | Algorithm, role: Role, spec: ConvSpec, platform: str, portable: str | None = None
 ) -> tuple[Algorithm, ConvSpec]:
@@ -143,126 +231,7 @@ def best_form(
     """Of a named algorithm in several forms the cheapest, as far as one can be priced."""
     if not record.forms or spec.is_empty:
         return record
-    spec, rates = _with_known_sizes(spec), rates_of(platform, winners.factors(platform))
+    rates = rates_of(platform, winners.factors(platform))
     anything = Policy("fastest", policy.portable if policy else None)
-    found = candidate(record, role, _as_priced(spec, anything, rates), anything, rates)
+    found = candidate(record, role, as_priced(with_known_sizes(spec), anything, rates), anything, rates)
     return record if found.refused else found.algorithm
-
-
-def choose(
-    spec: ConvSpec, role: Role = "forward", platform: str | None = None, algorithm: str = "auto"
-) -> Choice:
-    """The algorithm that "auto" runs for `role` of `spec`, the reason, and why not each other one.
-
-    Args:
-      spec: the problem.
-      role: "forward", "grad_input" or "grad_kernel".
-      platform: "cpu", "cuda", …; None is the default backend.
-      algorithm: "auto", "portable" or "fastest".
-
-    >>> from jconv.spec import ConvSpec
-    >>> spec = ConvSpec.of(spatial=(56, 56), kernel=(3, 3), in_channels=64, out_channels=64, groups=64)
-    >>> choose(spec, platform="cpu", algorithm="portable").algorithm.name
-    'depthwise'
-    """
-    platform = platform or jax.default_backend()
-    return _chosen(spec, role, platform, Policy.of(algorithm, platform))
-
-
-def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice:
-    known = _with_known_sizes(spec)
-    tuned, factors = winners.winner(known, role, platform), winners.factors(platform)
-    choice = _choose(known, role, platform, policy, tuned, factors)
-    if not spec.is_known and (why := refuses(choice.algorithm, role, spec)):
-        reason = f"{XLA.name}: {choice.algorithm.name}, which would be faster, refuses: {why}"
-        return dataclasses.replace(choice, algorithm=XLA, reason=reason)
-    return choice
-
-
-@functools.lru_cache(maxsize=4096)
-def _choose(
-    spec: ConvSpec, role: Role, platform: str, policy: Policy, tuned: str | None, factors: Factors = ()
-) -> Choice:
-    if spec.is_empty:  # costs may divide by its sizes
-        return Choice(XLA, "nothing to compute: an array is empty", {}, {}, spec, role, platform)
-    rates = rates_of(platform, factors)
-    priced = _as_priced(spec, policy, rates)
-    found = {name: candidate(a, role, priced, policy, rates) for name, a in ALGORITHMS.items()}
-    able = {name: one.seconds for name, one in found.items() if not one.refused}
-    seconds = dict(sorted(able.items(), key=lambda item: item[1]))
-    best = tuned if tuned in able else _preferred(seconds) if rates else _unpriced(able)
-    how = "; measured to be the fastest here" if best == tuned else _versus(best, seconds)
-    reason = _reason(found[best], priced) + how
-    return Choice(found[best].algorithm, reason, _rejected(best, found), seconds, spec, role, platform)
-
-
-def _as_priced(spec: ConvSpec, policy: Policy, rates: Platform | None) -> ConvSpec:
-    """The problem that is priced: real, and in a layout that matters only where it costs something."""
-    spec = spec.replace(onednn=not policy.portable)
-    return real_valued(spec if rates else spec.replace(channels_first=False))
-
-
-def _unpriced(able: Iterable[str]) -> str:
-    """XLA's own, of which the platform's makers know best, unless it cannot do it: no rates, no opinion."""
-    return XLA.name if XLA.name in able else next(iter(able))
-
-
-def _rejected(best: str, found: Mapping[str, Candidate]) -> dict[str, str]:
-    return {name: one.refused or _slower(one, found[best]) for name, one in found.items() if name != best}
-
-
-def _slower(one: Candidate, best: Candidate) -> str:
-    if one.seconds == math.inf:
-        return f"{NO_RATES}; name it, or let jconv.tune measure it"
-    return f"about {_ms(one.seconds)}, {one.seconds / best.seconds:.1f}× as long"
-
-
-def _preferred(seconds: Mapping[str, float]) -> str:
-    """The name of the algorithm that rules 5 and 6 of the module's docstring pick."""
-    best = next(iter(seconds))
-    if best == ONEDNN.name:  # whose times are estimated better than those of XLA's many ways
-        return best
-    native = seconds.get(XLA.name, math.inf)
-    if native < cost.MARGIN * seconds[best] + cost.SLACK:
-        product = seconds.get(POINTWISE.name, math.inf) + cost.THREADS
-        return POINTWISE.name if product < cost.TIE * native else XLA.name
-    if best == DEPTHWISE.name and seconds.get(ONEDNN.name, math.inf) < cost.TIE * seconds[best]:
-        return ONEDNN.name
-    tied = (name for name, time in seconds.items() if time < cost.TIE * seconds[best])
-    return next((name for name in tied if ALGORITHMS[name].exact), best)
-
-
-def _reason(taken: Candidate, spec: ConvSpec) -> str:
-    name, variant = taken.algorithm.name, taken.algorithm.variant
-    reason = f"{name}{f' ({variant})' if variant else ''}: {si(spec.flops)}FLOP over {si(spec.bytes)}B"
-    if taken.seconds < math.inf:
-        reason += f" in an estimated {_ms(taken.seconds)}"
-    return reason + ("; some images at a time, for the memory that all would take" if taken.images else "")
-
-
-def _versus(best: str, seconds: Mapping[str, float]) -> str:
-    others = [name for name in seconds if name != best]
-    if seconds[best] == math.inf:
-        return f"; {NO_RATES}"
-    if not others:
-        return "; nothing else can do it"
-    time = seconds[others[0]]
-    if time < seconds[best]:
-        return f"; {others[0]}, estimated at {_ms(time)}, is not faster by more than the estimates err"
-    return f"; next is {others[0]} at {_ms(time)}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
-
-
-def _with_known_sizes(spec: ConvSpec) -> ConvSpec:
-    """The spec with `TYPICAL` for every size that only a run will tell (`jax.export`, symbolic shapes)."""
-
-    def known(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(known, value))
-        return TYPICAL if jax.export.is_symbolic_dim(value) else value
-
-    fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    return spec.replace(**{name: known(value) for name, value in fields.items()})

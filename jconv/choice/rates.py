@@ -136,7 +136,6 @@ CPU = Platform(
 
 Factors = tuple[tuple[str, float], ...]
 SPEEDS = ("rate", "packing", "bandwidth", "kernel", "unmapped")  # of a `Route`
-SPEEDS = ("rate", "packing", "bandwidth", "kernel", "unmapped")  # of a `Route`
 
 
 def of(name: str, factors: Factors = ()) -> Platform | None:

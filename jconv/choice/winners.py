@@ -45,11 +45,8 @@ def entry(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -
         return None
     where = key(spec, role, platform)
     found = store.entry(where) if where else {}
-    return found if _is_measured(found) else None
-
-
-def _is_measured(found: Entry) -> bool:
-    return isinstance(found.get("algorithm"), str) and isinstance(found.get("seconds"), dict)
+    measured = isinstance(found.get("algorithm"), str) and isinstance(found.get("seconds"), dict)
+    return found if measured else None
 
 
 def keep(spec: ConvSpec, role: Role, platform: str | None, seconds: Mapping[str, float], winner: str) -> bool:
@@ -60,7 +57,7 @@ def keep(spec: ConvSpec, role: Role, platform: str | None, seconds: Mapping[str,
 
 def factors(platform: str) -> Factors:
     """What `jconv.tune()` measured of this machine: how much slower each kind of work is than on record."""
-    if store.is_empty() or (where := _of_rates(platform)) is None:
+    if store.is_empty() or (where := _key(platform, "rates")) is None:
         return ()
     found = store.entry(where).get("factors")
     kept = found.items() if isinstance(found, dict) else ()
@@ -69,19 +66,18 @@ def factors(platform: str) -> Factors:
 
 def keep_factors(platform: str, factors: Mapping[str, float]) -> bool:
     """Keep the factors of this machine; True if they reached the file."""
-    where = _of_rates(platform)
+    where = _key(platform, "rates")
     return where is not None and store.put({where: {"factors": dict(factors)}})
-
-
-def _of_rates(platform: str) -> str | None:
-    kind = device_kind(platform)
-    return kind and f"{kind}; jax {jax.__version__}; rates"
 
 
 def key(spec: ConvSpec, role: Role, platform: str | None = None) -> str | None:
     """The entry's name; None where there is no such device."""
-    kind = device_kind(platform or jax.default_backend())
-    return kind and f"{kind}; jax {jax.__version__}; {role}; {_of_spec(spec)}"
+    return _key(platform or jax.default_backend(), f"{role}; {_of_spec(spec)}")
+
+
+def _key(platform: str, what: str) -> str | None:
+    kind = device_kind(platform)
+    return kind and f"{kind}; jax {jax.__version__}; {what}"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -101,7 +97,11 @@ def device_kind(platform: str) -> str | None:
         kind = jax.local_devices(backend=platform)[0].device_kind
     except RuntimeError:  # compiling for a device that is not here
         return None
-    return f"{_processor()}, {_cores()} cores" if platform == "cpu" else kind
+    if platform != "cpu":
+        return kind
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return f"{_processor()}, {cores} cores"
 
 
 def _processor() -> str:
@@ -110,8 +110,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return host.processor() or host.machine()
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
