@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture
 def small(monkeypatch):
     """The main job over one geometry and one small ladder, so that a run takes about a second."""
-    monkeypatch.setattr(check, "few_cases", lambda: (named("same"),))
+    monkeypatch.setattr(job, "few_cases", lambda: (named("same"),))
     rungs = ladder.rungs
     monkeypatch.setattr(ladder, "rungs", lambda **options: rungs(SMALL, **options))
     monkeypatch.setattr(timing, "MEASUREMENT", 1e-4)
@@ -91,7 +91,7 @@ def test_verbose_has_a_row_for_every_algorithm_and_names_those_checked(small, ca
 
 def test_the_few_cases_leave_no_algorithm_out():
     for form in filter(runs_here, FORMS):
-        takes = [case for case in check.few_cases() if refuses(form, "forward", case.spec) is None]
+        takes = [case for case in job.few_cases() if refuses(form, "forward", case.spec) is None]
         assert takes, form.name
 
 

@@ -7,23 +7,24 @@ checked on.  Progress goes to stderr, the outcome to stdout.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 import jconv
-from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import Algorithm
+from jconv.algorithms import ALGORITHMS, FORMS
+from jconv.algorithms.record import Algorithm, refuses
 from jconv.bench import ladder, options, progress
 from jconv.bench.ladder import Row
+from jconv.choice.winners import cores, processor
 from jconv.testing import cases, check
+from jconv.testing.cases import Case
 from jconv.testing.check import Verdict
 
 if TYPE_CHECKING:  # rich is in the extra [cli]: whoever imports this module need not have it
@@ -33,6 +34,9 @@ DESCRIPTION = """\
 Check every algorithm and its gradients on this machine against NumPy in float64 and against lax, then
 time the ladder of every convolution lesson: the quadruple loop, im2col by hand, a strided view with
 einsum, one of jconv's jitted algorithms, the one jconv picks, lax, and PyTorch where it is installed."""
+FEW = ("same", "winograd_size", "everything", "multiplier", "pointwise", "1d_causal", "3d_everything",
+       "transposed_groups")  # fmt: skip
+HALVES = ("same", "multiplier")
 EPILOG = "Exit status: 0 if everything agreed, 1 if anything did not, 2 for wrong usage, 130 if interrupted."
 
 
@@ -57,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
     if (others := busy()) is not None:
         out.print(f"[yellow]{others}[/yellow]", soft_wrap=True)
     algorithms = [ALGORITHMS[name] for name in args.algorithm or ALGORITHMS]
-    verdicts = run_check(cases.CASES if args.all_cases else check.few_cases(), algorithms)
+    verdicts = run_check(cases.CASES if args.all_cases else few_cases(), algorithms)
     for line in summary(verdicts, args.verbose):
         out.print(line, soft_wrap=True)
     shown = algorithms if args.verbose or args.algorithm else [ALGORITHMS[ladder.STEP]]
@@ -76,12 +80,6 @@ def machine() -> str:
     return f"{kind}, {cores()} CPU cores; {versions}"
 
 
-def cores() -> int:
-    """How many processor cores this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def busy() -> str | None:
     """A warning where other programs had the processor just before: libraries that share their work
     among threads and wait for the last of them then lose a factor of 10 and more, others hardly any."""
@@ -91,16 +89,23 @@ def busy() -> str | None:
     return f"Other programs keep {load:.1f} of {cores()} cores busy: the times below are not to be trusted."
 
 
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 # -- running, with progress ------------------------------------------------------------------------
+
+
+def few_cases() -> tuple[Case, ...]:
+    """One geometry of each kind, two of them in bfloat16 as well, and for an algorithm that refuses all of
+    those the first in the table that it takes."""
+    chosen = list(map(cases.named, FEW))
+    for case in map(cases.named, HALVES):
+        chosen.append(Case(f"{case.name}_bfloat16", cases.with_dtype(case.spec, "bfloat16"), case.tags))
+    for algorithm in FORMS:
+        if not _taken(algorithm, chosen):
+            chosen += _taken(algorithm, cases.CASES)[:1]
+    return tuple(chosen)
+
+
+def _taken(algorithm: Algorithm, problems: Iterable[Case]) -> list[Case]:
+    return [case for case in problems if refuses(algorithm, "forward", case.spec) is None]
 
 
 def run_check(problems: tuple[cases.Case, ...], algorithms: list[Algorithm]) -> list[Verdict]:

@@ -97,14 +97,17 @@ def device_kind(platform: str) -> str | None:
         kind = jax.local_devices(backend=platform)[0].device_kind
     except RuntimeError:  # compiling for a device that is not here
         return None
-    if platform != "cpu":
-        return kind
+    return f"{processor()}, {cores()} cores" if platform == "cpu" else kind
+
+
+def cores() -> int:
+    """How many processor cores this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return f"{_processor()}, {cores} cores"
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name as the system gives it."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("model name"):

@@ -1,24 +1,18 @@
 """Existing programs, unchanged, on jconv: `accelerate` one function, or `install` for the process.
 
-JAX takes a program apart twice.  First it traces: the program becomes equations, and grad, vmap, jit and
-all else that works on programs works on these.  Then each equation is lowered: a rule, one for each
-primitive, writes it in the compiler's language.  A convolution is one equation until then,
-`conv_general_dilated`, whoever wrote it: a layer of any library, JAX's own gradient rules, vmap.
-
-So the equations can stay as they are, and only the rule has to change.  Everything that understands lax
-goes on understanding the program, and what is lowered is the convolution that is left after grad and vmap,
-with the platform known: just what a choice between algorithms needs.  Which equations are meant has to be
-said at the first step and be known at the second.  JAX has a place for it, metadata for the compiler: a
-text that is set in a context and kept by every equation traced there and by whatever is derived from it;
-and as it belongs to the key of jit's caches, a program with the text and one without are never mixed up.
+JAX takes a program apart twice.  First it traces: the program becomes equations, on which grad, vmap and jit
+work.  Then each equation is lowered: a rule, one for each primitive, writes it in the compiler's language.  A
+convolution is one equation until then, `conv_general_dilated`, whoever wrote it.  So the equations can stay
+as they are, and only the rule has to change: what is lowered is the convolution that is left after grad and
+vmap, with the platform known, just what a choice between algorithms needs.  Which equations are meant is said
+at the first step and known at the second by metadata for the compiler (`runtime.mark`): a text that is set in
+a context and kept by every equation traced there and by whatever is derived from it.
 
     trace fn under the mark  →  JAX does what it does  →  lower a marked convolution as jconv's own
 
     accelerate.py   accelerate, accelerated: set the mark
-    policy.py       what the mark's word means: a policy or an algorithm
-    lowering.py     the rule that reads it; install: the same rule without a mark
+    lowering.py     what its word means, the rule that reads it; install: the same rule without a mark
 
-`explain` looks through a traced program and says, for every equation, what the rule will make of it.
 jconv's own functions are no part of this: they bind primitives of their own, whatever the mark.
 """
 
@@ -32,8 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from jconv.algorithms.record import Algorithm
-from jconv.programs.lowering import make_ready
-from jconv.programs.policy import word_for
+from jconv.programs.lowering import make_ready, word_for
 from jconv.runtime.mark import mark
 from jconv.spec.spelling import corrected
 
@@ -72,7 +65,8 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
     >>> bool(jnp.allclose(fast(w, x), jax.grad(loss)(w, x), rtol=1e-5))
     True
     """
-    check_callable(fn)
+    if not callable(fn):
+        raise TypeError(f"`fn` must be callable, got {type(fn).__name__}; pass the function, not its result.")
     word = word_for(algorithm)
     make_ready()
     if _is_module(fn):
@@ -97,12 +91,6 @@ def accelerated(algorithm: str | Algorithm = "auto") -> Iterator[None]:
         yield
 
 
-def check_callable(fn: Any) -> None:
-    """A TypeError for what is no function."""
-    if not callable(fn):
-        raise TypeError(f"`fn` must be callable, got {type(fn).__name__}; pass the function, not its result.")
-
-
 class Accelerated:
     """A function that is called under a mark.  Two of the same function are equal: jit knows it again.
 
@@ -113,6 +101,7 @@ class Accelerated:
     def __init__(self, fn: Callable[..., Any], word: str, algorithm: str | Algorithm) -> None:
         functools.update_wrapper(self, fn, updated=())
         self._word, self._algorithm = word, algorithm
+        self._key = fn, word
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""
@@ -133,10 +122,6 @@ class Accelerated:
 
     def __hash__(self) -> int:
         return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[Any, str]:
-        return self.__wrapped__, self._word
 
     def __reduce__(self) -> Any:
         return accelerate, (self.__wrapped__, self._algorithm)

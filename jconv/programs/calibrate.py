@@ -6,15 +6,14 @@
     convolutions    XLA's own, 3×3                         every route of its compiler
     onednn          the same by oneDNN, where it runs      oneDNN's convolutions
 
-Each factor is the measured time in that of the estimate, over a few sizes: the order of the algorithms is
-what a factor may change, so one a kind is enough.
+Each factor is the measured time in that of the estimate, the median over a few sizes.
 """
 
 from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 
@@ -62,17 +61,14 @@ def calibrate(
     factors = {}
     for done, (kind, (name, specs)) in enumerate(PROBES.items()):
         tell(done, len(PROBES), kind)
-        if ratios := list(_ratios(name, specs, record)):
+        asked = [(spec, candidate(ALGORITHMS[name], "forward", spec, Policy(), record)) for spec in specs]
+        if ratios := [_seconds(name, spec) / one.seconds for spec, one in asked if not one.refused]:
             factors[kind] = min(MOST, max(1 / MOST, statistics.median(ratios)))
     tell(len(PROBES), len(PROBES), "")
     winners.keep_factors(platform, factors)
     return factors
 
 
-def _ratios(name: str, specs: Iterable[ConvSpec], record: rates.Platform) -> Iterator[float]:
-    """Measured seconds in those of the estimate, wherever the algorithm runs."""
-    for spec in specs:
-        one = candidate(ALGORITHMS[name], "forward", spec, Policy(), record)
-        if not one.refused:
-            calls, failed = compiled([name], "forward", spec)
-            yield race(calls, ROUNDS, failed)[name] / one.seconds
+def _seconds(name: str, spec: ConvSpec) -> float:
+    calls, failed = compiled([name], "forward", spec)
+    return race(calls, ROUNDS, failed)[name]

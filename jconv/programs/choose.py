@@ -49,26 +49,24 @@ def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) 
         `conv2d`, for any number of spatial dimensions.
 
     Returns:
-      A `Choice`: print it, look at it in a notebook, or take `.algorithm`, `.reason`, `.rejected`,
-      `.seconds` (estimated, per algorithm) and `.as_dict()`.  For a function a tuple of them, one for each
-      different convolution in it that jconv would run.
+      A `Choice`: print it, or take `.algorithm`, `.reason`, `.rejected`, `.seconds` (estimates) and
+      `.as_dict()`.  For a function a tuple of them, one for each different convolution that jconv would run.
 
     Raises:
       ValueError, TypeError: an argument is wrong; the message names it and says what would work.
 
     >>> import jax.numpy as jnp, jconv
     >>> x, w = jnp.ones((1, 64, 56, 56)), jnp.ones((64, 1, 3, 3))
-    >>> jconv.choose(x, w, groups=64, padding=1, platform="cpu", algorithm="portable").algorithm.name
-    'depthwise'
     >>> options = dict(groups=64, padding=1, platform="cpu", algorithm="portable")
-    >>> jconv.choose(x.shape, w.shape, **options).algorithm.name
-    'depthwise'
+    >>> [jconv.choose(*of, **options).algorithm.name for of in ((x, w), (x.shape, w.shape))]
+    ['depthwise', 'depthwise']
     """
     call = complete("choose", ChooseOptions, options)
     role, platform, policy = (call.pop(name) for name in ("role", "platform", "algorithm"))
     arguments.one_of("role", role, ROLES)
     arguments.one_of("algorithm", policy, POLICIES)
-    _check_platform(platform)
+    if platform is not None and not (isinstance(platform, str) and platform in PLATFORMS):  # a plug-in's?
+        arguments.one_of("platform", platform, tuple(dict.fromkeys((*PLATFORMS, jax.default_backend()))))
     if callable(x):
         _check_nothing_else("a function", "`platform` and `algorithm`", call | {"role": role})
         called_with = () if w is None and not args else (w, *args)
@@ -76,9 +74,8 @@ def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) 
         problems = dict.fromkeys((problem.spec, problem.role) for problem in found)
         return tuple(pick.choose(spec, role, platform, policy) for spec, role in problems)
     if args:
-        raise TypeError(
-            f"choose() takes `x` and `w` by position, got {len(args)} more; only a function has more"
-        )
+        more = f"got {len(args)} more; only a function has more"
+        raise TypeError(f"choose() takes `x` and `w` by position, {more}")
     if isinstance(x, ConvSpec):
         _check_nothing_else("a ConvSpec", "`role`, `platform` and `algorithm`", {"w": w, **call})
         return pick.choose(*canonical(x, role), platform, policy)
@@ -87,7 +84,11 @@ def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) 
 
 def spec_of(x: Any, w: Any, call: Mapping[str, Any]) -> ConvSpec:
     """The convolution of two operands, each an array, a shape with a dtype or a shape."""
-    x, w = _operands(x, w, call["dtype"])
+    dtype, own = call["dtype"], [v.dtype for v in (x, w) if hasattr(v, "dtype") and not _is_shape(v)]
+    if dtype is not None and own:
+        raise ValueError(f"`dtype`={shown(dtype)} came with an array of {own[0]}; leave it out")
+    of_shapes = own[0] if own else "float32" if dtype is None else dtype
+    x, w = _operand("x", x, of_shapes), _operand("w", w, of_shapes)
     arguments.same_dtype(x=x, w=w)
     given = hashable({name: value for name, value in call.items() if name != "dtype"} | {"algorithm": "auto"})
     return understand(len(w.shape) - 2, "forward", x.shape, w.shape, x.dtype, given).spec
@@ -96,8 +97,8 @@ def spec_of(x: Any, w: Any, call: Mapping[str, Any]) -> ConvSpec:
 def stated(
     door: str, what: Any, args: Sequence[Any], options: Mapping[str, Any], beside: Sequence[str] = ()
 ) -> list[Problem]:
-    """What `tune` and `explain` are asked about without a program: an input and its kernel, specs or pairs
-    of a spec and a role.  Without a role it is all three.  `beside` are the door's own options."""
+    """What `tune` and `explain` are asked about without a program: an input and its kernel, specs, or pairs
+    of a spec and a role; without a role all three.  `beside` are the door's own options."""
     if is_operand(what):
         given = complete(door, ProblemOptions, options, beside=beside)
         if len(args) > 1:
@@ -141,21 +142,9 @@ def is_operand(value: Any) -> bool:
 
 
 def _is_shape(value: Any) -> bool:
-    return (
-        is_sequence(value) and getattr(value, "ndim", 1) == 1 and all(map(_is_size, value)) and len(value) > 0
-    )
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) or jax.export.is_symbolic_dim(value)
-
-
-def _operands(x: Any, w: Any, dtype: Any) -> tuple[Any, Any]:
-    own = [value.dtype for value in (x, w) if hasattr(value, "dtype") and not _is_shape(value)]
-    if dtype is not None and own:
-        raise ValueError(f"`dtype`={shown(dtype)} came with an array of {own[0]}; leave it out")
-    of_shapes = own[0] if own else "float32" if dtype is None else dtype
-    return _operand("x", x, of_shapes), _operand("w", w, of_shapes)
+    if not is_sequence(value) or getattr(value, "ndim", 1) != 1 or len(value) == 0:
+        return False
+    return all(isinstance(size, (int, np.integer)) or jax.export.is_symbolic_dim(size) for size in value)
 
 
 def _operand(name: str, value: Any, dtype: Any) -> jax.Array | jax.ShapeDtypeStruct:
@@ -169,21 +158,13 @@ def _operand(name: str, value: Any, dtype: Any) -> jax.Array | jax.ShapeDtypeStr
     return arguments.array(name, value)
 
 
-def _check_platform(value: Any) -> None:
-    """None, one of the usual names, or that of a plug-in that JAX runs on."""
-    if value is not None and not (isinstance(value, str) and value in PLATFORMS):
-        arguments.one_of("platform", value, tuple(dict.fromkeys((*PLATFORMS, jax.default_backend()))))
-
-
 def _check_nothing_else(what: str, allowed: str, given: Mapping[str, Any]) -> None:
     """Beside what says the rest itself, every argument is what it is when left out."""
+    instead = ", or change the spec: ConvSpec.of(…) or spec.replace(…)" if what == "a ConvSpec" else ""
     for name, value in given.items():
         default = {"w": None, **usual(ChooseOptions)}[name]
         if value is not default and (default is None or type(value) is not type(default) or value != default):
             came = "" if name == "w" else f"={shown(value)}"
-            instead = (
-                "; leave it out"
-                if what == "a function"
-                else ("; leave it out, or change the spec: ConvSpec.of(…) or spec.replace(…)")
+            raise ValueError(
+                f"`{name}`{came} came with {what}, which says all but {allowed}; leave it out{instead}"
             )
-            raise ValueError(f"`{name}`{came} came with {what}, which says all but {allowed}{instead}")

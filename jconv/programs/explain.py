@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import html
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -15,10 +14,8 @@ from jconv.choice.pick import choose, resolve
 from jconv.programs import found
 from jconv.programs.choose import Operand, Problem, stated
 from jconv.programs.found import Place, find, program
+from jconv.programs.table import Rows
 from jconv.spec import ConvSpec
-
-HEADINGS = ("count", "where", "role", "convolution", "algorithm", "lax", "jconv", "why")
-RIGHT = ("count", "lax", "jconv")  # numbers are aligned at their last digit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +47,15 @@ class Found:
     lax_seconds: float | None
     taken: bool
 
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, in the order of `Table.headings`."""
+        times = _time(self.lax_seconds), _time(self.seconds)
+        problem = str(self.spec or self.equation)
+        return (f"{self.count}×", self.where, self.role, problem, self.algorithm, *times, self.reason)
 
-@dataclasses.dataclass(frozen=True)
-class Table:
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Table(Rows):
     """The convolutions of a program; prints as a table, in a notebook as an HTML one.
 
     Args:
@@ -60,25 +63,14 @@ class Table:
       platform: what the algorithms were chosen and the times estimated for.
     """
 
+    headings = ("count", "where", "role", "convolution", "algorithm", "lax", "jconv", "why")
+    numbers = ("count", "lax", "jconv")
     rows: tuple[Found, ...]
     platform: str
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Found]:
-        return iter(self.rows)
-
     def as_dicts(self) -> list[dict[str, Any]]:
         """One dictionary a row, in plain types: for pandas, JSON or a test."""
-        return [
-            dataclasses.asdict(dataclasses.replace(row, spec=None)) | {"spec": str(row.spec or row.equation)}
-            for row in self.rows
-        ]
-
-    def cells(self) -> list[tuple[str, ...]]:
-        """The text of every row, in the order of `HEADINGS`."""
-        return [_cells(row) for row in self.rows]
+        return [vars(row) | {"spec": str(row.spec or row.equation)} for row in self.rows]
 
     @property
     def summary(self) -> str:
@@ -87,23 +79,8 @@ class Table:
         lax = sum(row.count * (row.lax_seconds or 0.0) for row in self.rows)
         ours = sum(row.count * (row.seconds or 0.0) for row in self.rows)
         gain = f", {lax / ours:.1f} times less" if ours else ""
-        return (
-            f"{count} convolutions on {self.platform}: estimated {_time(lax)} by lax,"
-            f" {_time(ours)} by jconv{gain}"
-        )
-
-    def __str__(self) -> str:
-        lines = [HEADINGS, *self.cells()]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = ["  ".join(map(_aligned, line, HEADINGS, widths)).rstrip() for line in lines]
-        return "\n".join([*text, self.summary])
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in HEADINGS)
-        rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.cells())
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        caption = f"<caption>{html.escape(self.summary)}</caption>"
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        estimated = f"estimated {_time(lax)} by lax, {_time(ours)} by jconv{gain}"
+        return f"{count} convolutions on {self.platform}: {estimated}"
 
 
 def explain(
@@ -147,14 +124,9 @@ def explain(
     if callable(fn_or_specs):
         places = find(program(fn_or_specs, args, kwargs))
     else:
-        places = map(_place, stated("explain", fn_or_specs, args, kwargs))
+        asked = stated("explain", fn_or_specs, args, kwargs)
+        places = (Place(found.Problem(role, spec, "auto"), "", 1, "-", "", "") for spec, role in asked)
     return Table(tuple(_found(place, platform) for place in places), platform)
-
-
-def _place(problem: Problem) -> Place:
-    """Of what no program holds."""
-    spec, role = problem
-    return Place(found.Problem(role, spec, "auto"), "", 1, "-", "", "")
 
 
 def _found(place: Place, platform: str) -> Found:
@@ -170,16 +142,6 @@ def _found(place: Place, platform: str) -> Found:
     return Found(where, scope, role, spec, "", count, name, reason, *times, True)
 
 
-def _cells(row: Found) -> tuple[str, ...]:
-    times = _time(row.lax_seconds), _time(row.seconds)
-    problem = str(row.spec) if row.spec else row.equation
-    return (f"{row.count}×", row.where, row.role, problem, row.algorithm, *times, row.reason)
-
-
-def _aligned(text: str, heading: str, width: int) -> str:
-    return text.rjust(width) if heading in RIGHT else text.ljust(width)
-
-
 def _time(seconds: float | None) -> str:
     """Three digits with a unit; a dash for None.
 
@@ -188,7 +150,5 @@ def _time(seconds: float | None) -> str:
     """
     if seconds is None:
         return "-"
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
+    unit, size = ("s", 1.0) if seconds >= 1 else ("ms", 1e-3) if seconds >= 1e-3 else ("µs", 1e-6)
+    return f"{seconds / size:.3g} {unit}"

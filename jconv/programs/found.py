@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import sysconfig
 import types
@@ -47,10 +48,9 @@ class Place:
 
 def program(fn: Any, args: Any, kwargs: Any) -> Any:
     """The jaxpr of `accelerate(fn)(*args, **kwargs)`; what is not an array is static."""
-    method = isinstance(fn, types.MethodType)  # so that the state of its object is seen
-    call, state = _without_objects(
-        (fn.__func__, (fn.__self__, *args), kwargs) if method else (fn, args, kwargs)
-    )
+    if isinstance(fn, types.MethodType):  # so that the state of its object is seen
+        fn, args = fn.__func__, (fn.__self__, *args)
+    call, state = _without_objects((fn, args, kwargs))
     leaves, tree = jax.tree.flatten(state)
     arrays = [leaf for leaf in leaves if _is_array(leaf)]
 
@@ -100,26 +100,17 @@ def _walk(jaxpr: Any, times: int, call: JaxprEqn | None) -> Iterator[Place]:
     """`call` is the call of jconv that is being looked into."""
     for eqn in jaxpr.eqns:
         if eqn.primitive in ROLE_OF:
-            yield Place(_ours(eqn), "", times, *_where(call or eqn), "")
+            ours = Problem(ROLE_OF[eqn.primitive], eqn.params["spec"], eqn.params["algorithm"])
+            yield Place(ours, "", times, *_where(call or eqn), "")
         elif eqn.primitive is CONVOLUTION:
             lhs, rhs, out = (var.aval.str_short() for var in (*eqn.invars, *eqn.outvars))
             yield Place(*_seen(eqn), times, *_where(call or eqn), f"{lhs} * {rhs} -> {out}")
         steps = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-        for body in _bodies(eqn):
-            # jit keeps jconv's functions as they were traced for the first caller: the place is the call
-            yield from _walk(body, times * steps, call or (eqn if _is_jconvs(body) else None))
-
-
-def _bodies(eqn: JaxprEqn) -> Iterator[Any]:
-    """The jaxprs an equation holds."""
-    for value in eqn.params.values():
-        for item in value if isinstance(value, (tuple, list)) else [value]:
-            if isinstance(item, (Jaxpr, ClosedJaxpr)):
-                yield item
-
-
-def _ours(eqn: JaxprEqn) -> Problem:
-    return Problem(ROLE_OF[eqn.primitive], eqn.params["spec"], eqn.params["algorithm"])
+        held = (v if isinstance(v, (tuple, list)) else [v] for v in eqn.params.values())
+        for body in itertools.chain.from_iterable(held):
+            if isinstance(body, (Jaxpr, ClosedJaxpr)):
+                # jit keeps jconv's functions as they were traced for the first caller: the place is the call
+                yield from _walk(body, times * steps, call or (eqn if _is_jconvs(body) else None))
 
 
 def _seen(eqn: JaxprEqn) -> tuple[Problem | None, str]:
@@ -128,19 +119,15 @@ def _seen(eqn: JaxprEqn) -> tuple[Problem | None, str]:
     if word == LAX:
         return None, "asked for by an algorithm of jconv"
     jconv = in_place_of_lax(word, eqn.params, eqn.outvars[0].aval)
+    avals: list[Any] = [var.aval for var in eqn.invars]
+    like = [jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type, sharding=aval.sharding,
+                                 manual_axis_type=aval.manual_axis_type) for aval in avals]  # fmt: skip
     try:
         with eqn.ctx.manager, jax.default_matmul_precision(None):
-            jaxpr = jax.make_jaxpr(jconv)(*(_like(var.aval) for var in eqn.invars))
+            jaxpr = jax.make_jaxpr(jconv)(*like)
     except Exception as error:  # whatever it is, lax can still do it
         return None, f"jconv: {in_one_line(error)}"
     return next(place.problem for place in _walk(jaxpr, 1, eqn)), ""
-
-
-def _like(aval: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(
-        aval.shape, aval.dtype, weak_type=aval.weak_type, sharding=aval.sharding,
-        manual_axis_type=aval.manual_axis_type,
-    )  # fmt: skip
 
 
 def _is_jconvs(body: Any) -> bool:

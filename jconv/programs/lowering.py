@@ -1,9 +1,10 @@
-"""How a marked convolution is lowered, and `install`: the same for those without a mark."""
+"""How a marked convolution is lowered, what the mark's word means, and `install`: the same without a mark."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,26 +14,29 @@ import jax
 from jax.extend.core import InconclusiveDimensionOperation
 from jax.interpreters import mlir
 
-from jconv.algorithms.record import Algorithm
+from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import Algorithm, serves
+from jconv.api.arguments import named_algorithm
 from jconv.choice.candidates import POLICIES
 from jconv.lax.general import convolve
 from jconv.mesh import explicit
-from jconv.programs.policy import meant, word_for
 from jconv.runtime.mark import LAX, set_unmarked, unmarked
 from jconv.runtime.private import Rule, needs_devices, rules_of, word_of_rule
+from jconv.spec import ConvSpec
 from jconv.spec.spelling import corrected
 
 CONVOLUTION = jax.lax.conv_general_dilated_p
 _ONCE = threading.Lock()
+_OWN: dict[str, Algorithm] = {}  # a mark is text: here is what its word stands for
+_NUMBERS = itertools.count()
 
 
 @corrected
 def install(algorithm: str | Algorithm = "auto") -> None:
     """Run every convolution of this process on jconv, from now on and until `uninstall`.
 
-    What `accelerate` has not marked is lowered as if it had.  Compiled functions would go on with what they
-    were compiled to, so JAX's caches are cleared: everything is traced and compiled once more.  What was
-    compiled or exported before and kept (`jax.export`, ahead of time) stays as it is.
+    What `accelerate` has not marked is lowered as if it had.  JAX's caches are cleared: everything is traced
+    and compiled once more.  What was exported or compiled ahead of time stays as it is.
 
     Args:
       algorithm: as in `accelerate`.
@@ -82,6 +86,30 @@ def _let_unmarked_be(word: str | None) -> None:
     if word != unmarked():
         set_unmarked(word)
         jax.clear_caches()
+
+
+def word_for(algorithm: Any) -> str:
+    """The word for a policy, the name of an algorithm, or an `Algorithm` of the user's own.
+
+    Raises:
+      TypeError, ValueError: it is none of these.
+    """
+    found = named_algorithm(algorithm)
+    if isinstance(found, str) or ALGORITHMS.get(found.name) == found:
+        return found if isinstance(found, str) else found.name
+    known = (word for word, other in list(_OWN.items()) if other == found)
+    word = next(known, None) or f"{found.name}#{next(_NUMBERS)}"
+    _OWN[word] = found
+    return word
+
+
+@functools.cache
+def meant(word: str) -> str | Callable[[ConvSpec], str | Algorithm]:
+    """A policy, or an algorithm for what it can compute and "auto" for the rest."""
+    if word in POLICIES:
+        return word
+    algorithm = _OWN[word] if word in _OWN else ALGORITHMS[word]
+    return lambda spec: algorithm if serves(algorithm, spec) else "auto"
 
 
 def make_ready() -> None:

@@ -1,11 +1,8 @@
 """Measuring instead of estimating: time every candidate for every convolution of a program, keep the winners.
 
     collect     the convolutions of a function, forward and gradients, as jconv will run them
-    candidates  what `choose` would consider: whatever does not refuse, is accurate enough for "auto" and
-                is estimated at no more than `within` times the best estimate
-    race        all compiled as in a call, from the user's axes to them, and run once; the hopeless dropped,
-                but never what was chosen before nor "xla"; then rounds in which each takes a turn in
-                random order, so that a drift of the machine meets all alike; the median counts
+    candidates  what `choose` would consider, estimated at no more than `within` times the best
+    race        in turns (`measure.race`), what was chosen before and "xla" always among them
     store       the winner, after each convolution: whoever interrupts keeps what was measured
 
 It is cuDNN's benchmark mode, but asked for and kept.  Near ties go to what was chosen before, not to noise.
@@ -14,10 +11,9 @@ It is cuDNN's benchmark mode, but asked for and kept.  Near ties go to what was 
 from __future__ import annotations
 
 import dataclasses
-import html
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import EllipsisType
 from typing import Any, Unpack
 
@@ -29,8 +25,9 @@ from jconv.choice import winners
 from jconv.choice.pick import choose
 from jconv.programs.calibrate import calibrate
 from jconv.programs.choose import Operand, Problem, no_options, stated
-from jconv.programs.found import Place, find, program
+from jconv.programs.found import find, program
 from jconv.programs.measure import compiled, race
+from jconv.programs.table import Rows
 from jconv.spec import ConvSpec, Role
 from jconv.spec.checks import shown
 
@@ -38,7 +35,6 @@ Progress = Callable[[int, int, str], None]
 
 NEAR_TIE = 1.03  # a winner has to be faster than what was chosen before by more than medians differ
 OWN = ("rounds", "within", "again", "progress")  # options of `tune` that tell no convolution
-HEADINGS = ("count", "role", "convolution", "before", "fastest", "gain")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +66,15 @@ class Row:
         return self.seconds.get(self.before, float("nan")) / self.seconds[self.algorithm]
 
     def cells(self) -> tuple[str, ...]:
-        """The row as text, in the order of `HEADINGS`."""
+        """The row as text, in the order of `Tuned.headings`."""
         times = {name: f"{name} {seconds * 1e3:.3g} ms" for name, seconds in self.seconds.items()}
         before, fastest = (times.get(name, name) for name in (self.before, self.algorithm))
         gain = "known" if self.known else "-" if self.gain != self.gain else f"{self.gain:.2f}×"
         return f"{self.count}×", self.role, str(self.spec), before, fastest, gain
 
 
-@dataclasses.dataclass(frozen=True)
-class Tuned:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Tuned(Rows):
     """What `tune` returns: a row per convolution; prints as a table, in a notebook as an HTML one.
 
     Args:
@@ -86,22 +82,14 @@ class Tuned:
       factors: of `tune()`: how many times as long as on record each kind of work takes on this machine.
     """
 
+    headings = ("count", "role", "convolution", "before", "fastest", "gain")
     rows: tuple[Row, ...]
     factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """One dictionary a row, in plain types."""
         return [vars(row) | {"spec": str(row.spec), "seconds": dict(row.seconds), "failed": dict(row.failed)}
                 for row in self.rows]  # fmt: skip
-
-    def __repr__(self) -> str:
-        return str(self)
 
     @property
     def summary(self) -> str:
@@ -114,21 +102,6 @@ class Tuned:
         after = 1e3 * sum(row.count * row.seconds[row.algorithm] for row in timed)
         changed = sum(row.before != row.algorithm for row in self.rows)
         return f"{len(self)} convolutions, {changed} changed: {before:.3g} ms before, {after:.3g} ms now"
-
-    def __str__(self) -> str:
-        if self.factors:
-            return self.summary
-        lines = [HEADINGS, *(row.cells() for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-        return "\n".join([*text, self.summary])
-
-    def _repr_html_(self) -> str:
-        def tr(cells: Iterable[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = "".join(tr(row.cells(), "td") for row in self.rows)
-        return f"<table><caption>{html.escape(self.summary)}</caption>{tr(HEADINGS, 'th')}{body}</table>"
 
 
 @spelled_out(ProblemOptions)
@@ -147,8 +120,8 @@ def tune(
     machine differs from the one whose rates "auto" estimates with (`Tuned.factors`).
 
     The winners are kept in a file (`jconv.runtime.store.path()`, set by `jconv.runtime.store.use`) for this
-    device, this version of jax and exactly these sizes.  What is compiled already keeps its
-    algorithm: tune first, or call `jax.clear_caches()` afterwards.
+    device, this version of jax and exactly these sizes.  What is compiled already keeps its algorithm until
+    `jax.clear_caches()`.
 
     Args:
       fn_or_specs: nothing; a function, every convolution in which is tuned (hand in the gradient to have the
@@ -203,9 +176,6 @@ def _line(done: int, total: int, what: str) -> None:
         print(f"[{done}/{total}] {what}", file=sys.stderr, flush=True)
 
 
-# -- collect ---------------------------------------------------------------------------------------
-
-
 def collect(fn_or_specs: Any, *args: Any, **options: Any) -> Counter[Problem]:
     """The problems of a function, of an input with its kernel or of a list, each with how often it is run.
 
@@ -216,19 +186,12 @@ def collect(fn_or_specs: Any, *args: Any, **options: Any) -> Counter[Problem]:
     if not callable(fn_or_specs):
         return Counter(stated("tune", fn_or_specs, args, options, OWN))
     no_options("tune", options, "a function", OWN)
-    return _found(find(program(fn_or_specs, args, {})))
-
-
-def _found(places: Iterable[Place]) -> Counter[Problem]:
-    """Count what "auto" will choose for, also in loops, branches and calls."""
     found: Counter[Problem] = Counter()
-    for place in places:
-        if place.problem and place.problem.algorithm == "auto" and not place.problem.spec.is_empty:
-            found[place.problem.spec, place.problem.role] += place.count
+    for place in find(program(fn_or_specs, args, {})):
+        problem = place.problem
+        if problem and problem.algorithm == "auto" and not problem.spec.is_empty:
+            found[problem.spec, problem.role] += place.count
     return found
-
-
-# -- measure ---------------------------------------------------------------------------------------
 
 
 def _known(spec: ConvSpec, role: Role, count: int, again: bool) -> Row | None:

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from jconv.algorithms import ALGORITHMS, FORMS
+from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm, forms_of, refuses
 from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec, Role
@@ -28,9 +28,6 @@ from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
 from jconv.testing.cases import Case, error
 
-FEW = ("same", "winograd_size", "everything", "multiplier", "pointwise", "1d_causal", "3d_everything",
-       "transposed_groups")  # fmt: skip
-HALVES = ("same", "multiplier")
 MAPPED = {"x": ((0, None), "n"), "w": ((None, 0), "o"), "x and w": ((0, 0), "g")}  # the axes, and the fold
 COPIES = 2
 
@@ -72,35 +69,15 @@ class Verdict:
         return f"{what}: {self.error:.1e} from {self.oracle}, {self.bound:.1e} allowed"
 
 
-def few_cases() -> tuple[Case, ...]:
-    """What the command line checks: one geometry of each kind, two of them in bfloat16 as well, and for an
-    algorithm that refuses all of those the first in the table that it takes."""
-    chosen = list(map(cases.named, FEW))
-    for case in map(cases.named, HALVES):
-        chosen.append(Case(f"{case.name}_bfloat16", cases.with_dtype(case.spec, "bfloat16"), case.tags))
-    for algorithm in FORMS:
-        if not _taken(algorithm, chosen):
-            chosen += _taken(algorithm, cases.CASES)[:1]
-    return tuple(chosen)
-
-
-def _taken(algorithm: Algorithm, problems: Iterable[Case]) -> list[Case]:
-    return [case for case in problems if refuses(algorithm, "forward", case.spec) is None]
-
-
-def check(
-    problems: Iterable[Case] | None = None, algorithms: Iterable[Algorithm] | None = None
-) -> Iterator[Verdict]:
+def check(problems: Iterable[Case], algorithms: Iterable[Algorithm] | None = None) -> Iterator[Verdict]:
     """Compare every algorithm with NumPy and lax, in all roles, case by case.
 
     Args:
-      problems: the geometries; None means `few_cases()`.
-      algorithms: the records to check, in each of their forms; None means all of
-        `jconv.algorithms.ALGORITHMS`.
+      problems: the geometries.
+      algorithms: the records to check, in each of their forms; None means all of jconv's.
 
     Yields:
-      A `Verdict` per case, algorithm, role and oracle, as soon as it is known; or one that says
-      that the algorithm refuses the case.
+      A `Verdict` per case, algorithm, role and oracle, or one that says that the algorithm refuses the case.
 
     >>> from jconv.testing.cases import named
     >>> verdicts = list(check([named("same")]))
@@ -109,7 +86,7 @@ def check(
     """
     asked = ALGORITHMS.values() if algorithms is None else algorithms
     forms = [form for algorithm in asked for form in forms_of(algorithm)]
-    for case in few_cases() if problems is None else problems:
+    for case in problems:
         arrays = cases.normal(case.spec)
         oracles = {"NumPy": _by_numpy(case.spec, arrays), "lax": _by_lax(case.spec, arrays)}
         for algorithm in forms:
@@ -165,8 +142,8 @@ def check_algorithm(algorithm: Algorithm, problems: Iterable[Case] | None = None
 
     Args:
       algorithm: the record, which need not be one of jconv's.
-      problems: geometries, some of `jconv.testing.cases.CASES` or `Case`s of your own; None means all of
-        `jconv.testing.cases.CASES`.  What the algorithm rejects is not checked.
+      problems: geometries, of your own or of `jconv.testing.cases.CASES`; None means all of the latter.  What
+        the algorithm rejects is not checked.
 
     Returns:
       What was compared: a `Verdict` per geometry, role and oracle.
@@ -180,7 +157,7 @@ def check_algorithm(algorithm: Algorithm, problems: Iterable[Case] | None = None
     (12, True)
     """
     chosen = list(cases.CASES if problems is None else problems)
-    accepted = _taken(algorithm, chosen)
+    accepted = [case for case in chosen if refuses(algorithm, "forward", case.spec) is None]
     if not accepted:
         reasons = {refuses(algorithm, "forward", case.spec) for case in chosen}
         raise AssertionError(f"{algorithm.name} rejects every one of {len(chosen)} geometries: {reasons}")
