@@ -14,8 +14,7 @@ from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.xla import channels_last as lax_numbers
 from jconv.bench.layers import LAYERS
 from jconv.choice import cost, pick
-from jconv.choice.pick import _preferred as preferred
-from jconv.choice.pick import choose
+from jconv.choice.pick import choose, preferred
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.roles import is_transposed
 

@@ -457,6 +457,15 @@ def test_what_is_timed_is_the_program_of_a_call(layout, shapes, name, role):
     assert timed.cost_analysis() == jax.jit(user).lower(*arrays).compile().cost_analysis()
 
 
+def test_what_is_timed_multiplies_as_a_call_does():
+    """By oneDNN where a program may call it: a product of XLA's is another algorithm."""
+    spec = ConvSpec.of(batch=2, spatial=(28, 27), kernel=(3, 3), in_channels=64, out_channels=64)
+    calls, _ = measure.compiled(["im2col"], "forward", spec)
+    user = jax.jit(lambda x, w: jconv.conv2d(x, w, layout="NHWC", algorithm="im2col"))
+    program = user.lower(*calls["im2col"].args).compile().as_text()
+    assert ("__onednn$matmul" in calls["im2col"].func.as_text()) == ("__onednn$matmul" in program)
+
+
 def test_progress_is_told(file, clock, capsys):
     told = []
     tune(SPEC, progress=lambda *what: told.append(what))

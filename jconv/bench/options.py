@@ -26,6 +26,11 @@ def seconds(text: str) -> float:
     return _above_0(text, "a number of seconds above 0")
 
 
+def budget(text: str) -> float:
+    """Seconds; 0 for none at all."""
+    return 0.0 if text == "0" else _above_0(text, "a number of seconds, or 0")
+
+
 def rate(text: str) -> float:
     """A finite number above 0: something is divided by it."""
     value = _above_0(text, form := "a finite number above 0")

@@ -17,14 +17,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jconv.api.problem import hashable, understand
-from jconv.bench import options
+from jconv.bench import fitting, options
 from jconv.choice import winners
 from jconv.programs.tune import Progress, Tuned, tune
 from jconv.spec import ROLES, ConvSpec
 
 FORWARD = ROLES[:1]
+MEASURED = "measured.jsonl"
 PLAIN = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "dtype": "float32"}  # where not given
 OF_ONE = ("x", "w", *PLAIN, "forward_only")  # what a program says itself
+
+
+OF_TUNING = ("cache", "again", "json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,12 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cache", metavar="FILE", help=f"keep the winners there instead of {winners.default_path()}")
     add("--again", action="store_true", help="also measure what is in the cache already")
     add("--rounds", type=options.positive, default=7, metavar="N", help="turns each candidate takes (7)")
+    add("--fit", action="store_true", help="instead: measure many problems and fit the record of rates")
+    add("--measured", type=options.writable, metavar="FILE", help=f"of --fit: its times, kept ({MEASURED})")
+    add("--budget", type=options.budget, metavar="SECONDS", help="of --fit: measure no longer than that")
     add("--json", action="store_true", help="print the times as JSON, not as a table")
 
 
 def main(args: argparse.Namespace) -> int:
     """Tune and print; 0, 1 if the winners could not be kept, 2 with the reason on stderr for wrong usage."""
     try:
+        if args.fit:
+            return fitting.main(for_fit(args))
+        if given := [name for name in ("measured", "budget") if getattr(args, name) is not None]:
+            raise ValueError(f"--{given[0]} goes with --fit; add that or leave it out")
         what = problem(args)
         if args.cache:
             winners.use(args.cache)
@@ -70,6 +81,15 @@ def main(args: argparse.Namespace) -> int:
 def as_json(tuned: Tuned) -> str:
     """The rows as a list of objects."""
     return json.dumps(tuned.as_dicts(), indent=1)
+
+
+def for_fit(args: argparse.Namespace) -> argparse.Namespace:
+    """The same with the defaults of --fit, whose problems are its own."""
+    if given := [name for name in ("program", *OF_ONE, *OF_TUNING) if getattr(args, name)]:
+        name = args.program or f"--{given[0].replace('_', '-')}"
+        raise ValueError(f"--fit measures problems of its own; leave out {name}")
+    unsaid = {"measured": MEASURED, "budget": float("inf")}
+    return argparse.Namespace(**vars(args) | {k: v for k, v in unsaid.items() if getattr(args, k) is None})
 
 
 def problem(args: argparse.Namespace) -> tuple[Any, ...]:

@@ -146,7 +146,7 @@ def _choose(
     if tuned in seconds:
         best, how = tuned, "measured to be the fastest here"
     elif rates:
-        best = _preferred(seconds)
+        best = preferred(seconds)
         how = _versus(best, seconds)
     else:  # no rates, no opinion: XLA's own, unless it cannot do it
         best, how = (XLA.name if XLA.name in seconds else next(iter(seconds))), NO_RATES
@@ -155,7 +155,7 @@ def _choose(
     return Choice(taken.algorithm, reason, rejected, seconds, spec, role, platform)
 
 
-def _preferred(seconds: Mapping[str, float]) -> str:
+def preferred(seconds: Mapping[str, float]) -> str:
     """The name of the algorithm that rules 5 and 6 of the module's docstring pick."""
     best = next(iter(seconds))
     if best == ONEDNN.name:  # whose times are estimated better than those of XLA's many ways
@@ -219,19 +219,10 @@ def resolve(
         record = _chosen(spec, role, platform, policy).algorithm
     elif not record.portable and policy.portable:
         raise ValueError(f"`algorithm`={record.name!r} refuses: {policy.portable}; choose 'auto'")
-    best = best_form(record, role, spec, platform, policy)
-    if not spec.is_known and refuses(best, role, spec):  # priced as if the sizes were known
-        best = record
-    return best, spec.replace(onednn=not policy.portable)
-
-
-def best_form(
-    record: Algorithm, role: Role, spec: ConvSpec, platform: str, policy: Policy | None = None
-) -> Algorithm:
-    """Of a named algorithm in several forms the cheapest, as far as one can be priced."""
-    if not record.forms or spec.is_empty:
-        return record
-    rates = rates_of(platform, winners.factors(platform))
-    anything = Policy("fastest", policy.portable if policy else None)
-    found = candidate(record, role, as_priced(with_known_sizes(spec), anything, rates), anything, rates)
-    return record if found.refused else found.algorithm
+    if record.forms and not spec.is_empty:  # of a named one the cheapest form, as far as one can be priced
+        rates, anything = rates_of(platform, winners.factors(platform)), Policy("fastest", policy.portable)
+        found = candidate(record, role, as_priced(with_known_sizes(spec), anything, rates), anything, rates)
+        # priced as if the sizes were known
+        if not found.refused and (spec.is_known or not refuses(found.algorithm, role, spec)):
+            record = found.algorithm
+    return record, spec.replace(onednn=not policy.portable)

@@ -15,7 +15,7 @@ from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm, evaluate
 from jconv.api import arguments
 from jconv.calculus.primitives import OPERANDS, RESULT, ROLE_OF
-from jconv.choice.pick import best_form
+from jconv.choice.pick import resolve
 from jconv.spec import ConvSpec, Role
 from jconv.spec.layout import Perm, inverse
 
@@ -32,9 +32,9 @@ def compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[str
     calls: dict[str, Call] = {}
     failed: dict[str, str] = {}
     for name in names:
-        form = best_form(ALGORITHMS[name], role, spec, jax.default_backend())
-        fn = functools.partial(_as_called, form, role, spec)
         try:
+            form, marked = resolve(ALGORITHMS[name], role, spec, jax.default_backend())
+            fn = functools.partial(_as_called, form, role, marked)
             calls[name] = functools.partial(jax.jit(fn).lower(*operands).compile(), *operands)
         except Exception as error:  # whatever it is, another candidate may do
             failed[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
