@@ -296,12 +296,13 @@ def test_layouts_past_the_letters_of_space():
 @given(st.integers(0, 3).flatmap(lambda n: st.tuples(*[st.permutations(range(n + 2))] * 3)))
 def test_any_dimension_numbers_are_undone(perms):
     layout = from_specs(*perms)
-    for into, back in ((layout.x, layout.x_out), (layout.w, layout.w_out), (layout.y_in, layout.y)):
+    for into, back in ((layout.into(name), layout.back(name)) for name in "xwy"):
         assert inverse(into) == back
         assert tuple(into[axis] for axis in back) == tuple(range(len(into)))
     assert (layout.x[0], layout.x[-1], *layout.x[1:-1]) == (perms[0][0], perms[0][1], *perms[0][2:])
     assert (layout.w[-1], layout.w[-2], *layout.w[:-2]) == tuple(perms[1])
-    assert (layout.y_in[0], layout.y_in[-1], *layout.y_in[1:-1]) == (perms[2][0], perms[2][1], *perms[2][2:])
+    y = layout.into("y")
+    assert (y[0], y[-1], *y[1:-1]) == (perms[2][0], perms[2][1], *perms[2][2:])
 
 
 # -- which role it plays ---------------------------------------------------------------------------

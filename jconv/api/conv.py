@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Never, Unpack
+from typing import Never, Unpack
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jconv.api import arguments
-from jconv.api.options import ConvOptions, complete, spelled_out
-from jconv.api.problem import Problem, hashable, understand
-from jconv.calculus.primitives import convolve
-
-
-def _conv(name: str, ndim: int | None, x: Any, w: Any, b: Any, more: tuple[Any, ...], options: Any) -> Any:
-    """`ndim` is None where the kernel says it."""
-    call = complete(name, ConvOptions, options, more)
-    bias = call.pop("bias")
-    x, w = arguments.array("x", x), arguments.array("w", w)
-    arguments.same_dtype(x=x, w=w)
-    ndim = w.ndim - 2 if ndim is None else ndim
-    problem = understand(ndim, "forward", x.shape, w.shape, x.dtype, hashable(call))
-    b = arguments.bias(b, bias, problem.spec.out_channels, problem.spec.y_dtype)
-    return _apply(problem, x, w, b)
-
-
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _apply(problem: Problem, x: jax.Array, w: jax.Array, b: jax.Array | None) -> jax.Array:
-    x, w = problem.canonical_x(x), w.transpose(problem.layout.w)
-    y = convolve("forward", x, w, problem.spec, problem.algorithm)
-    return problem.users_y(y if b is None else y + jnp.expand_dims(b, range(y.ndim - 1)))
+from jconv.api.options import ConvOptions, spelled_out
+from jconv.api.problem import compute, parsed
 
 
 @spelled_out(ConvOptions)
@@ -94,7 +71,7 @@ def conv2d(
 
     Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016.
     """
-    return _conv("conv2d", 2, x, w, b, more, options)
+    return compute(*parsed("conv2d", "forward", 2, x, w, b, more, options))
 
 
 @spelled_out(ConvOptions)
@@ -110,7 +87,7 @@ def conv1d(
     >>> jconv.conv1d(jnp.ones((1, 1, 4)), jnp.ones((1, 1, 3)), padding="causal")
     Array([[[1., 2., 3., 3.]]], dtype=float32)
     """
-    return _conv("conv1d", 1, x, w, b, more, options)
+    return compute(*parsed("conv1d", "forward", 1, x, w, b, more, options))
 
 
 @spelled_out(ConvOptions)
@@ -126,7 +103,7 @@ def conv3d(
     >>> jconv.conv3d(jnp.ones((1, 2, 4, 4, 4)), jnp.ones((5, 2, 3, 3, 3))).shape
     (1, 5, 2, 2, 2)
     """
-    return _conv("conv3d", 3, x, w, b, more, options)
+    return compute(*parsed("conv3d", "forward", 3, x, w, b, more, options))
 
 
 @spelled_out(ConvOptions)
@@ -144,4 +121,4 @@ def conv(
     >>> jconv.conv(light_field, w, padding="same").shape
     (1, 8, 5, 5, 16, 16)
     """
-    return _conv("conv", None, x, w, b, more, options)
+    return compute(*parsed("conv", "forward", None, x, w, b, more, options))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Never, Unpack
 
 import jax
@@ -11,9 +10,8 @@ from jax.typing import ArrayLike
 
 from jconv.api import arguments
 from jconv.api.options import GradientOptions, complete, spelled_out
-from jconv.api.problem import Problem, hashable, understand
-from jconv.calculus.primitives import convolve
-from jconv.spec import Ints
+from jconv.api.problem import compute, hashable, plain, understand
+from jconv.spec import Role
 from jconv.spec.checks import shown
 
 
@@ -45,16 +43,7 @@ def grad_input(
     >>> jconv.grad_input((1, 1, 4), jnp.ones((1, 1, 2)), jnp.ones((1, 1, 3)))
     Array([[[1., 2., 2., 1.]]], dtype=float32)
     """
-    _in_order("grad_input(input_shape, w, g)", "w", w)
-    w, g = arguments.array("w", w), arguments.array("g", g)
-    arguments.same_dtype(w=w, g=g)
-    knobs = hashable(
-        complete("grad_input", GradientOptions, options, more) | {"preferred_element_type": None}
-    )
-    shape = _shape("input_shape", input_shape)
-    problem = understand(w.ndim - 2, "grad_input", shape, w.shape, g.dtype, knobs)
-    _check_g(problem, g)
-    return _grad_input(problem, w, g)
+    return _gradient("grad_input", "input_shape", input_shape, "w", w, g, more, options)
 
 
 @spelled_out(GradientOptions)
@@ -84,45 +73,29 @@ def grad_kernel(
     >>> jconv.grad_kernel(jnp.arange(4.0).reshape(1, 1, 4), (1, 1, 2), jnp.ones((1, 1, 3)))
     Array([[[3., 6.]]], dtype=float32)
     """
-    _in_order("grad_kernel(x, kernel_shape, g)", "x", x)
-    x, g = arguments.array("x", x), arguments.array("g", g)
-    arguments.same_dtype(x=x, g=g)
-    knobs = hashable(
-        complete("grad_kernel", GradientOptions, options, more) | {"preferred_element_type": None}
-    )
-    shape = _shape("kernel_shape", kernel_shape)
-    problem = understand(len(shape) - 2, "grad_kernel", x.shape, shape, g.dtype, knobs)
-    _check_g(problem, g)
-    return _grad_kernel(problem, x, g)
+    return _gradient("grad_kernel", "kernel_shape", kernel_shape, "x", x, g, more, options)
 
 
-def _in_order(call: str, name: str, value: Any) -> None:
-    if isinstance(value, tuple):
-        raise TypeError(f"`{name}` must be an array, got the tuple {shown(value)}; the order is {call}")
-
-
-def _shape(name: str, value: Any) -> Ints:
-    """A tuple of ints, from an array of them too: one whose values are known."""
-    if getattr(value, "ndim", 1) > 1:
-        raise TypeError(f"`{name}` must be a sequence of ints, got {shown(value)}; pass its .shape")
-    return arguments.shape(name, dict(hashable({name: value}))[name])
-
-
-def _check_g(problem: Problem, g: jax.Array) -> None:
-    expected = jax.eval_shape(problem.users_y, jax.ShapeDtypeStruct(problem.spec.y_shape, g.dtype)).shape
+def _gradient(
+    role: Role, shape_name: str, shape: Any, name: str, array: Any, g: Any, more: tuple[Any, ...],
+    options: Mapping[str, Any],
+) -> jax.Array:  # fmt: skip
+    """Of the other operand, `array`, and g."""
+    if isinstance(array, tuple):
+        order = "input_shape, w, g" if role == "grad_input" else "x, kernel_shape, g"
+        raise TypeError(
+            f"`{name}` must be an array, got the tuple {shown(array)}; the order is {role}({order})"
+        )
+    array, g = arguments.array(name, array), arguments.array("g", g)
+    arguments.same_dtype(**{name: array, "g": g})
+    knobs = hashable(complete(role, GradientOptions, options, more))
+    if getattr(shape, "ndim", 1) > 1:
+        raise TypeError(f"`{shape_name}` must be a sequence of ints, got {shown(shape)}; pass its .shape")
+    wanted = arguments.shape(shape_name, plain(shape_name, shape))
+    x_shape, w_shape = (wanted, array.shape) if role == "grad_input" else (array.shape, wanted)
+    problem = understand(len(w_shape) - 2, role, x_shape, w_shape, g.dtype, knobs)
+    expected = tuple(problem.spec.y_shape[axis] for axis in problem.layout.y)
+    expected = expected if problem.batched else expected[1:]
     if g.shape != expected:
         raise ValueError(f"`g` has shape {g.shape}, but the output of this convolution has {expected}")
-
-
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _grad_input(problem: Problem, w: jax.Array, g: jax.Array) -> jax.Array:
-    w, g = w.transpose(problem.layout.w), problem.canonical_y(g)
-    x = convolve("grad_input", g, w, problem.spec, problem.algorithm)
-    return problem.users_x(problem.without_padding(x))
-
-
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _grad_kernel(problem: Problem, x: jax.Array, g: jax.Array) -> jax.Array:
-    x, g = problem.canonical_x(x), problem.canonical_y(g)
-    w = convolve("grad_kernel", x, g, problem.spec, problem.algorithm)
-    return w.transpose(problem.layout.w_out)
+    return compute(problem, *((g, array) if role == "grad_input" else (array, g)))

@@ -31,8 +31,17 @@ AlgorithmName = Literal[
 ]  # fmt: skip
 
 
+# The second half of each `Annotated` is what is meant when nothing is said.
+class PatchOptions(TypedDict, total=False):
+    """Of `unfold`, `fold`, `im2col` and `col2im`."""
+
+    dilation: Annotated[IntOrInts, 1]
+    padding: Annotated[Padding, 0]
+    stride: Annotated[IntOrInts, 1]
+
+
 class WindowOptions(TypedDict, total=False):
-    """Where the windows lie.  The second half of each `Annotated` is what is meant when nothing is said."""
+    """Where the windows lie."""
 
     stride: Annotated[IntOrInts, 1]
     padding: Annotated[Padding, 0]
@@ -97,16 +106,19 @@ def usual(options: type) -> dict[str, Any]:
 
 def spelled_out(options: type) -> Callable[[F], F]:
     """A decorator: in the signature that is shown, every option takes the place of `**options`."""
+    named = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+        for name, value in usual(options).items()
+    ]
 
     def signed(fn: F) -> F:
         signature = inspect.signature(fn)
-        refused = [p for p in signature.parameters.values() if p.annotation == "Never"]
-        kept = [p for p in signature.parameters.values() if p not in refused and p.kind != p.VAR_KEYWORD]
-        options_of = (
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
-            for name, value in usual(options).items()
-        )
-        fn.__signature__ = signature.replace(parameters=[*kept, *options_of])  # type: ignore[attr-defined]
+        own = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.annotation != "Never" and parameter.kind != parameter.VAR_KEYWORD
+        ]
+        fn.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
         return fn
 
     return signed
@@ -122,14 +134,12 @@ def complete(
     """
     known = usual(options)
     if more:
-        raise TypeError(_by_keyword(name, known, more))
+        order = TRANSPOSED_IN_PYTORCHS_ORDER if "output_padding" in known else IN_PYTORCHS_ORDER
+        written = ", ".join(f"{key}={shown(value)}" for key, value in zip(order, more, strict=False))
+        raise TypeError(
+            f"{name}() takes its arrays by position and the rest by name, as in {name}(…, {written})"
+        )
     if given.keys() <= known.keys():
         return {**known, **given}
     wrong = next(key for key in given if key not in known)
     raise no_option(name, wrong, [*known, *beside])
-
-
-def _by_keyword(name: str, known: Mapping[str, Any], more: Sequence[Any]) -> str:
-    order = TRANSPOSED_IN_PYTORCHS_ORDER if "output_padding" in known else IN_PYTORCHS_ORDER
-    written = ", ".join(f"{key}={shown(value)}" for key, value in zip(order, more, strict=False))
-    return f"{name}() takes its arrays by position and the rest by name, as in {name}(…, {written})"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, Never, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from jconv.algorithms import windows
 from jconv.api import arguments
-from jconv.api.options import IntOrInts, Padding
+from jconv.api.options import IntOrInts, PatchOptions, complete, spelled_out
 from jconv.api.problem import hashable
 from jconv.spec import ConvSpec, Ints, extent
 from jconv.spec.checks import is_sequence, shown
@@ -52,14 +52,8 @@ class Folding:
 
 
 @corrected
-def unfold(
-    x: ArrayLike,
-    kernel_size: IntOrInts,
-    *,
-    dilation: IntOrInts = 1,
-    padding: Padding = 0,
-    stride: IntOrInts = 1,
-) -> jax.Array:
+@spelled_out(PatchOptions)
+def unfold(x: ArrayLike, kernel_size: IntOrInts, *more: Never, **options: Unpack[PatchOptions]) -> jax.Array:
     """Sliding windows as columns, channels first: `torch.nn.functional.unfold` in any dimension.
 
     Args:
@@ -86,18 +80,17 @@ def unfold(
     ((27, 36), (1, 27, 36))
     """
     x = arguments.array("x", x)
-    return _unfold(_understand(False, x.shape, kernel_size, dilation, padding, stride), x)
+    return _unfold(_understand("unfold", x.shape, more, options, kernel_size=kernel_size), x)
 
 
 @corrected
+@spelled_out(PatchOptions)
 def fold(
     cols: ArrayLike,
     output_size: IntOrInts,
     kernel_size: IntOrInts,
-    *,
-    dilation: IntOrInts = 1,
-    padding: Padding = 0,
-    stride: IntOrInts = 1,
+    *more: Never,
+    **options: Unpack[PatchOptions],
 ) -> jax.Array:
     """Columns added up where they overlap, channels first: `torch.nn.functional.fold`.
 
@@ -119,18 +112,12 @@ def fold(
     >>> jconv.fold(cols, (4,), (2,))
     Array([[[1., 2., 2., 1.]]], dtype=float32)
     """
-    return _col2im(False, cols, kernel_size, dilation, padding, stride, output_size)
+    return _folded("fold", cols, output_size, kernel_size, more, options)
 
 
 @corrected
-def im2col(
-    x: ArrayLike,
-    kernel_size: IntOrInts,
-    *,
-    dilation: IntOrInts = 1,
-    padding: Padding = 0,
-    stride: IntOrInts = 1,
-) -> jax.Array:
+@spelled_out(PatchOptions)
+def im2col(x: ArrayLike, kernel_size: IntOrInts, *more: Never, **options: Unpack[PatchOptions]) -> jax.Array:
     """Sliding windows as rows, channels last: the left factor of a convolution by matrix product.
 
     `x` is `(n, *spatial, c)` or `(*spatial, c)` and the result `(n, L, Πk·c)`; column `r·c + i` is
@@ -145,18 +132,17 @@ def im2col(
     processing", 2006.
     """
     x = arguments.array("x", x)
-    return _unfold(_understand(True, x.shape, kernel_size, dilation, padding, stride), x)
+    return _unfold(_understand("im2col", x.shape, more, options, kernel_size=kernel_size), x)
 
 
 @corrected
+@spelled_out(PatchOptions)
 def col2im(
     cols: ArrayLike,
     output_size: IntOrInts,
     kernel_size: IntOrInts,
-    *,
-    dilation: IntOrInts = 1,
-    padding: Padding = 0,
-    stride: IntOrInts = 1,
+    *more: Never,
+    **options: Unpack[PatchOptions],
 ) -> jax.Array:
     """Rows added up where they overlap, channels last: the transpose of `im2col`.
 
@@ -167,51 +153,44 @@ def col2im(
     >>> jconv.col2im(jnp.ones((1, 3, 2)), (4,), (2,)).ravel()
     Array([1., 2., 2., 1.], dtype=float32)
     """
-    return _col2im(True, cols, kernel_size, dilation, padding, stride, output_size)
-
-
-def _col2im(channels_last: bool, cols: ArrayLike, *knobs: Any) -> jax.Array:
-    cols = arguments.array("cols", cols)
-    folding = _understand(channels_last, cols.shape, *knobs)
-    if cols.shape != folding.columns_shape:
-        raise ValueError(
-            f"`cols` has shape {cols.shape}, but `output_size`={folding.spec.spatial} has windows "
-            f"{folding.spec.out_spatial} and needs {folding.columns_shape}"
-        )
-    return _fold(folding, cols)
+    return _folded("col2im", cols, output_size, kernel_size, more, options)
 
 
 # -- the arguments ---------------------------------------------------------------------------------
 
 
-def _understand(channels_last: bool, shape: Ints, *knobs: Any) -> Folding:
-    """From the shape of an image, or of columns, which come with an `output_size` as the last knob."""
-    names = ("kernel_size", "dilation", "padding", "stride", "output_size")
-    return _checked(channels_last, shape, hashable(dict(zip(names, knobs, strict=False))))
+def _understand(door: str, shape: Ints, more: Any, options: Any, **sizes: Any) -> Folding:
+    """From the shape of an image, or of columns, which come with an `output_size`."""
+    call = complete(door, PatchOptions, options, more)
+    return _checked(door in ("im2col", "col2im"), shape, hashable(sizes | call))
 
 
 @functools.lru_cache(maxsize=4096)
 def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
-    given = dict(knobs)
-    if isinstance(given["padding"], str):
+    knob = dict(knobs)
+    if isinstance(knob["padding"], str):
         raise TypeError(
-            f"`padding`={shown(given['padding'])} has no meaning here; write ints or (lo, hi) pairs"
+            f"`padding`={shown(knob['padding'])} has no meaning here; write ints or (lo, hi) pairs"
         )
-    if "output_size" in given:
-        ndim = _ndim_of_columns(given["output_size"], given["kernel_size"])
-        spatial = arguments.integers("output_size", given["output_size"], ndim)
-        kernel = arguments.integers("kernel_size", given["kernel_size"], ndim)
-        n, c, batched = _columns(shape, kernel, channels_last)
+    from_image = "output_size" not in knob
+    ndim = _ndim(shape if from_image else None, knob)
+    kernel = arguments.integers("kernel_size", knob["kernel_size"], ndim)
+    if from_image:
+        arguments.rank("x", shape, (ndim + 1, ndim + 2), f"(batch if any, channels, {ndim} spatial)")
+        batched = len(shape) == ndim + 2
+        n, *spatial = shape if batched else (1, *shape)
+        c = spatial.pop(-1 if channels_last else 0)
+        if 0 in (c, *spatial):
+            raise ValueError(f"`x` may be empty in its batch only, got shape {shape}")
     else:
-        ndim = _ndim_of_image(given["kernel_size"], shape)
-        kernel = arguments.integers("kernel_size", given["kernel_size"], ndim)
-        n, c, spatial, batched = _image(shape, ndim, channels_last)
-    strides = arguments.integers("stride", given["stride"], ndim)
-    dilation = arguments.integers("dilation", given["dilation"], ndim)
-    window = tuple(map(extent, kernel, dilation))
-    pairs = arguments.padding(given["padding"], spatial, window, strides, NEGATIVE)
+        spatial = list(arguments.integers("output_size", knob["output_size"], ndim))
+        n, c, batched = _columns(shape, kernel, channels_last)
+    strides, dilation = (arguments.integers(name, knob[name], ndim) for name in ("stride", "dilation"))
+    pairs = arguments.padding(
+        knob["padding"], spatial, tuple(map(extent, kernel, dilation)), strides, NEGATIVE
+    )
     spec = ConvSpec.of(
-        batch=n, in_channels=c, spatial=spatial, kernel=kernel, strides=strides, padding=pairs,
+        batch=n, in_channels=c, spatial=tuple(spatial), kernel=kernel, strides=strides, padding=pairs,
         rhs_dilation=dilation,
     )  # fmt: skip
     if 0 in spec.out_spatial:
@@ -222,41 +201,23 @@ def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
     return Folding(spec, channels_last, batched)
 
 
-def _ndim_of_image(kernel_size: Any, shape: Ints) -> int:
-    """As many as there are sizes; of one int, as many as the image has axes for."""
-    if (ndim := _count("kernel_size", kernel_size)) is not None:
-        return ndim
+def _ndim(shape: Ints | None, knob: dict[str, Any]) -> int:
+    """As many as there are sizes; of one int, as many as the image has axes for, and of columns two."""
+    for name in ("output_size", "kernel_size"):
+        if is_sequence(sizes := knob.get(name)):
+            if not sizes:
+                raise ValueError(f"`{name}`={shown(sizes)} must be an int or one int per spatial dimension")
+            return len(sizes)
+    if shape is None or len(shape) == 3:
+        return 2
     if len(shape) < 3:
-        arguments.integers("kernel_size", kernel_size, 1)
+        size = knob["kernel_size"]
+        arguments.integers("kernel_size", size, 1)
         raise ValueError(
             f"`x` must have at least 3 axes (batch if any, channels, spatial) when `kernel_size` is an int, "
-            f"got shape {shape}; for `x` of (channels, 1 spatial) write `kernel_size`=({kernel_size},)"
+            f"got shape {shape}; for `x` of (channels, 1 spatial) write `kernel_size`=({size},)"
         )
-    return 2 if len(shape) == 3 else len(shape) - 2
-
-
-def _ndim_of_columns(output_size: Any, kernel_size: Any) -> int:
-    counts = _count("output_size", output_size), _count("kernel_size", kernel_size)
-    return next((count for count in counts if count is not None), 2)
-
-
-def _count(name: str, sizes: Any) -> int | None:
-    """How many sizes there are; None for a single one, or for what is no size at all."""
-    if not is_sequence(sizes):
-        return None
-    if not sizes:
-        raise ValueError(f"`{name}`={shown(sizes)} must be an int or one int per spatial dimension")
-    return len(sizes)
-
-
-def _image(shape: Ints, ndim: int, channels_last: bool) -> tuple[int, int, Ints, bool]:
-    arguments.rank("x", shape, (ndim + 1, ndim + 2), f"(batch if any, channels, {ndim} spatial)")
-    batched = len(shape) == ndim + 2
-    n, *rest = shape if batched else (1, *shape)
-    c = rest.pop(-1 if channels_last else 0)
-    if 0 in (c, *rest):
-        raise ValueError(f"`x` may be empty in its batch only, got shape {shape}")
-    return n, c, tuple(rest), batched
+    return len(shape) - 2
 
 
 def _columns(shape: Ints, kernel: Ints, channels_last: bool) -> tuple[int, int, bool]:
@@ -282,6 +243,18 @@ def _unfold(folding: Folding, x: jax.Array) -> jax.Array:
     if not folding.channels_last:  # (n, *p, *r, c) → (n, c, *r, *p)
         columns = columns.transpose(0, 2 * d + 1, *range(d + 1, 2 * d + 1), *range(1, d + 1))
     return columns.reshape(folding.columns_shape)
+
+
+def _folded(door: str, cols: Any, output_size: Any, kernel_size: Any, more: Any, options: Any) -> jax.Array:
+    cols = arguments.array("cols", cols)
+    sizes = dict(kernel_size=kernel_size, output_size=output_size)
+    folding = _understand(door, cols.shape, more, options, **sizes)
+    if cols.shape != folding.columns_shape:
+        raise ValueError(
+            f"`cols` has shape {cols.shape}, but `output_size`={folding.spec.spatial} has windows "
+            f"{folding.spec.out_spatial} and needs {folding.columns_shape}"
+        )
+    return _fold(folding, cols)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

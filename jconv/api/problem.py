@@ -1,31 +1,40 @@
-"""A user's call, understood once: arguments and shapes in, a `Problem` of plain integers out."""
+"""A user's call, parsed once: arguments and shapes in, a `Problem` of plain integers out; and computed.
+
+Every door is two steps: `parsed` (`understand`, where there are shapes alone) and `compute`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jconv.algorithms.record import Algorithm
-from jconv.api import arguments, hints, modes
-from jconv.api.options import PaddingMode
+from jconv.api import arguments, modes, transposed
+from jconv.api.options import ConvOptions, PaddingMode, TransposedOptions, complete
+from jconv.api.shapes import Shapes
+from jconv.calculus.primitives import convolve
 from jconv.spec import ConvSpec, Ints, Role, extent
 from jconv.spec.checks import Pairs, shown
 from jconv.spec.layout import Layout
+from jconv.spec.roles import OPERANDS, RESULT
 
 Knobs = tuple[tuple[str, Any], ...]
+Parsed = tuple["Problem", jax.Array, jax.Array, jax.Array | None]
 
 MOST_IN_A_KEY = 256  # entries of an array: no option has as many
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """The spec, how the arrays lie, and what has to be padded beforehand by a mode of its own."""
+    """A role of a spec, how the arrays lie, and what has to be padded beforehand by a mode of its own."""
 
+    role: Role
     spec: ConvSpec
     layout: Layout
     algorithm: str | Algorithm
@@ -33,35 +42,100 @@ class Problem:
     mode: PaddingMode
     mode_padding: Pairs
 
-    def canonical_x(self, x: jax.Array) -> jax.Array:
-        """x channels last, with a batch axis, padded where the mode is not zeros."""
-        x = (x if self.batched else x[None]).transpose(self.layout.x)
-        return x if self.mode == "zeros" else modes.padded(x, self.mode_padding, self.mode)
+    def canonical(self, name: str, array: jax.Array) -> jax.Array:
+        """x, w or y channels last, with a batch axis; x padded where the mode is not zeros."""
+        array = array if name == "w" or self.batched else array[None]
+        array = array.transpose(self.layout.into(name))
+        padded = name == "x" and self.mode != "zeros"
+        return modes.padded(array, self.mode_padding, self.mode) if padded else array
 
-    def without_padding(self, x: jax.Array) -> jax.Array:
-        """The transpose of the padding: a gradient of the padded x as one of x, both canonical."""
-        if self.mode == "zeros":
-            return x
-        around = zip(self.spec.spatial, self.mode_padding, strict=True)
-        spatial = [size - lo - hi for size, (lo, hi) in around]
-        return modes.folded_back(x, spatial, self.mode_padding, self.mode)
-
-    def canonical_y(self, y: jax.Array) -> jax.Array:
-        """y or its gradient channels last, with a batch axis."""
-        return (y if self.batched else y[None]).transpose(self.layout.y_in)
-
-    def users_x(self, x: jax.Array) -> jax.Array:
-        """A canonical x as the user lays it out."""
-        x = x.transpose(self.layout.x_out)
-        return x if self.batched else x[0]
-
-    def users_y(self, y: jax.Array) -> jax.Array:
-        """A canonical y as the user lays it out."""
-        y = y.transpose(self.layout.y)
-        return y if self.batched else y[0]
+    def users(self, name: str, array: jax.Array, b: jax.Array | None = None) -> jax.Array:
+        """A canonical x (less what the mode put around it), w or y as the user lays it out, plus the bias."""
+        if name == "x" and self.mode != "zeros":
+            around = zip(self.spec.spatial, self.mode_padding, strict=True)
+            spatial = [size - lo - hi for size, (lo, hi) in around]
+            array = modes.folded_back(array, spatial, self.mode_padding, self.mode)
+        array = array if b is None else array + jnp.expand_dims(b, range(array.ndim - 1))
+        array = array.transpose(self.layout.back(name))
+        return array if name == "w" or self.batched else array[0]
 
 
-def hashable(knobs: dict[str, Any]) -> Knobs:
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def compute(problem: Problem, a: jax.Array, b: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """The role of the problem, of its two operands and to its result as the user lays them out."""
+    role = problem.role
+    first, second = map(problem.canonical, OPERANDS[role], (a, b))
+    return problem.users(RESULT[role], convolve(role, first, second, problem.spec, problem.algorithm), bias)
+
+
+def parsed(
+    door: str, role: Role, ndim: int | None, x: Any, w: Any, b: Any, more: tuple[Any, ...],
+    options: Mapping[str, Any], shards: Ints | None = None,
+) -> Parsed:  # fmt: skip
+    """What `compute` takes, of a call of a convolution or, its role being grad_input, of a transposed one.
+
+    `ndim` is None where the kernel says it; x is one of `shards` of an image.
+    """
+    call = complete(door, ConvOptions if role == "forward" else TransposedOptions, options, more)
+    second = call.pop("bias")
+    x, w = arguments.array("x", x), arguments.array("w", w)
+    arguments.same_dtype(x=x, w=w)
+    ndim = w.ndim - 2 if ndim is None else ndim
+    problem = understand(ndim, role, x.shape, w.shape, x.dtype, hashable(call), shards)
+    return problem, x, w, arguments.bias(b, second, problem.spec, role)
+
+
+@functools.lru_cache(maxsize=4096)
+def understand(
+    ndim: int, role: Role, x_shape: Ints, w_shape: Ints, dtype: Any, knobs: Knobs, shards: Ints | None = None
+) -> Problem:
+    """Check every argument of a convolution of x with w and put them into the canonical form.
+
+    A transposed convolution has an `output_padding`: it is grad_input of the convolution whose output is x.
+    """
+    knob = dict(knobs)
+    turned = "output_padding" in knob
+    x = "input_shape" if role == "grad_input" and not turned else "x"
+    w = "kernel_shape" if role == "grad_kernel" else "w"
+    if ndim < 1:
+        raise ValueError(f"`{w}` must have two channel and at least one spatial axis, got shape {w_shape}")
+    layout = arguments.layout(knob["layout"], ndim)
+    shapes = Shapes(layout, x_shape, w_shape, x, w, turned)
+    shapes.check()
+    groups = shapes.groups(knob["groups"])
+    strides, dilation = (arguments.integers(name, knob[name], ndim) for name in ("stride", "dilation"))
+    n, *spatial, channels = shapes.image(layout)
+    *kernel, c, out = shapes.kernel(layout)
+    spatial = [h * cut for h, cut in zip(spatial, shards or (1,) * ndim, strict=True)]
+    windows = tuple(map(extent, kernel, dilation))
+    given, result = str(dtype), arguments.result_dtype(knob.get("preferred_element_type"), dtype)
+    if turned:
+        pairs, added, spatial = transposed.sizes(knob, layout, spatial, windows, strides, dilation)
+        arrays, dtypes = (n, c * groups, channels), (result, given, given)
+    else:
+        pairs, added = arguments.padding(knob["padding"], spatial, windows, strides), (0,) * ndim
+        shapes.check_fit(spatial, windows, pairs)
+        arrays, dtypes = (n, channels, out), (given, given, result)
+    # what a mode puts around x is not in the spec; a negative padding is
+    mode = arguments.padding_mode(knob["padding_mode"])
+    around = tuple((0, 0) if mode == "zeros" else (max(lo, 0), max(hi, 0)) for lo, hi in pairs)
+    padding = (
+        (lo - before, hi - after - more)
+        for (lo, hi), (before, after), more in zip(pairs, around, added, strict=True)
+    )
+    space = tuple(h + before + after for h, (before, after) in zip(spatial, around, strict=True))
+    spec = ConvSpec(
+        *arrays, space, tuple(kernel), strides, tuple(padding), (1,) * ndim, dilation, groups, *dtypes,
+        arguments.precision(knob["precision"]), layout.channels_first,
+    )  # fmt: skip
+    algorithm = arguments.algorithm(knob["algorithm"], role, spec)
+    return Problem(role, spec, layout, algorithm, shapes.batched, mode, around)
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def hashable(knobs: Mapping[str, Any]) -> Knobs:
     """Keyword arguments as a key for a cache: lists and small arrays become tuples.
 
     A `precision` of None is what JAX's own default is now.  What a dtype means depends on whether 64-bit
@@ -71,13 +145,14 @@ def hashable(knobs: dict[str, Any]) -> Knobs:
     values = {name: plain(name, value) for name, value in knobs.items()}
     if "precision" in values and values["precision"] is None:
         values["precision"] = arguments.default_precision()
-    around = {"x64": jax.config.read("jax_enable_x64"), "types": _types(tuple(values.values()))}
-    return tuple((values | around).items())
+    values["types"] = _types(tuple(values.values()))
+    values["x64"] = jax.config.read("jax_enable_x64")
+    return tuple(values.items())
 
 
 def given(knobs: Knobs) -> dict[str, Any]:
     """The keyword arguments alone, of which `hashable` made a key."""
-    return {name: value for name, value in knobs if name not in ("x64", "types")}
+    return dict(knobs[:-2])
 
 
 def plain(name: str, value: Any) -> Any:
@@ -88,90 +163,16 @@ def plain(name: str, value: Any) -> Any:
         raise TypeError(
             f"`{name}` must be known when JAX traces, got {value}; see static_argnames of jax.jit"
         )
-    if isinstance(value, (np.ndarray, jax.Array)):
-        if value.size > MOST_IN_A_KEY or not hasattr(value, "tolist"):  # keys of random numbers hold none
-            raise TypeError(f"`{name}` must be made of ints, strings or tuples, got {shown(value)}")
-        return plain(name, value.tolist())
     if isinstance(value, (list, tuple, range, Iterator)):
         entries = tuple(plain(name, entry) for entry in value)
         return type(value)(*entries) if hasattr(value, "_fields") else entries  # lax's own named tuples
-    if not isinstance(value, Hashable):
-        raise TypeError(f"`{name}` must be made of ints, strings or tuples, got {shown(value)}")
-    return value
+    if isinstance(value, (np.ndarray, jax.Array)):
+        if value.size <= MOST_IN_A_KEY and hasattr(value, "tolist"):  # keys of random numbers have none
+            return plain(name, value.tolist())
+    elif isinstance(value, Hashable):
+        return value
+    raise TypeError(f"`{name}` must be made of ints, strings or tuples, got {shown(value)}")
 
 
 def _types(value: Any) -> Any:
     return tuple(map(_types, value)) if isinstance(value, tuple) else type(value)
-
-
-class Sizes(NamedTuple):
-    """The sizes of two arrays by meaning; x is y where a convolution is transposed."""
-
-    batched: bool
-    batch: int
-    spatial: Ints
-    channels: int
-    kernel: Ints
-    c: int
-    out: int
-
-
-def sizes(layout: Layout, ndim: int, x_shape: Ints, w_shape: Ints, x: str = "x", w: str = "w") -> Sizes:
-    """The axes of two shapes, told apart; `x` and `w` are what the user calls the two."""
-    arguments.rank(x, x_shape, (ndim + 1, ndim + 2), f"(batch if any, channels, {ndim} spatial)")
-    arguments.rank(w, w_shape, (ndim + 2,), f"(in and out channels, {ndim} spatial)")
-    batched = len(x_shape) == ndim + 2
-    n, *spatial, channels = _take(x_shape if batched else (1, *x_shape), layout.x)
-    *kernel, c, out = _take(w_shape, layout.w)
-    return Sizes(batched, n, tuple(spatial), channels, tuple(kernel), c, out)
-
-
-def _take(shape: Ints, axes: Ints) -> list[int]:
-    return [shape[axis] for axis in axes]
-
-
-@functools.lru_cache(maxsize=4096)
-def understand(ndim: int, role: Role, x_shape: Ints, w_shape: Ints, dtype: Any, knobs: Knobs) -> Problem:
-    """Check every argument of a convolution of x with w and put them into the canonical form."""
-    knob = dict(knobs)
-    x, w = "input_shape" if role == "grad_input" else "x", "kernel_shape" if role == "grad_kernel" else "w"
-    if ndim < 1:
-        raise ValueError(f"`{w}` must have two channel and at least one spatial axis, got shape {w_shape}")
-    layout = arguments.layout(knob["layout"], ndim)
-    batched, n, spatial, channels, kernel, c, out = sizes(layout, ndim, x_shape, w_shape, x, w)
-    with hints.about(layout, knob["groups"], x_shape if batched else (1, *x_shape), w_shape):
-        groups = arguments.groups(knob["groups"], channels, out, x_shape, w_shape, x, w)
-        arguments.channels(c, channels, groups, x_shape, w_shape, x, w)
-    strides = arguments.integers("stride", knob["stride"], ndim)
-    dilation = arguments.integers("dilation", knob["dilation"], ndim)
-    arguments.not_empty(spatial, (out, *kernel), w_shape, x, w)
-    pairs = arguments.padding(knob["padding"], spatial, tuple(map(extent, kernel, dilation)), strides)
-    arguments.fits(spatial, pairs, kernel, dilation, x, w)
-    mode = arguments.padding_mode(knob["padding_mode"])
-    inside, around = split(pairs, mode)
-    spec = ConvSpec(
-        n, channels, out, enlarged(spatial, around), kernel, strides, inside, (1,) * ndim, dilation, groups,
-        str(dtype), str(dtype), arguments.result_dtype(knob["preferred_element_type"], dtype),
-        arguments.precision(knob["precision"]), layout.channels_first,
-    )  # fmt: skip
-    algorithm = arguments.algorithm(knob["algorithm"], role, spec)
-    return Problem(spec, layout, algorithm, batched, mode, around)
-
-
-def no_padding(ndim: int) -> Pairs:
-    """None, on every side."""
-    return ((0, 0),) * ndim
-
-
-def split(pairs: Pairs, mode: PaddingMode) -> tuple[Pairs, Pairs]:
-    """The padding that a spec holds, zeros or a negative one, and what a mode puts around x before it."""
-    if mode == "zeros":
-        return pairs, no_padding(len(pairs))
-    around = tuple((max(lo, 0), max(hi, 0)) for lo, hi in pairs)
-    inside = tuple((min(lo, 0), min(hi, 0)) for lo, hi in pairs)
-    return inside, around
-
-
-def enlarged(spatial: Ints, pairs: Pairs) -> Ints:
-    """The sizes with (lo, hi) around them."""
-    return tuple(h + lo + hi for h, (lo, hi) in zip(spatial, pairs, strict=True))

@@ -245,7 +245,7 @@ def shapes(spec: ConvSpec, layout: str) -> list[Ints]:
     """Of x, w and y in the user's layout."""
     axes = layouts.named(layout, spec.ndim)
     assert axes is not None
-    perms = (axes.x_out, axes.w_out, axes.y)
+    perms = tuple(map(axes.back, "xwy"))
     canonical = cases.shapes(spec).values()
     return [tuple(shape[axis] for axis in perm) for perm, shape in zip(perms, canonical, strict=True)]
 

@@ -44,7 +44,7 @@ def compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[str
 def _axes(spec: ConvSpec) -> dict[str, Perm]:
     """How the axes of each array in a call become the canonical ones."""
     layout = arguments.layout("NCHW" if spec.channels_first else "NHWC", spec.ndim)
-    return {"x": layout.x, "w": layout.w, "y": layout.y_in}
+    return {"x": layout.x, "w": layout.w, "y": layout.into("y")}
 
 
 def _as_called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array) -> jax.Array:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Never, Unpack
 
 import jax
@@ -12,15 +11,16 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jconv.api import arguments
-from jconv.api.conv_transpose import understand_transposed
-from jconv.api.options import ConvOptions, TransposedOptions, complete, spelled_out
-from jconv.api.problem import Problem, hashable, understand
+from jconv.api.options import ConvOptions, TransposedOptions, spelled_out
+from jconv.api.problem import Problem, parsed
 from jconv.calculus.primitives import convolve
 from jconv.mesh import halo
 from jconv.mesh.halo import AxisName
 from jconv.spec import ConvSpec, Ints, Role
 from jconv.spec.checks import shown
+from jconv.spec.roles import OPERANDS, RESULT
 
+Names = tuple[AxisName | None, ...]
 SpatialAxes = Sequence[AxisName | None]
 
 
@@ -60,16 +60,7 @@ def conv(
 
     Source: `jconv.halo` derives the exchange.
     """
-    call = complete("sharding.conv", ConvOptions, options, more)
-    bias = _without_a_mode(call).pop("bias")
-    x, w = arguments.array("x", x), arguments.array("w", w)
-    arguments.same_dtype(x=x, w=w)
-    names, shards = _mesh_axes(spatial_axes)
-    layout = arguments.layout(call["layout"], len(names))
-    shape = _whole_shape(x.shape, layout.x, shards)
-    problem = understand(len(names), "forward", shape, w.shape, x.dtype, hashable(call))
-    b = arguments.bias(b, bias, problem.spec.out_channels, problem.spec.y_dtype)
-    return _apply(_cut("forward", problem, problem.spec, names, shards), x, w, b)
+    return _convolved("sharding.conv", "forward", spatial_axes, x, w, b, more, options)
 
 
 @spelled_out(TransposedOptions)
@@ -105,40 +96,22 @@ def conv_transpose(
     >>> f(jnp.ones((1, 3, 16)), jnp.ones((3, 8, 2))).shape
     (1, 8, 32)
     """
-    call = complete("sharding.conv_transpose", TransposedOptions, options, more)
-    bias = _without_a_mode(call).pop("bias")
-    x, w = arguments.array("x", x), arguments.array("w", w)
-    arguments.same_dtype(x=x, w=w)
-    names, shards = _mesh_axes(spatial_axes)
-    layout = arguments.layout(call["layout"], len(names))
-    shape = _whole_shape(x.shape, layout.y_in, shards)
-    problem = understand_transposed(len(names), shape, w.shape, x.dtype, hashable(call))
-    b = arguments.bias(b, bias, problem.spec.in_channels, problem.spec.x_dtype)
-    return _apply(_cut("grad_input", problem, problem.spec.as_grad_input(), names, shards), x, w, b)
+    return _convolved("sharding.conv_transpose", "grad_input", spatial_axes, x, w, b, more, options)
 
 
-def _without_a_mode(call: dict[str, Any]) -> dict[str, Any]:
-    """The call as it is; what stands at an image's far edge is not in reach of a neighbour."""
-    if call["padding_mode"] != "zeros":
+def _convolved(
+    door: str, role: Role, spatial_axes: Any, x: Any, w: Any, b: Any, more: tuple[Any, ...],
+    options: Mapping[str, Any],
+) -> jax.Array:  # fmt: skip
+    mode = options.get("padding_mode", "zeros")
+    if mode != "zeros":  # an image's far edge is not in a neighbour's reach
         raise ValueError(
-            f"`padding_mode`={shown(call['padding_mode'])}: an image that is cut is padded with 'zeros'; pad "
-            "it before it is cut and pass padding=0"
+            f"`padding_mode`={shown(mode)}: an image that is cut is padded with 'zeros'; pad it before it is "
+            "cut and pass padding=0"
         )
-    return call
-
-
-@dataclasses.dataclass(frozen=True)
-class Cut:
-    """A problem cut in space: the whole, what moves, and what one shard then computes."""
-
-    role: Role
-    problem: Problem
-    moved: ConvSpec  # the forward convolution whose input is exchanged
-    names: tuple[AxisName | None, ...]
-    local: ConvSpec
-
-
-def _cut(role: Role, problem: Problem, moved: ConvSpec, names: Any, shards: Ints) -> Cut:
+    names, shards = _mesh_axes(spatial_axes)
+    problem, x, w, b = parsed(door, role, len(names), x, w, b, more, options, shards)
+    moved = problem.spec.as_grad_input() if role == "grad_input" else problem.spec
     for axis, (name, n) in enumerate(zip(names, shards, strict=True)):
         if n > 1 and (reason := halo.refuses(moved, axis, n)):
             raise ValueError(
@@ -148,21 +121,21 @@ def _cut(role: Role, problem: Problem, moved: ConvSpec, names: Any, shards: Ints
     local = halo.local_spec(moved, shards)
     local = local.as_grad_input() if role == "grad_input" else local
     arguments.algorithm(problem.algorithm, role, local)
-    return Cut(role, problem, moved, names, local)
+    return _compute(problem, moved, local, names, x, w, b)
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _apply(cut: Cut, x: jax.Array, w: jax.Array, b: jax.Array | None) -> jax.Array:
-    problem = cut.problem
-    forward = cut.role == "forward"
-    x = problem.canonical_x(x) if forward else problem.canonical_y(x)
-    x = halo.exchange(x, cut.moved, cut.names)
-    y = convolve(cut.role, x, w.transpose(problem.layout.w), cut.local, problem.algorithm)
-    y = y if b is None else y + b
-    return problem.users_y(y) if forward else problem.users_x(y)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), inline=True)
+def _compute(
+    problem: Problem, moved: ConvSpec, local: ConvSpec, names: Names, x: jax.Array, w: jax.Array, b: Any
+) -> jax.Array:
+    """The `local` problem of a shard; `moved` is the convolution whose input is exchanged."""
+    first, second = map(problem.canonical, OPERANDS[problem.role], (x, w))
+    first = halo.exchange(first, moved, names)
+    y = convolve(problem.role, first, second, local, problem.algorithm)
+    return problem.users(RESULT[problem.role], y, b)
 
 
-def _mesh_axes(spatial_axes: Any) -> tuple[tuple[AxisName | None, ...], Ints]:
+def _mesh_axes(spatial_axes: Any) -> tuple[Names, Ints]:
     """The mesh axes per spatial dimension and how many shards they make of it."""
     if isinstance(spatial_axes, str) or not isinstance(spatial_axes, Sequence):
         raise TypeError(
@@ -176,14 +149,3 @@ def _mesh_axes(spatial_axes: Any) -> tuple[tuple[AxisName | None, ...], Ints]:
         raise ValueError(
             f"`spatial_axes`={names!r}: {error}; call this inside jax.shard_map over a mesh with these axes"
         ) from None
-
-
-def _whole_shape(shape: Ints, axes: Ints, shards: Ints) -> Ints:
-    """Shape of the image that a shard of `shape` is a piece of; `axes` are its (n, *space, channels)."""
-    if len(shape) not in (len(shards) + 1, len(shards) + 2):
-        return shape  # the number of axes is wrong, which is said where all arguments are checked
-    whole = list(shape)
-    batched = len(shape) == len(shards) + 2
-    for axis, n in zip(axes[1:-1], shards, strict=True):
-        whole[axis if batched else axis - 1] *= n
-    return tuple(whole)

@@ -22,8 +22,8 @@ Pairs = tuple[tuple[int, int], ...]
 MOST_ENTRIES, MOST_CHARACTERS = 8, 100  # of a value that an error quotes
 
 
-def integer(name: str, value: Any, least: int | None, forms: str = "an int") -> int:
-    """An int of at least `least`; `forms` says in an error what else would have been accepted."""
+def integer(name: str, value: Any, least: int | None, forms: str = "an int", most: int | None = None) -> int:
+    """An int from `least` to `most`; `forms` says in an error what else would have been accepted."""
     wrong = TypeError(f"`{name}` must be {forms}, got {shown(value)}")
     if isinstance(value, bool):
         raise wrong
@@ -33,6 +33,8 @@ def integer(name: str, value: Any, least: int | None, forms: str = "an int") -> 
         raise wrong from None
     if least is not None and number < least:
         raise ValueError(f"`{name}`={shown(value)} must be at least {least}")
+    if most is not None and number > most:
+        raise ValueError(f"`{name}`={shown(value)} must be at most {most}")
     return number
 
 

@@ -32,20 +32,13 @@ class Layout:
         """Whether the batch axis comes after the channels."""
         return self.x[0] > self.x[-1]
 
-    @property
-    def y_in(self) -> Perm:
-        """From a user's output axes to the canonical ones."""
-        return inverse(self.y)
+    def into(self, name: str) -> Perm:
+        """From a user's axes of x, w or y to the canonical ones."""
+        return {"x": self.x, "w": self.w, "y": inverse(self.y)}[name]
 
-    @property
-    def x_out(self) -> Perm:
-        """From the canonical input axes to a user's."""
-        return inverse(self.x)
-
-    @property
-    def w_out(self) -> Perm:
-        """From the canonical kernel axes to a user's."""
-        return inverse(self.w)
+    def back(self, name: str) -> Perm:
+        """From the canonical axes of x, w or y to a user's."""
+        return self.y if name == "y" else inverse(self.into(name))
 
 
 def inverse(perm: Perm) -> Perm:
