@@ -598,6 +598,14 @@ def test_the_place_is_in_the_code_of_the_user(x, v):
             assert row.where == f"tests/test_accelerate.py:{first + 2}"
 
 
+def test_the_place_of_a_call_of_jconv_is_the_call():
+    def own(x, w):
+        return jconv.conv2d(x, w)
+
+    (row,) = explain(own, jnp.ones((1, 3, 9, 9)), jnp.ones((4, 3, 3, 3)))
+    assert row.where == f"tests/test_accelerate.py:{own.__code__.co_firstlineno + 1}"
+
+
 def test_scopes_are_named(x, v):
     def fn(x, v):
         with jax.named_scope("block"), jax.named_scope("conv"):

@@ -22,7 +22,7 @@ from jconv.runtime.mark import LAX, mark, unmarked, word_of
 from jconv.spec import ConvSpec, Role
 
 LIBRARIES = tuple({sysconfig.get_path(of) for of in ("purelib", "platlib", "stdlib")})
-JCONV = str(Path(__file__).parent)
+JCONV = str(Path(__file__).parents[1])
 ROLE_OF = {primitive: role for role, primitive in PRIMITIVES.items()}
 
 
