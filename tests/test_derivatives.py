@@ -1,4 +1,4 @@
-"""The backward pass, written by hand and attached three ways, in every mode JAX has."""
+"""The backward pass, written by hand, in every mode JAX has."""
 
 import functools
 import itertools
@@ -13,10 +13,10 @@ from jax.test_util import check_grads
 from oracles import convolutions, lax_forward
 
 import jconv
-from jconv.algorithms import ALGORITHMS, ONEDNN
+from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import evaluate, refuses
-from jconv.calculus.primitives import by_autodiff, by_custom_vjp, convolve
-from jconv.spec import ROLES, ConvSpec
+from jconv.calculus.primitives import convolve
+from jconv.spec import ROLES
 from jconv.spec.tolerance import tolerance, unit_roundoff
 from jconv.testing import cases
 from jconv.textbook.backward import conv2d_backward
@@ -32,8 +32,7 @@ def gradients(case):
     spec, arrays = case.spec, cases.whole(case.spec)
     attached = {
         "primitives": lambda x, w: convolve("forward", x, w, spec, EXACT),
-        "custom_vjp": lambda x, w: by_custom_vjp("forward", x, w, spec, EXACT),
-        "autodiff": lambda x, w: by_autodiff("forward", x, w, spec, EXACT),
+        "autodiff": lambda x, w: evaluate(ALGORITHMS[EXACT], "forward", x, w, spec),
     }
 
     @jax.jit
@@ -137,13 +136,6 @@ def test_check_grads_at_the_door(x64, layout):
     x, w, b, _ = arrays(layout, "float64")
     conv = functools.partial(jconv.conv2d, layout=layout, **KNOBS)
     check(conv, (x, w, b), 1, 60)
-
-
-def test_check_grads_of_custom_vjp(x64):
-    spec = cases.with_dtype(cases.named("everything").spec, "float64")
-    a = cases.normal(spec)
-    fn = lambda x, w: by_custom_vjp("forward", x, w, spec, EXACT)  # noqa: E731
-    check(fn, (a["x"], a["w"]), 2, cases.reduction("grad_kernel", spec), modes=["rev"])
 
 
 # -- every transformation --------------------------------------------------------------------------
@@ -398,24 +390,3 @@ def test_gradients_inside_shard_map():
         [sys.executable, "-c", SHARD_MAP], env=flags | paths, capture_output=True, text=True, check=False
     )
     assert run.stdout == "equal\n", run.stderr
-
-
-@pytest.mark.parametrize("how", [by_autodiff, by_custom_vjp])
-@pytest.mark.parametrize("algorithm", ["auto", "fastest", "portable", "onednn"])
-def test_plain_programs_are_differentiated_whatever_is_asked_for(how, algorithm):
-    """Of these sizes oneDNN is taken where there is one, and JAX cannot differentiate its calls."""
-    spec = ConvSpec.of(spatial=(28, 28), kernel=(3, 3), in_channels=64, out_channels=64)
-    rng = np.random.default_rng(0)
-    x, w = (rng.integers(-2, 3, shape).astype("float32") for shape in (spec.x_shape, spec.w_shape))
-
-    def slopes(how, algorithm):
-        once = jax.grad(lambda x, w: (how("forward", x, w, spec, algorithm) ** 2).sum() / 2)
-        return once(x, w), jax.grad(lambda w: once(x, w)[0, 0, 0, 0])(w)
-
-    if algorithm == "onednn" and (how is by_autodiff or refuses(ONEDNN, "forward", spec)):
-        with pytest.raises(ValueError, match="'onednn' refuses"):
-            slopes(how, algorithm)
-        return
-    most = tolerance("float32", 9 * 64 * 9 * 64, amplification=30.0)
-    for got, wanted in zip(slopes(how, algorithm), slopes(convolve, "xla"), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=most * np.abs(wanted).max())

@@ -11,10 +11,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from oracles import convolutions, lax_forward
 
-from jconv.calculus.recognise import convolve_as_role
+from jconv.calculus.primitives import convolve
+from jconv.lax.general import convolve_as_role
 from jconv.spec import ROLES, ConvSpec, extent, itemsize, windows
 from jconv.spec.layout import from_specs, inverse, named, names
-from jconv.spec.roles import is_transposed
+from jconv.spec.roles import canonical, flips_image, is_transposed
 from jconv.testing import cases
 
 small = st.integers(1, 3)
@@ -330,6 +331,23 @@ def test_is_recognised_and_computed_as_what_it_is(spec, role, behind):
     assert convolutions(lambda x, w: convolve_as_role(x, w, spec, swapped=swapped), x, w) == [(role, behind)]
     got = convolve_as_role(x, w, spec, "im2col", swapped=swapped)
     np.testing.assert_array_equal(got, cases.reference("forward", x, w, spec))
+
+
+SMALL = ConvSpec.of(
+    spatial=(2, 3), kernel=(5, 6), in_channels=4, out_channels=6, groups=2, lhs_dilation=(2, 3),
+    padding=((2, 3), (3, 2)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("spec", "flips"), [(STRIDED.as_grad_input(), False), (SMALL, True)], ids=str)
+def test_every_role_of_a_dilated_input_is_bound_as_one_of_the_strided_convolution(spec, flips, role):
+    """By whichever is less to flip, the kernel or the images."""
+    a, b = map(jnp.asarray, cases.operands(role, cases.whole(spec)))
+    behind, played = canonical(spec, role)
+    assert flips_image(behind) == flips
+    assert convolutions(lambda a, b: convolve(role, a, b, spec), a, b) == [(played, behind)]
+    np.testing.assert_array_equal(convolve(role, a, b, spec), cases.reference(role, a, b, spec))
 
 
 def test_what_is_transposed():

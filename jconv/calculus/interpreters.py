@@ -1,7 +1,4 @@
-"""Interpreters of JAX that ask for a rule of their own, and get one for the three bilinear primitives.
-
-jvp, transpose, vmap and lowering are in `primitives.py`; jit, scan, cond, `custom_vjp` and `jax.export` work
-on any primitive.  Besides there are
+"""Rules for the interpreters of JAX that ask for one of their own, beside jvp, transpose, vmap and lowering:
 
     jet         Taylor series.  Of a bilinear map they are a product of polynomials:
                 (Σ aⱼ tʲ)·(Σ bⱼ tʲ) = Σ (Σᵢ aᵢ·bⱼ₋ᵢ) tʲ
@@ -71,22 +68,17 @@ def _checkpointed(role: Role, saveable: Any, unknown: Any, instantiated: Any, eq
     needed = [var for var, there in pairs if not there and isinstance(var, Var)]
     if any(unknown):
         return None, eqn, [True], [True], needed
-    case = _asked(saveable, role, eqn)
+    spec = eqn.params["spec"]
+    operands = [jax.ShapeDtypeStruct(*spec.result(ROLE_OF[name])) for name in OPERANDS[role]]
+    by_lax = jax.make_jaxpr(functools.partial(evaluate, XLA, role, spec=spec))(*operands)
+    found = (other for other in by_lax.eqns if other.primitive is lax.conv_general_dilated_p)
+    of_lax = next(found, eqn)  # there is none of empty arrays
+    case = saveable(lax.conv_general_dilated_p, *(v.aval for v in of_lax.invars), **of_lax.params)
     if isinstance(case, Offloadable):
         return _offloaded(case, eqn)
     if case is True or case is Saveable:
         return eqn, None, [False], [False], []
     return eqn, eqn, [False], [True], needed
-
-
-def _asked(saveable: Any, role: Role, eqn: JaxprEqn) -> Any:
-    """What the policy says of the convolution that lax would have written here."""
-    spec = eqn.params["spec"]
-    operands = [jax.ShapeDtypeStruct(*spec.result(ROLE_OF[name])) for name in OPERANDS[role]]
-    by_lax = jax.make_jaxpr(functools.partial(evaluate, XLA, role, spec=spec))(*operands)
-    found = (other for other in by_lax.eqns if other.primitive is lax.conv_general_dilated_p)
-    lax_s = next(found, eqn)  # there is none of empty arrays
-    return saveable(lax.conv_general_dilated_p, *(v.aval for v in lax_s.invars), **lax_s.params)
 
 
 def _offloaded(case: Any, eqn: JaxprEqn) -> Any:
@@ -99,18 +91,16 @@ def _offloaded(case: Any, eqn: JaxprEqn) -> Any:
         y = eqn.primitive.bind(*operands, **eqn.params)
         return y, put(case.dst, y)
 
-    forward = _as_equation(computed, *(v.aval for v in eqn.invars))
+    def as_equation(fun: Any, *avals: Any) -> JaxprEqn:
+        return jax.make_jaxpr(jax.jit(fun))(*avals).eqns[0]
+
+    forward = as_equation(computed, *(v.aval for v in eqn.invars))
     away = forward.outvars[1]
-    backward = _as_equation(functools.partial(put, case.src), away.aval)
+    backward = as_equation(functools.partial(put, case.src), away.aval)
     return (
         forward.replace(invars=eqn.invars, outvars=[*eqn.outvars, away]),
         backward.replace(invars=[away], outvars=eqn.outvars), [False], [True], [away],
     )  # fmt: skip
-
-
-def _as_equation(fun: Any, *avals: Any) -> JaxprEqn:
-    """One equation that calls `fun`."""
-    return jax.make_jaxpr(jax.jit(fun))(*avals).eqns[0]
 
 
 # -- once imported ---------------------------------------------------------------------------------
@@ -124,10 +114,18 @@ def _give_roofline(roofline: Any, role: Role, primitive: Any) -> None:
 
 
 def _give_sparsify(transform: Any, role: Role, primitive: Any) -> None:
+    def by_lax(spec: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+        """In the layout in which JAX convolves sparse arrays."""
+        n = spec.ndim
+        return lax.conv_general_dilated(
+            x.transpose(0, n + 1, *range(1, n + 1)), w.transpose(n + 1, n, *range(n)), spec.strides,
+            spec.padding, spec.lhs_dilation, spec.rhs_dilation, feature_group_count=spec.groups,
+        )  # fmt: skip
+
     def convolve(environment: Any, *values: Any, spec: ConvSpec, **__: Any) -> Any:
         if role != "forward":
             raise NotImplementedError(f"{role} of sparse arrays; differentiate a function of dense ones")
-        conv = transform.sparsify(functools.partial(_channels_first, spec))
+        conv = transform.sparsify(functools.partial(by_lax, spec))
         y = conv(*transform.spvalues_to_arrays(environment, values))
         # until jax ?: the batch axes of a BCOO array cannot move
         y = y.update_layout(n_batch=0) if hasattr(y, "update_layout") else y
@@ -135,15 +133,6 @@ def _give_sparsify(transform: Any, role: Role, primitive: Any) -> None:
         return transform.arrays_to_spvalues(environment, [result])
 
     transform.sparse_rules_bcoo[primitive] = convolve
-
-
-def _channels_first(spec: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
-    """lax's convolution in the layout in which JAX convolves sparse arrays."""
-    n = spec.ndim
-    return lax.conv_general_dilated(
-        x.transpose(0, n + 1, *range(1, n + 1)), w.transpose(n + 1, n, *range(n)), spec.strides, spec.padding,
-        spec.lhs_dilation, spec.rhs_dilation, feature_group_count=spec.groups,
-    )  # fmt: skip
 
 
 # a module, the name in it that a rule is given by, and who gives it

@@ -15,15 +15,12 @@ reverse, and one rule of each kind serves them all:
     vmap       two of the three arrays carry the new axis; it joins the one letter (n, c or o) that
                they share and the third lacks; if all three carry it, it joins g
 
-The same formulas are attached three ways: `convolve` (the primitives: every mode of JAX, and the
-algorithm is chosen at lowering, after vmap and grad have rewritten the problem), `by_custom_vjp`
-(the backward by hand, reverse mode only) and `by_autodiff` (JAX differentiates the algorithm itself).
+The algorithm is chosen at lowering, after vmap and grad have rewritten the problem.
 """
 
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -33,19 +30,19 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.derived import channels_swapped, flipped, swapped_kernel
 from jconv.algorithms.record import Algorithm, evaluate, serves
 from jconv.calculus import interpreters
-from jconv.choice.candidates import POLICIES
 from jconv.choice.pick import resolve
 from jconv.mesh import explicit, partition
 from jconv.runtime.private import needs_devices
 from jconv.spec import ROLES, ConvSpec, Role
-from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF
+from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF, canonical, flips_image
 
 Named = str | Algorithm
+Found = Callable[[ConvSpec], Named]  # the algorithm for the problem as it is posed
 
 EXPORTED = "the program is exported, and one that calls oneDNN cannot be"
-PLAIN = "JAX differentiates the program, and calls of oneDNN it cannot"
 
 
 class Bilinear(Primitive):
@@ -60,54 +57,35 @@ PRIMITIVES: dict[Role, Primitive] = {role: Bilinear(f"jconv_{role}") for role in
 
 
 def convolve(
-    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named, out_sharding: Any = None
+    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named | Found = "auto"
 ) -> jax.Array:
-    """`role` of `spec` by the bilinear primitives: the default."""
-    a, b = _equally_varying(a, b)
-    return PRIMITIVES[role].bind(a, b, spec=spec, algorithm=algorithm, out_sharding=out_sharding)
+    """`role` of `spec` by the bilinear primitives: the default.
 
-
-def by_autodiff(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
-    """`role` of `spec` as plain JAX code, differentiated by JAX.
-
-    Raises:
-      ValueError: "onednn" was named, whose calls cannot be differentiated.
+    Unless an algorithm is named, a convolution that dilates its input at stride 1 is bound as a role of the
+    strided convolution B behind it (`roles.canonical`): x and y change places, the kernel's channels too, and
+    either the kernel or the images are flipped.
     """
-    return _plainly(role, a, b, spec, algorithm, PLAIN)
+    if isinstance(algorithm, Algorithm) or algorithm in ALGORITHMS:
+        return _bind(role, a, b, spec=spec, algorithm=algorithm)
+    B, played = canonical(spec, role)
+    algorithm = algorithm(B) if callable(algorithm) else algorithm
+    if B is spec:
+        return _bind(role, a, b, spec=spec, algorithm=algorithm)
+    kernel, image = (channels_swapped, flipped) if flips_image(B) else (swapped_kernel, lambda array: array)
+    if role == "grad_kernel":
+        return kernel(_bind(role, image(b), image(a), spec=B, algorithm=algorithm), B)
+    return image(_bind(played, image(a), kernel(b, spec), spec=B, algorithm=algorithm))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
-def by_custom_vjp(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named) -> jax.Array:
-    """`role` of `spec` with the hand-written backward as a `jax.custom_vjp`."""
-    return _plainly(role, a, b, spec, algorithm, PLAIN if algorithm in POLICIES else None)
-
-
-def _plainly(
-    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: Named, portable: str | None
-) -> jax.Array:
-    record, _ = resolve(algorithm, role, spec, jax.default_backend(), portable)
-    return evaluate(record, role, a, b, spec)
-
-
-def _custom_fwd(role, a, b, spec, algorithm):
-    return by_custom_vjp(role, a, b, spec, algorithm), (a, b)
-
-
-def _custom_bwd(role, spec, algorithm, residuals, ct):
-    arrays = dict(zip(OPERANDS[role], residuals, strict=True)) | {RESULT[role]: ct}
-    return tuple(
-        _third(name, arrays, functools.partial(by_custom_vjp, spec=spec, algorithm=algorithm))
-        for name in OPERANDS[role]
+def _bind(role: Role, a: jax.Array, b: jax.Array, out_sharding: Any = None, **params: Any) -> jax.Array:
+    """The primitive; inside shard_map both operands must vary over the same mesh axes."""
+    axes = [jax.typeof(v).manual_axis_type.varying for v in (a, b)]
+    union = axes[0] | axes[1]
+    a, b = (
+        jax.lax.pcast(v, tuple(union - own), to="varying") if union - own else v
+        for v, own in zip((a, b), axes, strict=True)
     )
-
-
-by_custom_vjp.defvjp(_custom_fwd, _custom_bwd)
-
-
-def _third(name: str, arrays: dict[str, jax.Array], how: Any) -> jax.Array:
-    """The map whose result is `name`, applied to the other two arrays."""
-    role = ROLE_OF[name]
-    return how(role, *(arrays[operand] for operand in OPERANDS[role]))
+    return PRIMITIVES[role].bind(a, b, out_sharding=out_sharding, **params)
 
 
 # -- evaluation ------------------------------------------------------------------------------------
@@ -118,19 +96,6 @@ def _abstract(role: Role, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named, o
     sharding = explicit.result_sharding(role, a, b, spec, out_sharding)
     weak = a.weak_type and b.weak_type
     return a.update(shape=shape, dtype=jnp.dtype(dtype), weak_type=weak, sharding=sharding)
-
-
-def _equally_varying(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Inside shard_map both operands must vary over the same mesh axes."""
-    axes = [jax.typeof(v).manual_axis_type.varying for v in (a, b)]
-    if axes[0] == axes[1]:
-        return a, b
-    union = functools.reduce(operator.or_, axes)
-    varied = [
-        jax.lax.pcast(v, tuple(union - own), to="varying") if union - own else v
-        for v, own in zip((a, b), axes, strict=True)
-    ]
-    return varied[0], varied[1]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -157,7 +122,8 @@ def _lower(role: Role, platform: str, ctx: Any, a: Any, b: Any, *, out_sharding:
     if explicit.is_explicit(*ctx.avals_in):
         fun = functools.partial(explicit.automatically, fun, ctx.avals_out[0].sharding)
     else:
-        fun, ctx = explicit.untyped(fun), ctx.replace(avals_in=explicit.without_mesh(ctx.avals_in))
+        fun, avals = explicit.untyped(fun, ctx.avals_in)
+        ctx = ctx.replace(avals_in=avals)
     return mlir.lower_fun(fun, multiple_results=False)(ctx, a, b)
 
 
@@ -168,14 +134,14 @@ def _chosen(
     return evaluate(record, role, a, b, known)
 
 
-# -- transposition ---------------------------------------------------------------------------------
-
-
 def _transpose(role: Role, position: int, ct: Any, a: Any, b: Any, **params: Any) -> Any:
+    """The map whose result is the operand at `position`, of the other operand and the cotangent."""
     operands = OPERANDS[role]
     arrays = dict(zip(operands, (a, b), strict=True)) | {RESULT[role]: ct}
-    params["out_sharding"] = explicit.typed_sharding((a, b)[position].aval)  # a cotangent is sharded likewise
-    return _third(operands[position], arrays, functools.partial(convolve, **params))
+    sharding = explicit.typed_sharding((a, b)[position].aval)  # a cotangent is sharded likewise
+    back = ROLE_OF[operands[position]]
+    first, second = (arrays[name] for name in OPERANDS[back])
+    return _bind(back, first, second, **params | {"out_sharding": sharding})
 
 
 # -- batching --------------------------------------------------------------------------------------
@@ -190,53 +156,48 @@ def _batch(
         plain = functools.partial(_batch, role, dims=dims, spec=spec, algorithm=algorithm, out_sharding=None)
         sharding = explicit.with_mapped_axis(out_sharding, args, dims)
         return explicit.automatically(lambda *args: plain(args)[0], sharding, *args), 0
-    batched = {name for name, dim in zip(OPERANDS[role], dims, strict=True) if dim is not None}
+    names, result = OPERANDS[role], RESULT[role]
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
-    letter = _joined_letter(batched | {RESULT[role]})
+    letter = _joined({name for name, dim in zip(names, dims, strict=True) if dim is not None} | {result})
     folded = spec.folded(size, letter)
-    if not _takes(algorithm, folded):
-        return _one_by_one(role, args, dims, spec, algorithm), 0
+    named = ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else algorithm
+    if named is not None and not serves(named, folded):
+        return _one_by_one(role, args, dims, spec=spec, algorithm=algorithm), 0
     a, b = (
         array if dim is None else _fold(array, dim, name, letter, spec)
-        for array, dim, name in zip(args, dims, OPERANDS[role], strict=True)
+        for array, dim, name in zip(args, dims, names, strict=True)
     )
-    result = convolve(role, a, b, folded, algorithm)
-    return _unfold(result, size, RESULT[role], letter, spec), 0
+    y = _bind(role, a, b, spec=folded, algorithm=algorithm)
+    shape, letters = _separated(result, spec)
+    at = letters.index(letter)
+    y = jnp.moveaxis(y.reshape(*shape[:at], size, *shape[at:]), at, 0)
+    return y.reshape(size, *spec.result(role)[0]), 0
 
 
-def _takes(algorithm: Named, spec: ConvSpec) -> bool:
-    """Whether the algorithm that the user named, if any, can compute the folded problem."""
-    named = ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else algorithm
-    return named is None or serves(named, spec)
-
-
-def _one_by_one(role: Role, args: Any, dims: Any, spec: ConvSpec, algorithm: Named) -> jax.Array:
+def _one_by_one(role: Role, args: Any, dims: Any, **params: Any) -> jax.Array:
     """The convolutions in a loop, each by the algorithm that was named, which takes them as they are."""
     mapped = [jnp.moveaxis(a, dim, 0) for a, dim in zip(args, dims, strict=True) if dim is not None]
 
     def one(some: list[jax.Array]) -> jax.Array:
         left = iter(some)
         a, b = (array if dim is None else next(left) for array, dim in zip(args, dims, strict=True))
-        return convolve(role, a, b, spec, algorithm)
+        return _bind(role, a, b, **params)
 
     return jax.lax.map(one, mapped)
 
 
-def _joined_letter(batched: set[str]) -> str:
+def _joined(batched: set[str]) -> str:
     """The letter that the batched arrays share and the third, if there is one, lacks."""
-    if len(batched) == 3:
-        return "g"
-    first, second = batched
-    (third,) = set(LETTERS) - batched
-    (letter,) = set(LETTERS[first]) & set(LETTERS[second]) - set(LETTERS[third])
+    shared = set.intersection(*(set(LETTERS[name]) for name in batched))
+    (letter,) = shared.difference(".", *(LETTERS[name] for name in set(LETTERS) - batched))
     return letter
 
 
 def _separated(name: str, spec: ConvSpec) -> tuple[tuple[int, ...], str]:
     """Shape of an array with the group axis on its own, and its letters, one an axis."""
-    sizes = {"n": (spec.batch,), "g": (spec.groups,), "c": (spec.c,), "o": (spec.o,)}
     space = {"x": spec.spatial, "w": spec.kernel, "y": spec.out_spatial}[name]
-    shape = sum((space if letter == "." else sizes[letter] for letter in LETTERS[name]), ())
+    sizes = {"n": (spec.batch,), "g": (spec.groups,), "c": (spec.c,), "o": (spec.o,), ".": space}
+    shape = sum((sizes[letter] for letter in LETTERS[name]), ())
     return shape, LETTERS[name].replace(".", "." * spec.ndim)
 
 
@@ -245,18 +206,7 @@ def _fold(array: Any, dim: int, name: str, letter: str, spec: ConvSpec) -> Any:
     shape, letters = _separated(name, spec)
     array = jnp.moveaxis(array, dim, 0).reshape(size, *shape)
     array = jnp.moveaxis(array, 0, letters.index(letter))
-    return array.reshape(_shape(name, spec.folded(size, letter)))
-
-
-def _unfold(array: Any, size: int, name: str, letter: str, spec: ConvSpec) -> Any:
-    shape, letters = _separated(name, spec)
-    at = letters.index(letter)
-    array = array.reshape(*shape[:at], size, *shape[at:])
-    return jnp.moveaxis(array, at, 0).reshape(size, *_shape(name, spec))
-
-
-def _shape(name: str, spec: ConvSpec) -> tuple[int, ...]:
-    return {"x": spec.x_shape, "w": spec.w_shape, "y": spec.y_shape}[name]
+    return array.reshape(spec.folded(size, letter).result(ROLE_OF[name])[0])
 
 
 # -- registration ----------------------------------------------------------------------------------

@@ -18,16 +18,16 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv.algorithms import windows
+from jconv.algorithms.derived import channels_as_batch
 from jconv.api import arguments
 from jconv.api.arguments import plain_int
 from jconv.api.problem import Knobs, given, hashable, plain
-from jconv.calculus.recognise import Named, batch_groups_to_channels, convolve_as_role
+from jconv.calculus.primitives import Found, Named
+from jconv.calculus.primitives import convolve as bilinear
 from jconv.mesh import explicit
 from jconv.spec import ConvSpec, extent
 from jconv.spec import layout as layouts
 from jconv.spec.layout import Layout
-
-STEPS = ("window_strides", "lhs_dilation", "rhs_dilation")  # one int per spatial dimension each
 
 _lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
 
@@ -58,23 +58,18 @@ def conv_general_dilated(
     """`jax.lax.conv_general_dilated`, with its signature, results and errors, run by jconv.
 
     Args:
-      lhs: input, rank n + 2.
-      rhs: kernel, rank n + 2.
+      lhs, rhs: input and kernel, rank n + 2.
       window_strides: n ints.
       padding: "SAME", "SAME_LOWER", "VALID" or n (low, high) pairs; negative ones crop.
-      lhs_dilation: None or n ints; above 1 it is a transposed convolution.
-      rhs_dilation: None or n ints.
+      lhs_dilation, rhs_dilation: None or n ints; an lhs_dilation above 1 is a transposed convolution.
       dimension_numbers: None (NC… / OI… / NC…), three strings or a `ConvDimensionNumbers`.
       feature_group_count, batch_group_count: at most one of them above 1.
       precision: as in lax; presets for dot products say nothing about convolutions, there and here.
       preferred_element_type: dtype to accumulate in and to return.
       out_sharding: as in lax, for explicit sharding.
 
-    Returns:
-      What lax returns, to rounding.
-
-    Raises:
-      What lax raises.
+    Returns, Raises:
+      What lax does; values to rounding.
 
     >>> import jax.numpy as jnp, jconv
     >>> x, w = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 1, 4))
@@ -90,7 +85,9 @@ def conv_general_dilated(
         preferred_element_type=preferred_element_type)  # fmt: skip
 
 
-def convolve(lhs: ArrayLike, rhs: ArrayLike, algorithm: Named, out_sharding: Any, **knobs: Any) -> jax.Array:
+def convolve(
+    lhs: ArrayLike, rhs: ArrayLike, algorithm: Named | Found, out_sharding: Any, **knobs: Any
+) -> jax.Array:
     """`conv_general_dilated` by the algorithm named, or by the one that a function finds for the spec."""
     problem = _understand(_aval(lhs), _aval(rhs), hashable(knobs))
     if explicit.is_explicit(jax.typeof(lhs), jax.typeof(rhs)):
@@ -276,20 +273,26 @@ def _aval(value: Any) -> jax.ShapeDtypeStruct:
 @functools.lru_cache(maxsize=4096)
 def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Knobs) -> LaxProblem:
     call = given(knobs)
-    _check_steps(call, lhs.ndim, rhs.ndim)
+    for name in ("lhs_dilation", "rhs_dilation") if lhs.ndim == rhs.ndim else ():
+        if call[name] is not None:  # one of another length lax leaves to the compiler, whose error says less
+            _one_each(name, call[name], rhs.ndim - 2)
+    strides, padding, batch_groups = call["window_strides"], call["padding"], int(call["batch_group_count"])
+    if isinstance(strides, tuple) and any(isinstance(s, (int, np.integer)) and s < 1 for s in strides):
+        raise ValueError(f"`window_strides`={strides!r} expects window to have positive stride")
     # lax finds every other error, and the dtype of the result
-    checked = call | {"padding": _known_padding(call["padding"])}
+    checked = call | {"padding": _known_padding(padding)}
     result = jax.eval_shape(lambda x, w: _lax_conv(x, w, **checked), lhs, rhs)
     numbers = conv_dimension_numbers(lhs.shape, rhs.shape, call["dimension_numbers"])
     layout = layouts.from_specs(*numbers)
     n, *spatial, channels = (lhs.shape[axis] for axis in layout.x)
     *kernel, _, out = (rhs.shape[axis] for axis in layout.w)
-    strides, lhs_dilation, rhs_dilation = (_ints(call[name], len(kernel)) for name in STEPS)
-    padding = call["padding"]
+    strides, lhs_dilation, rhs_dilation = (
+        tuple(map(plain_int, (1,) * len(kernel) if call[name] is None else call[name]))
+        for name in ("window_strides", "lhs_dilation", "rhs_dilation")
+    )
     if isinstance(padding, str):
         windows = list(map(extent, kernel, rhs_dilation))
         padding = lax.padtype_to_pads(spatial, windows, strides, padding)
-    batch_groups = int(call["batch_group_count"])
     spec = ConvSpec(
         n // batch_groups, channels * batch_groups, out, tuple(spatial), tuple(kernel),
         strides, tuple((plain_int(lo), plain_int(hi)) for lo, hi in padding), lhs_dilation, rhs_dilation,
@@ -306,27 +309,12 @@ def _known_padding(value: Any) -> Any:
     return 0 if jax.export.is_symbolic_dim(value) else value
 
 
-def _check_steps(call: dict[str, Any], x_ndim: int, w_ndim: int) -> None:
-    """What lax leaves to the compiler, whose errors say less: strides from 1, a dilation per dimension."""
-    for name in ("lhs_dilation", "rhs_dilation"):
-        if call[name] is not None and x_ndim == w_ndim:
-            _one_each(name, call[name], w_ndim - 2)
-    strides = call["window_strides"]
-    if isinstance(strides, tuple) and any(isinstance(s, (int, np.integer)) and s < 1 for s in strides):
-        raise ValueError(f"`window_strides`={strides!r} expects window to have positive stride")
-
-
 def _one_each(name: str, value: Any, ndim: int) -> None:
     forms = f"{ndim} ints, one per spatial dimension"
     if not isinstance(value, tuple):
         raise TypeError(f"`{name}`={value!r} must be {forms}")
     if len(value) != ndim:
         raise ValueError(f"`{name}`={value!r} must be {forms}")
-
-
-def _ints(value: Any, ndim: int) -> tuple[int, ...]:
-    """As many, None being the plain case."""
-    return tuple(map(plain_int, (1,) * ndim if value is None else value))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -336,10 +324,8 @@ def _understand_patches(lhs: jax.ShapeDtypeStruct, knobs: Knobs) -> LaxProblem:
     kernel = call.pop("filter_shape")
     numbers = conv_dimension_numbers(lhs.shape, (1, 1, *kernel), call["dimension_numbers"])
     channels = lhs.shape[numbers.lhs_spec[1]]
-    w_shape = [0] * lhs.ndim
-    for axis, size in zip(numbers.rhs_spec, (channels * math.prod(kernel), 1, *kernel), strict=True):
-        w_shape[axis] = size
-    rhs = jax.ShapeDtypeStruct(tuple(w_shape), lhs.dtype)
+    sizes = dict(zip(numbers.rhs_spec, (channels * math.prod(kernel), 1, *kernel), strict=True))
+    rhs = jax.ShapeDtypeStruct(tuple(sizes[axis] for axis in range(lhs.ndim)), lhs.dtype)
     rest = {"dimension_numbers": numbers, "feature_group_count": channels, "batch_group_count": 1}
     return _understand(lhs, rhs, hashable(call | rest))
 
@@ -355,9 +341,27 @@ def _apply_patches(problem: LaxProblem, lhs: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
-def _apply(problem: LaxProblem, algorithm: Named, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-    spec, layout = problem.spec, problem.layout
+def _apply(problem: LaxProblem, algorithm: Named | Found, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    layout, groups = problem.layout, problem.batch_groups
     x, w = lhs.transpose(layout.x), rhs.transpose(layout.w)
-    if problem.batch_groups > 1:
-        x = batch_groups_to_channels(x, problem.batch_groups)
-    return convolve_as_role(x, w, spec, algorithm, swapped=layout.swapped).transpose(layout.y)
+    if groups > 1:  # (b·n, *h, c) → (n, *h, b·c): batch groups are feature groups of a regrouped input
+        x = jnp.moveaxis(x.reshape(groups, x.shape[0] // groups, *x.shape[1:]), 0, -2)
+        x = x.reshape(*x.shape[:-2], groups * x.shape[-1])
+    return convolve_as_role(x, w, problem.spec, algorithm, layout.swapped).transpose(layout.y)
+
+
+def convolve_as_role(
+    x: jax.Array, w: jax.Array, spec: ConvSpec, algorithm: Named | Found = "auto", swapped: bool = False
+) -> jax.Array:
+    """The forward convolution `spec` of canonical arrays; one with more taps than outputs as what it is, the
+    gradient of a kernel, if the user's batch axis comes after the channels.
+
+    That is how lax writes kernel gradients and nobody else: more taps than outputs alone are no sign, a
+    patch embedding has them too.
+    """
+    if spec.is_empty or not swapped or spec.taps <= math.prod(spec.out_spatial):
+        return bilinear("forward", x, w, spec, algorithm)
+    n = spec.ndim
+    x, g = channels_as_batch(x, spec), w.transpose(n, *range(n), n + 1)
+    kernel = bilinear("grad_kernel", x, g, spec.as_grad_kernel(), algorithm)
+    return kernel.transpose(n, *range(n), n + 1)

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from jconv.mesh import halo
-from jconv.mesh.partition import ARRAYS, NO_MESH, letters
+from jconv.mesh.partition import ARRAYS, NO_MESH, letters, mesh_axes, spec_of
 from jconv.spec import ConvSpec, Role
 
 AXES = {"n": "batch", "g": "channel", "c": "input channel", "o": "output channel", "k": "input channel",
@@ -69,43 +69,36 @@ def result_spec(role: Role, entries: Sequence[Sequence[Any]], spec: ConvSpec, si
         for axis, (letter, axes) in enumerate(zip(letters(name, spec), given, strict=False)):
             if not axes:
                 continue
-            where = f"`{_users(name)}` is sharded over {axes!r} along its {AXES[letter[0]]} axis {axis}"
-            _check(where, role, letter, axes, spec, sizes, letter in letters(result, spec))
+            users = "g" if name == "y" else name
+            where = f"`{users}` is sharded over {axes!r} along its {AXES[letter[0]]} axis {axis}"
+            if why := _refusal(role, letter, math.prod(sizes[one] for one in mesh_axes(axes)), spec):
+                raise ValueError(f"{where}, {why}")
             if kept.setdefault(letter, axes) != axes:
                 raise ValueError(f"{where}, the other operand over {kept[letter]!r}; reshard one of them")
-    used = [axis for axes in kept.values() for axis in (axes if isinstance(axes, tuple) else (axes,))]
-    for axis in used:
-        if used.count(axis) > 1:
+    used = [one for axes in kept.values() for one in mesh_axes(axes)]
+    for one in used:
+        if used.count(one) > 1:
             raise ValueError(
-                f"the result would be sharded over {axis!r} along two of its axes; reshard one operand, "
+                f"the result would be sharded over {one!r} along two of its axes; reshard one operand, "
                 "or say where the result goes with `out_sharding` of jconv.conv_general_dilated"
             )
-    return P(*(kept.get(letter) for letter in letters(result, spec)))
+    return spec_of(result, spec, kept)
 
 
-def _users(name: str) -> str:
-    return "g" if name == "y" else name
-
-
-def _check(
-    where: str, role: Role, letter: str, axes: Any, spec: ConvSpec, sizes: dict[str, int], stays: bool
-) -> None:
-    shards = math.prod(sizes[axis] for axis in (axes if isinstance(axes, tuple) else (axes,)))
+def _refusal(role: Role, letter: str, shards: int, spec: ConvSpec) -> str | None:
+    """Why an axis cannot be cut into so many, and what to do."""
     if letter[0] in "rk":
-        raise ValueError(f"{where}, which no convolution can keep; jax.sharding.reshard it")
-    if not stays:
-        raise ValueError(
-            f"{where}, over which the result is summed; say where the sum goes with `out_sharding` of "
+        return "which no convolution can keep; jax.sharding.reshard it"
+    if letter not in letters(ARRAYS[role][2], spec):
+        return (
+            "over which the result is summed; say where the sum goes with `out_sharding` of "
             "jconv.conv_general_dilated, or jax.sharding.reshard it"
         )
     if letter == "g" and spec.groups % shards:
-        raise ValueError(
-            f"{where}, but {spec.groups} groups do not divide by {shards}; jax.sharding.reshard it"
-        )
-    if letter[0] == "h":
-        moved = spec.as_grad_input() if role == "grad_input" else spec
-        if reason := halo.refuses(moved, int(letter[1:]), shards):
-            raise ValueError(f"{where}, but {reason}; jax.sharding.reshard it")
+        return f"but {spec.groups} groups do not divide by {shards}; jax.sharding.reshard it"
+    if letter[0] == "h" and (reason := halo.refuses(halo.moved(spec, role), int(letter[1:]), shards)):
+        return f"but {reason}; jax.sharding.reshard it"
+    return None
 
 
 def automatically(fun: Callable[..., jax.Array], sharding: NamedSharding, *arrays: ArrayLike) -> jax.Array:
@@ -113,28 +106,21 @@ def automatically(fun: Callable[..., jax.Array], sharding: NamedSharding, *array
     return jax.sharding.auto_axes(fun, out_sharding=sharding)(*arrays)
 
 
-def untyped(fun: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`fun` traced as if there were no mesh: inside, nothing has to be declared as varying."""
+def untyped(fun: Callable[..., jax.Array], avals: Sequence[Any]) -> tuple[Callable[..., jax.Array], Any]:
+    """`fun` traced as if there were no mesh, where nothing has to be declared as varying, and what it then
+    takes: the same shapes and dtypes, free of shardings and varying mesh axes."""
 
     def traced(*arrays: jax.Array) -> jax.Array:
         with jax.sharding.use_abstract_mesh(NO_MESH):
             return fun(*arrays)
 
-    return traced
-
-
-def without_mesh(avals: Sequence[Any]) -> tuple[Any, ...]:
-    """The same shapes and dtypes, free of shardings and varying mesh axes."""
-    return tuple(jax.core.ShapedArray(aval.shape, aval.dtype, aval.weak_type) for aval in avals)
+    return traced, tuple(jax.core.ShapedArray(aval.shape, aval.dtype, aval.weak_type) for aval in avals)
 
 
 def with_mapped_axis(
     sharding: NamedSharding, arrays: Sequence[Any], dims: Sequence[int | None]
 ) -> NamedSharding:
     """`sharding` with a leading axis sharded as the vmapped axis of `arrays` is."""
-    mapped = [
-        jax.typeof(array).sharding.spec[dim]
-        for array, dim in zip(arrays, dims, strict=True)
-        if dim is not None
-    ]
+    pairs = zip(arrays, dims, strict=True)
+    mapped = (jax.typeof(array).sharding.spec[dim] for array, dim in pairs if dim is not None)
     return NamedSharding(sharding.mesh, P(next(filter(None, mapped), None), *sharding.spec))

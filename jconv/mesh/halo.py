@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.spec import ConvSpec, itemsize
+from jconv.spec import ConvSpec, Role, itemsize
 
 AxisName = str | tuple[str, ...]
 
@@ -97,14 +97,21 @@ def halo(spec: ConvSpec, axis: int, shards: int) -> Halo:
     return Halo(shards, size, left, right, start, drift, stop - start, zeros)
 
 
-def local_spec(spec: ConvSpec, shards: Sequence[int]) -> ConvSpec:
-    """The convolution that each shard computes, once it has its halo."""
-    halos = [halo(spec, axis, n) for axis, n in enumerate(shards)]
-    cut = [n > 1 for n in shards]
-    return spec.replace(
-        spatial=tuple(h.window if c else size for h, c, size in zip(halos, cut, spec.spatial, strict=True)),
-        padding=tuple(h.padding if c else pair for h, c, pair in zip(halos, cut, spec.padding, strict=True)),
+def moved(spec: ConvSpec, role: Role) -> ConvSpec:
+    """The convolution whose input is exchanged: for grad_input that of g.  It takes a moved one back, too."""
+    return spec.as_grad_input() if role == "grad_input" else spec
+
+
+def local_spec(spec: ConvSpec, shards: Sequence[int], role: Role = "forward") -> ConvSpec:
+    """The problem whose `role` each shard computes, once it has its halo."""
+    whole = moved(spec, role)
+    halos = [halo(whole, axis, n) for axis, n in enumerate(shards)]
+    each = list(zip(halos, whole.spatial, whole.padding, strict=True))
+    local = whole.replace(
+        spatial=tuple(h.window if h.shards > 1 else size for h, size, _ in each),
+        padding=tuple(h.padding if h.shards > 1 else pair for h, _, pair in each),
     )
+    return moved(local, role)
 
 
 # -- what is sent ----------------------------------------------------------------------------------
@@ -166,19 +173,18 @@ def exchange(x: jax.Array, spec: ConvSpec, names: Sequence[AxisName | None]) -> 
 def _exchange_along(x: jax.Array, axis: int, halo: Halo, name: AxisName) -> jax.Array:
     before = [_received(x, axis, halo, name, hop, rows) for hop, rows in _hops(halo.left, halo)]
     after = [_received(x, axis, halo, name, -hop, rows) for hop, rows in _hops(halo.right, halo)]
-    received = jnp.concatenate([*before[::-1], x, *after], axis)
     # past the last shard there is nothing but padding
-    missing = [
-        (wanted - sum(piece.shape[axis] for piece in pieces))
+    lo, hi = (
+        wanted - sum(piece.shape[axis] for piece in pieces)
         for wanted, pieces in ((halo.left, before), (halo.right, after))
-    ]
-    if any(missing):
-        widths = [(0, 0)] * axis + [tuple(missing)] + [(0, 0)] * (x.ndim - axis - 1)
-        received = jnp.pad(received, widths)
+    )
+    widths = [(lo, hi) if dimension == axis else (0, 0) for dimension in range(x.ndim)]
+    received = jnp.concatenate([*before[::-1], x, *after], axis)
+    received = jnp.pad(received, widths) if lo or hi else received
     start = halo.left + halo.start
     if halo.drift:
-        moved = start + lax.axis_index(name) * halo.drift
-        return lax.dynamic_slice_in_dim(received, moved, halo.window, axis)
+        drifted = start + lax.axis_index(name) * halo.drift
+        return lax.dynamic_slice_in_dim(received, drifted, halo.window, axis)
     return lax.slice_in_dim(received, start, start + halo.window, axis=axis)
 
 

@@ -30,9 +30,10 @@ from jax.sharding import PartitionSpec as P
 from jconv.algorithms.record import Algorithm, evaluate, refuses
 from jconv.choice.pick import resolve
 from jconv.mesh import halo
-from jconv.spec import ConvSpec, Role
+from jconv.spec import ROLES, ConvSpec, Role
+from jconv.spec.roles import OPERANDS, RESULT
 
-ARRAYS: dict[Role, str] = {"forward": "xwy", "grad_input": "ywx", "grad_kernel": "xyw"}  # two in, one out
+ARRAYS = {role: OPERANDS[role] + RESULT[role] for role in ROLES}  # two in, one out
 Cuts = dict[str, tuple[str, ...]]  # letter → mesh axes
 Specs = Sequence[Sequence[Any]]  # PartitionSpecs of the two operands and the result
 Compute = Callable[[Role, jax.Array, jax.Array, ConvSpec], jax.Array]
@@ -59,10 +60,7 @@ def local_spec(spec: ConvSpec, role: Role, shards: dict[str, int]) -> ConvSpec:
         in_channels=spec.in_channels // (g * c),
         out_channels=spec.out_channels // (g * o),
     )
-    space = [shards.get(f"h{d}", 1) for d in range(spec.ndim)]
-    if role == "grad_input":  # a convolution of g: it is g's halo that is needed
-        return halo.local_spec(local.as_grad_input(), space).as_grad_input()
-    return halo.local_spec(local, space)
+    return halo.local_spec(local, [shards.get(f"h{d}", 1) for d in range(spec.ndim)], role)
 
 
 def shard_computes(
@@ -74,8 +72,7 @@ def shard_computes(
     """
     shards = {letter: lax.axis_size(axes) for letter, axes in cuts.items()}
     names = [cuts.get(f"h{d}") for d in range(spec.ndim)]
-    moved = spec.as_grad_input() if role == "grad_input" else spec
-    result = how(role, halo.exchange(a, moved, names), b, local_spec(spec, role, shards))
+    result = how(role, halo.exchange(a, halo.moved(spec, role), names), b, local_spec(spec, role, shards))
     over = set(summed(role, spec, cuts))
     for letter, axes in scattered.items():
         at = letters(ARRAYS[role][2], spec).index(letter)
@@ -110,10 +107,15 @@ def cuts_of(role: Role, spec: ConvSpec, specs: Specs, sizes: dict[str, int]) -> 
         both = entry[0] not in result and wanted.count(entry) == 2
         return -1 if both else "ngochkr".index(entry[0][0])
 
+    def divides(letter: str, shards: int) -> bool:
+        if letter[0] == "h":
+            return halo.refuses(halo.moved(spec, role), int(letter[1:]), shards) is None
+        return {"n": spec.batch, "g": spec.groups, "c": spec.c, "o": spec.o}.get(letter, 1) % shards == 0
+
     cuts: Cuts = {}
     for letter, axes in sorted(wanted, key=rank):
         free = not set(axes) & {axis for used in cuts.values() for axis in used}
-        if letter not in cuts and free and _divides(role, spec, letter, math.prod(sizes[a] for a in axes)):
+        if letter not in cuts and free and divides(letter, math.prod(sizes[a] for a in axes)):
             cuts[letter] = axes
     return cuts
 
@@ -132,15 +134,12 @@ def scattered_of(role: Role, spec: ConvSpec, cuts: Cuts, specs: Specs, sizes: di
 
 def _cut_letters(name: str, spec: ConvSpec, entries: Sequence[Any]) -> list[tuple[str, tuple[str, ...]]]:
     cut = zip(letters(name, spec), entries, strict=False)
-    return [(letter, axes if isinstance(axes, tuple) else (axes,)) for letter, axes in cut if axes]
+    return [(letter, mesh_axes(axes)) for letter, axes in cut if axes]
 
 
-def _divides(role: Role, spec: ConvSpec, letter: str, shards: int) -> bool:
-    if letter[0] == "h":
-        moved = spec.as_grad_input() if role == "grad_input" else spec
-        return halo.refuses(moved, int(letter[1:]), shards) is None
-    size = {"n": spec.batch, "g": spec.groups, "c": spec.c, "o": spec.o}.get(letter, 1)
-    return size % shards == 0
+def mesh_axes(entry: Any) -> tuple[str, ...]:
+    """Of an entry of a `PartitionSpec`."""
+    return entry if isinstance(entry, tuple) else (entry,)
 
 
 def spec_of(name: str, spec: ConvSpec, cuts: Cuts) -> P:

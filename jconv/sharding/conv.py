@@ -14,9 +14,9 @@ from jconv.api import arguments
 from jconv.api.options import ConvOptions, TransposedOptions, spelled_out
 from jconv.api.problem import Problem, parsed
 from jconv.calculus.primitives import convolve
-from jconv.mesh import halo
+from jconv.mesh import halo, partition
 from jconv.mesh.halo import AxisName
-from jconv.spec import ConvSpec, Ints, Role
+from jconv.spec import Ints, Role
 from jconv.spec.checks import shown
 from jconv.spec.roles import OPERANDS, RESULT
 
@@ -74,19 +74,8 @@ def conv_transpose(
 ) -> jax.Array:
     """Transposed convolution of an image cut over mesh axes in space, inside `jax.shard_map`.
 
-    Args:
-      x: this device's piece of the input, in the layout of `conv_transpose2d` and its siblings.
-      w: kernel, whole.
-      b: bias or None, whole.
-      spatial_axes: per spatial dimension the mesh axis (or a tuple of them) it is cut over, or None.
-      stride, padding, output_padding, groups, dilation, layout, algorithm, precision,
-        preferred_element_type: as in `conv_transpose2d`, of the whole image.
-
-    Returns:
-      This device's piece of the output.
-
-    Raises:
-      ValueError, TypeError: as `conv`.
+    The kernel and the options are as in `conv_transpose2d` and its siblings, `padding`, `output_padding` and
+    `output_size` of the whole image; everything else is as in `conv`.
 
     >>> import jax, jax.numpy as jnp, jconv.sharding
     >>> from jax.sharding import PartitionSpec as P
@@ -111,28 +100,26 @@ def _convolved(
         )
     names, shards = _mesh_axes(spatial_axes)
     problem, x, w, b = parsed(door, role, len(names), x, w, b, more, options, shards)
-    moved = problem.spec.as_grad_input() if role == "grad_input" else problem.spec
+    moved = halo.moved(problem.spec, role)
     for axis, (name, n) in enumerate(zip(names, shards, strict=True)):
         if n > 1 and (reason := halo.refuses(moved, axis, n)):
             raise ValueError(
                 f"`spatial_axes`: spatial dimension {axis} cannot be cut into {n} over {name!r}: {reason}; "
                 "pad the image, choose another `padding` or leave this dimension whole with None"
             )
-    local = halo.local_spec(moved, shards)
-    local = local.as_grad_input() if role == "grad_input" else local
-    arguments.algorithm(problem.algorithm, role, local)
-    return _compute(problem, moved, local, names, x, w, b)
+    arguments.algorithm(problem.algorithm, role, halo.local_spec(problem.spec, shards, role))
+    return _compute(problem, names, x, w, b)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), inline=True)
-def _compute(
-    problem: Problem, moved: ConvSpec, local: ConvSpec, names: Names, x: jax.Array, w: jax.Array, b: Any
-) -> jax.Array:
-    """The `local` problem of a shard; `moved` is the convolution whose input is exchanged."""
-    first, second = map(problem.canonical, OPERANDS[problem.role], (x, w))
-    first = halo.exchange(first, moved, names)
-    y = convolve(problem.role, first, second, local, problem.algorithm)
-    return problem.users(RESULT[problem.role], y, b)
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _compute(problem: Problem, names: Names, x: jax.Array, w: jax.Array, b: jax.Array | None) -> jax.Array:
+    """What `api.problem.compute` does, of a shard, its halo fetched before."""
+    role = problem.role
+    first, second = map(problem.canonical, OPERANDS[role], (x, w))
+    cuts = {f"h{d}": partition.mesh_axes(name) for d, name in enumerate(names) if name}
+    how = functools.partial(convolve, algorithm=problem.algorithm)
+    y = partition.shard_computes(role, first, second, problem.spec, cuts, {}, how)
+    return problem.users(RESULT[role], y, b)
 
 
 def _mesh_axes(spatial_axes: Any) -> tuple[Names, Ints]:

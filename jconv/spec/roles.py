@@ -40,7 +40,7 @@ def is_transposed(spec: ConvSpec) -> bool:
 
 
 def canonical(spec: ConvSpec, role: Role) -> tuple[ConvSpec, Role]:
-    """The same problem as jconv's functions pose it.
+    """The same problem as the primitives pose it.
 
     With B the strided convolution behind a transposed one F, the forward of F is the grad_input of B, the
     grad_input of F is the forward, and the gradients of the kernel are one.
@@ -50,7 +50,7 @@ def canonical(spec: ConvSpec, role: Role) -> tuple[ConvSpec, Role]:
     >>> role, B.strides, B.lhs_dilation
     ('grad_input', (2,), (1,))
     """
-    if spec.is_empty or not is_transposed(spec):
+    if not is_transposed(spec) or spec.is_empty:
         return spec, role
     behind = spec.as_grad_input()
     played: dict[Role, Role] = {
