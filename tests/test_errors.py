@@ -432,6 +432,7 @@ POSITIONAL = [
     (lambda: jconv.conv_transpose2d(X, W, None, 2, 0, 1), "(…, stride=2, padding=0, output_padding=1)"),
     (lambda: jconv.grad_input(X.shape, W, G, 1), "grad_input() takes its arrays by position"),
     (lambda: jconv.grad_kernel(X, W.shape, G, 1, 1), "grad_kernel(…, stride=1, padding=1)"),
+    (lambda: jconv.unfold(X, 3, 1, 2), "unfold(…, dilation=1, padding=2)"),
     (lambda: jconv.conv(X, W, None, np.ones(99)), "stride=an array of shape (99,)"),
     (lambda: jconv.choose(X, W, 2), "choose() takes `x` and `w` by position, got 1 more"),
     (lambda: jconv.conv2d(X, W, strides=2), "conv2d() has no option `strides`; did you mean `stride`?"),

@@ -6,7 +6,7 @@ Every message names the argument in backticks, says what came and what would wor
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast, get_args
+from typing import Any
 
 import jax
 import jax.export
@@ -15,13 +15,12 @@ import numpy as np
 
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm, refuses, watched
-from jconv.api.options import Padding, PaddingMode
+from jconv.api.options import Padding
 from jconv.choice.candidates import POLICIES
 from jconv.spec import ConvSpec, Ints, Role
 from jconv.spec import layout as layouts
 from jconv.spec.checks import Pairs, integer, is_sequence, shown
 
-PADDING_MODES = get_args(PaddingMode)
 PADDING_NAMES = ("same", "valid", "same_lower", "causal")
 PRECISIONS = (
     "default", "high", "highest", "fastest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32",
@@ -30,8 +29,6 @@ MOST = 2**31 - 1  # the largest step or padding: beyond it compilers overflow
 NEGATIVE = "jconv.conv_general_dilated takes negative padding"
 
 _lax_conv = jax.lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
-
-# -- arrays ----------------------------------------------------------------------------------------
 
 
 def array(name: str, value: Any) -> jax.Array:
@@ -87,9 +84,6 @@ def result_dtype(preferred: Any, dtype: Any) -> str:
     return str(like.dtype)
 
 
-# -- ints ------------------------------------------------------------------------------------------
-
-
 def plain_int(value: Any) -> Any:
     """An int of Python's own, whoever made it; a size that only a run will tell stays as it is."""
     return value if jax.export.is_symbolic_dim(value) else int(value)
@@ -124,9 +118,6 @@ def rank(name: str, shape: Ints, ranks: Ints, meaning: str) -> None:
     if len(shape) not in ranks:
         allowed = " or ".join(map(str, ranks))
         raise ValueError(f"`{name}` must have {allowed} axes {meaning}, got shape {shown(shape)}")
-
-
-# -- padding ---------------------------------------------------------------------------------------
 
 
 def padding(
@@ -176,9 +167,6 @@ def pairs_of_ints(value: Any, ndim: int) -> Pairs:
     return tuple(pairs)
 
 
-# -- words -----------------------------------------------------------------------------------------
-
-
 def layout(value: str | None, ndim: int) -> layouts.Layout:
     """The layout by name; None is channels first."""
     first, last = layouts.names(ndim)
@@ -198,11 +186,6 @@ def one_of(name: str, value: Any, known: Sequence[str]) -> str:
     if value not in known:
         raise ValueError(f"`{name}`={shown(value)} is not known; {choices}")
     return value
-
-
-def padding_mode(value: Any) -> PaddingMode:
-    """One of PyTorch's four modes."""
-    return cast(PaddingMode, one_of("padding_mode", value, PADDING_MODES))
 
 
 def named_algorithm(value: Any) -> str | Algorithm:
@@ -247,9 +230,3 @@ def precision(value: Any, presets: bool = False) -> tuple[jax.lax.Precision, jax
         choices = f"{', '.join(map(repr, PRECISIONS))}, a jax.lax.Precision or a pair of them"
         raise ValueError(f"`precision`={shown(value)} {what}; choose {choices}")
     return found[0], found[1]
-
-
-def default_precision() -> tuple[jax.lax.Precision, jax.lax.Precision] | None:
-    """What `jax.default_matmul_precision` says at the moment: lax, too, reads it when it traces."""
-    now = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    return precision(now, presets=True)

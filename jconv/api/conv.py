@@ -18,28 +18,25 @@ def conv2d(
     """2-D convolution (cross-correlation, as everywhere in deep learning).
 
     Args:
-      x: input `(n, c_in, h, w)` or, for layout "NHWC", `(n, h, w, c_in)`; the batch axis may be left
-        out and is then missing from the result too.
+      x: input `(n, c_in, h, w)` or, for layout "NHWC", `(n, h, w, c_in)`, or either without the batch axis.
       w: kernel `(c_out, c_in/groups, kh, kw)`, or `(kh, kw, c_in/groups, c_out)`.  Same dtype as x.
       b: bias `(c_out,)`, or None; `bias=` is a second name for it.
       stride: step between windows, in input positions; an int or one per dimension.
-      padding: zeros added around the input: an int, an int per dimension, a (lo, hi) pair per
-        dimension, or "valid" (none), "same", "same_lower" (no output is lost but to the stride, the odd
-        zero at the end or at the start), "causal" (1-D: all before the start).  "same" at a stride,
-        which PyTorch refuses, is what TensorFlow, Keras, Flax, lax and ONNX mean: p = ceil(h / stride),
-        with the zeros that those windows need, so their number follows from the size of the input.
+      padding: zeros added around the input: an int, an int or a (lo, hi) pair per dimension, or "valid"
+        (none), "causal" (1-D: all before the start), "same", "same_lower" (p = ceil(h / stride), the odd zero
+        at the end or at the start; at a stride, which PyTorch refuses, this is what TensorFlow, Keras, Flax,
+        lax and ONNX mean).
       dilation: distance between kernel taps, in input positions.
       groups: the channels are cut into this many groups that do not see each other.
       padding_mode: what the padding holds: "zeros", "reflect", "replicate" or "circular", at any width
         as `numpy.pad` continues the image.
       layout: "NCHW" with OIHW kernels (None means this) or "NHWC" with HWIO kernels.
       algorithm: "auto" (the fastest exact one), "portable" (as auto, of XLA operations alone), "fastest"
-        (as auto, and those that mix values too: Winograd, FFT), the name of an algorithm (it runs or is
-        refused, it never falls back), or a `jconv.Algorithm` of your own.  Exact ones keep what a direct
-        sum promises: a NaN, an Inf or a huge value reaches only the outputs whose windows hold it, and no
-        other member of a vmap; zeros give exactly 0; sums of terms ≥ 0 are ≥ 0; whole numbers are exact; the
-        error is small beside Σ|x·w| of each output's own window.  With "fastest" it is small only beside the
-        largest outputs: see the star below.
+        (as auto, and those that mix values too: Winograd, FFT), a name (it runs or is refused, it never falls
+        back), or a `jconv.Algorithm` of your own.  Exact ones keep what a direct sum promises: a NaN, an Inf
+        or a huge value reaches only the outputs whose windows hold it, and no other member of a vmap; zeros
+        give exactly 0; sums of terms ≥ 0 are ≥ 0; whole numbers are exact; the error is small beside Σ|x·w|
+        of each output's own window.  With "fastest" it is small only beside the largest outputs, as below.
       precision: "default", "high", "highest" or another of lax's names, a `jax.lax.Precision` or a pair
         of them; None is what `jax.default_matmul_precision` says.
       preferred_element_type: dtype to accumulate in and to return, as in lax.

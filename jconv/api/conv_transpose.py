@@ -18,8 +18,7 @@ def conv_transpose2d(
     """2-D transposed convolution: every input position adds a scaled copy of the kernel to the output.
 
     Args:
-      x: input `(n, c_in, h, w)` or, for layout "NHWC", `(n, h, w, c_in)`; the batch axis may be left
-        out and is then missing from the result too.
+      x: input `(n, c_in, h, w)` or, for layout "NHWC", `(n, h, w, c_in)`, or either without the batch axis.
       w: kernel `(c_in, c_out/groups, kh, kw)`; for layout "NHWC" `(kh, kw, c_out/groups, c_in)`, the
         HWIO kernel of the convolution that this one transposes.  Same dtype as x.
       b: bias `(c_out,)`, or None; `bias=` is a second name for it.
@@ -27,20 +26,18 @@ def conv_transpose2d(
       padding: how much is cut off the output: an int, an int per dimension or a (lo, hi) pair each, of
         which a negative one extends it.  With K = dilation·(kh − 1) + 1 the names mean, as in Keras, Flax
         and lax (and, for K ≥ stride, in ONNX),
-        "same": h·stride rows, K − stride of the full ones cut off, the odd one at the end
-        "same_lower": the same, the odd one at the start
+        "same" or "same_lower": h·stride rows, K − stride cut off, the odd one at the end or at the start
         "valid": nothing cut off, and at least h·stride rows
         where K < stride the rows that no copy reaches are at the end.
       output_padding: extra positions at the end of the output, fewer than stride or dilation.
       output_size: the spatial size of the output instead, or the whole shape, as PyTorch's layers take it:
         from the size without output_padding to stride − 1 more.  With "same" any size of which an
         ordinary "same" convolution makes h.
-      groups: the channels are cut into this many groups that do not see each other.
       dilation: distance between kernel taps, in output positions.
       padding_mode: "zeros" cuts `padding` off.  With another mode this is the transpose of `conv2d` with
         that mode: what is cut off is added to the positions that the padding shows.  Flax's "CIRCULAR" is
         "circular" with "same_lower".
-      layout, algorithm, precision, preferred_element_type: as in `conv2d`.
+      groups, layout, algorithm, precision, preferred_element_type: as in `conv2d`.
 
     Returns:
       `(n, c_out, p, q)` or `(n, p, q, c_out)` with

@@ -56,18 +56,11 @@ def grad_kernel(
 ) -> jax.Array:
     """Gradient of a convolution with respect to its kernel.
 
-    Args:
-      x: the input of the convolution.
-      kernel_shape: shape of the kernel, in the layout's order, ints or an array of them.
-      g: gradient of the output, shaped like the output.
-      stride, padding, dilation, groups, padding_mode, layout, algorithm, precision: as in `conv2d`, for
-        any number of spatial dimensions.
+    `x` is the input of the convolution and `kernel_shape` the shape of its kernel, in the layout's order, as
+    ints or an array of them; everything else is as in `grad_input`, the options as in `conv2d`.
 
     Returns:
       An array of shape `kernel_shape`: for each tap, its view of the input times `g`, summed.
-
-    Raises:
-      ValueError, TypeError: an argument is wrong; the message names it and says what would work.
 
     >>> import jax.numpy as jnp, jconv
     >>> jconv.grad_kernel(jnp.arange(4.0).reshape(1, 1, 4), (1, 1, 2), jnp.ones((1, 1, 3)))

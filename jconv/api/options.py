@@ -87,8 +87,8 @@ class ChooseOptions(ProblemOptions, total=False):
     algorithm: Annotated[PolicyName, "auto"]
 
 
-IN_PYTORCHS_ORDER = ("stride", "padding", "dilation", "groups")
-TRANSPOSED_IN_PYTORCHS_ORDER = ("stride", "padding", "output_padding", "groups", "dilation")
+# as PyTorch's transposed convolutions take them by position; its other functions in the order above
+TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -134,7 +134,7 @@ def complete(
     """
     known = usual(options)
     if more:
-        order = TRANSPOSED_IN_PYTORCHS_ORDER if "output_padding" in known else IN_PYTORCHS_ORDER
+        order = TRANSPOSED if "output_padding" in known else known
         written = ", ".join(f"{key}={shown(value)}" for key, value in zip(order, more, strict=False))
         raise TypeError(
             f"{name}() takes its arrays by position and the rest by name, as in {name}(…, {written})"

@@ -7,48 +7,24 @@ them to any order; each is the other's transpose.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from typing import Any, Never, Unpack
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jconv.algorithms import windows
 from jconv.api import arguments
 from jconv.api.options import IntOrInts, PatchOptions, complete, spelled_out
-from jconv.api.problem import hashable
+from jconv.api.problem import Problem, hashable
+from jconv.api.shapes import Shapes
 from jconv.spec import ConvSpec, Ints, extent
 from jconv.spec.checks import is_sequence, shown
+from jconv.spec.layout import Layout
 from jconv.spec.spelling import corrected
 
 NEGATIVE = "jconv.conv_general_dilated_patches takes negative padding"
-
-
-@dataclasses.dataclass(frozen=True)
-class Folding:
-    """A spec of which only the windows matter, and how the user's arrays lie."""
-
-    spec: ConvSpec
-    channels_last: bool
-    batched: bool
-
-    @property
-    def x_shape(self) -> Ints:
-        """Shape of the image as the user has it."""
-        n, *spatial, c = self.spec.x_shape
-        shape = (n, *spatial, c) if self.channels_last else (n, c, *spatial)
-        return shape if self.batched else shape[1:]
-
-    @property
-    def columns_shape(self) -> Ints:
-        """Shape of the columns as the user has them."""
-        spec = self.spec
-        rows, length = spec.taps * spec.in_channels, math.prod(spec.out_spatial)
-        shape = (spec.batch, length, rows) if self.channels_last else (spec.batch, rows, length)
-        return shape if self.batched else shape[1:]
 
 
 @corrected
@@ -156,17 +132,30 @@ def col2im(
     return _folded("col2im", cols, output_size, kernel_size, more, options)
 
 
+def _folded(door: str, cols: Any, output_size: Any, kernel_size: Any, more: Any, options: Any) -> jax.Array:
+    cols = arguments.array("cols", cols)
+    sizes = dict(kernel_size=kernel_size, output_size=output_size)
+    problem = _understand(door, cols.shape, more, options, **sizes)
+    if cols.shape != (due := _columns_shape(problem)):
+        raise ValueError(
+            f"`cols` has shape {cols.shape}, but `output_size`={problem.spec.spatial} has windows "
+            f"{problem.spec.out_spatial} and needs {due}"
+        )
+    return _fold(problem, cols)
+
+
 # -- the arguments ---------------------------------------------------------------------------------
 
 
-def _understand(door: str, shape: Ints, more: Any, options: Any, **sizes: Any) -> Folding:
+def _understand(door: str, shape: Ints, more: Any, options: Any, **sizes: Any) -> Problem:
     """From the shape of an image, or of columns, which come with an `output_size`."""
     call = complete(door, PatchOptions, options, more)
-    return _checked(door in ("im2col", "col2im"), shape, hashable(sizes | call))
+    return _checked("NHWC" if door in ("im2col", "col2im") else "NCHW", shape, hashable(sizes | call))
 
 
 @functools.lru_cache(maxsize=4096)
-def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
+def _checked(name: str, shape: Ints, knobs: Any) -> Problem:
+    """A problem of which only the windows matter."""
     knob = dict(knobs)
     if isinstance(knob["padding"], str):
         raise TypeError(
@@ -174,21 +163,21 @@ def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
         )
     from_image = "output_size" not in knob
     ndim = _ndim(shape if from_image else None, knob)
-    kernel = arguments.integers("kernel_size", knob["kernel_size"], ndim)
+    layout = arguments.layout(name, ndim)
+    kernel, strides, dilation = (
+        arguments.integers(size, knob[size], ndim) for size in ("kernel_size", "stride", "dilation")
+    )
     if from_image:
         arguments.rank("x", shape, (ndim + 1, ndim + 2), f"(batch if any, channels, {ndim} spatial)")
-        batched = len(shape) == ndim + 2
-        n, *spatial = shape if batched else (1, *shape)
-        c = spatial.pop(-1 if channels_last else 0)
+        n, *spatial, c = Shapes(layout, shape, ()).image(layout)
         if 0 in (c, *spatial):
             raise ValueError(f"`x` may be empty in its batch only, got shape {shape}")
+        batched = len(shape) == ndim + 2
     else:
         spatial = list(arguments.integers("output_size", knob["output_size"], ndim))
-        n, c, batched = _columns(shape, kernel, channels_last)
-    strides, dilation = (arguments.integers(name, knob[name], ndim) for name in ("stride", "dilation"))
-    pairs = arguments.padding(
-        knob["padding"], spatial, tuple(map(extent, kernel, dilation)), strides, NEGATIVE
-    )
+        n, c, batched = _columns(shape, kernel, layout)
+    window = tuple(map(extent, kernel, dilation))
+    pairs = arguments.padding(knob["padding"], spatial, window, strides, NEGATIVE)
     spec = ConvSpec.of(
         batch=n, in_channels=c, spatial=tuple(spatial), kernel=kernel, strides=strides, padding=pairs,
         rhs_dilation=dilation,
@@ -198,7 +187,7 @@ def _checked(channels_last: bool, shape: Ints, knobs: Any) -> Folding:
             f"`kernel_size`={kernel} covers {spec.window} positions with its dilation but the padded image "
             f"has only {spec.padded}: there is no window; enlarge `padding` or take a smaller kernel"
         )
-    return Folding(spec, channels_last, batched)
+    return Problem("forward", spec, layout, "auto", batched)
 
 
 def _ndim(shape: Ints | None, knob: dict[str, Any]) -> int:
@@ -220,10 +209,11 @@ def _ndim(shape: Ints | None, knob: dict[str, Any]) -> int:
     return len(shape) - 2
 
 
-def _columns(shape: Ints, kernel: Ints, channels_last: bool) -> tuple[int, int, bool]:
-    order = "windows, taps·channels" if channels_last else "channels·taps, windows"
+def _columns(shape: Ints, kernel: Ints, layout: Layout) -> tuple[int, int, bool]:
+    """Images and channels of columns, and whether there is an axis of images."""
+    order = "channels·taps, windows" if layout.channels_first else "windows, taps·channels"
     arguments.rank("cols", shape, (2, 3), f"(batch if any, {order})")
-    rows, taps = shape[-1 if channels_last else -2], math.prod(kernel)
+    rows, taps = shape[-2 if layout.channels_first else -1], math.prod(kernel)
     if rows % taps or not rows:
         raise ValueError(
             f"`cols` {shape} has {rows} values per window, but `kernel_size`={kernel} has {taps} taps; "
@@ -232,38 +222,31 @@ def _columns(shape: Ints, kernel: Ints, channels_last: bool) -> tuple[int, int, 
     return (shape[0] if len(shape) == 3 else 1), rows // taps, len(shape) == 3
 
 
+def _columns_shape(problem: Problem) -> Ints:
+    """As the user has them."""
+    spec = problem.spec
+    rows, length = spec.taps * spec.in_channels, math.prod(spec.out_spatial)
+    shape = (rows, length) if problem.layout.channels_first else (length, rows)
+    return (spec.batch, *shape) if problem.batched else shape
+
+
 # -- the arrays ------------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
-def _unfold(folding: Folding, x: jax.Array) -> jax.Array:
-    spec, d = folding.spec, folding.spec.ndim
-    x = x if folding.batched else x[None]
-    columns = windows.patches(x if folding.channels_last else jnp.moveaxis(x, 1, -1), spec)
-    if not folding.channels_last:  # (n, *p, *r, c) → (n, c, *r, *p)
+def _unfold(problem: Problem, x: jax.Array) -> jax.Array:
+    d = problem.spec.ndim
+    columns = windows.patches(problem.canonical("x", x), problem.spec)
+    if problem.layout.channels_first:  # (n, *p, *r, c) → (n, c, *r, *p)
         columns = columns.transpose(0, 2 * d + 1, *range(d + 1, 2 * d + 1), *range(1, d + 1))
-    return columns.reshape(folding.columns_shape)
-
-
-def _folded(door: str, cols: Any, output_size: Any, kernel_size: Any, more: Any, options: Any) -> jax.Array:
-    cols = arguments.array("cols", cols)
-    sizes = dict(kernel_size=kernel_size, output_size=output_size)
-    folding = _understand(door, cols.shape, more, options, **sizes)
-    if cols.shape != folding.columns_shape:
-        raise ValueError(
-            f"`cols` has shape {cols.shape}, but `output_size`={folding.spec.spatial} has windows "
-            f"{folding.spec.out_spatial} and needs {folding.columns_shape}"
-        )
-    return _fold(folding, cols)
+    return columns.reshape(_columns_shape(problem))
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)
-def _fold(folding: Folding, columns: jax.Array) -> jax.Array:
-    spec, d = folding.spec, folding.spec.ndim
-    if folding.channels_last:
-        columns = columns.reshape(spec.batch, *spec.out_spatial, *spec.kernel, spec.in_channels)
-    else:  # (n, c, *r, *p) → (n, *p, *r, c)
+def _fold(problem: Problem, columns: jax.Array) -> jax.Array:
+    spec, d = problem.spec, problem.spec.ndim
+    if problem.layout.channels_first:  # (n, c, *r, *p) → (n, *p, *r, c)
         columns = columns.reshape(spec.batch, spec.in_channels, *spec.kernel, *spec.out_spatial)
         columns = columns.transpose(0, *range(d + 2, 2 * d + 2), *range(2, d + 2), 1)
-    x = windows.overlap_add(columns, spec)
-    return (x if folding.channels_last else jnp.moveaxis(x, -1, 1)).reshape(folding.x_shape)
+    columns = columns.reshape(spec.batch, *spec.out_spatial, *spec.kernel, spec.in_channels)
+    return problem.users("x", windows.overlap_add(columns, spec))

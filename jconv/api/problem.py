@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +39,8 @@ class Problem:
     layout: Layout
     algorithm: str | Algorithm
     batched: bool
-    mode: PaddingMode
-    mode_padding: Pairs
+    mode: PaddingMode = "zeros"
+    mode_padding: Pairs = ()
 
     def canonical(self, name: str, array: jax.Array) -> jax.Array:
         """x, w or y channels last, with a batch axis; x padded where the mode is not zeros."""
@@ -91,16 +91,16 @@ def understand(
 ) -> Problem:
     """Check every argument of a convolution of x with w and put them into the canonical form.
 
-    A transposed convolution has an `output_padding`: it is grad_input of the convolution whose output is x.
+    A transposed convolution has an `output_padding`: it is grad_input of the matching one, whose output is x.
     """
     knob = dict(knobs)
-    turned = "output_padding" in knob
-    x = "input_shape" if role == "grad_input" and not turned else "x"
+    matching = "output_padding" in knob
+    x = "input_shape" if role == "grad_input" and not matching else "x"
     w = "kernel_shape" if role == "grad_kernel" else "w"
     if ndim < 1:
         raise ValueError(f"`{w}` must have two channel and at least one spatial axis, got shape {w_shape}")
     layout = arguments.layout(knob["layout"], ndim)
-    shapes = Shapes(layout, x_shape, w_shape, x, w, turned)
+    shapes = Shapes(layout, x_shape, w_shape, x, w, matching)
     shapes.check()
     groups = shapes.groups(knob["groups"])
     strides, dilation = (arguments.integers(name, knob[name], ndim) for name in ("stride", "dilation"))
@@ -109,7 +109,7 @@ def understand(
     spatial = [h * cut for h, cut in zip(spatial, shards or (1,) * ndim, strict=True)]
     windows = tuple(map(extent, kernel, dilation))
     given, result = str(dtype), arguments.result_dtype(knob.get("preferred_element_type"), dtype)
-    if turned:
+    if matching:
         pairs, added, spatial = transposed.sizes(knob, layout, spatial, windows, strides, dilation)
         arrays, dtypes = (n, c * groups, channels), (result, given, given)
     else:
@@ -117,7 +117,7 @@ def understand(
         shapes.check_fit(spatial, windows, pairs)
         arrays, dtypes = (n, channels, out), (given, given, result)
     # what a mode puts around x is not in the spec; a negative padding is
-    mode = arguments.padding_mode(knob["padding_mode"])
+    mode: Any = arguments.one_of("padding_mode", knob["padding_mode"], get_args(PaddingMode))
     around = tuple((0, 0) if mode == "zeros" else (max(lo, 0), max(hi, 0)) for lo, hi in pairs)
     padding = (
         (lo - before, hi - after - more)
@@ -138,13 +138,14 @@ def understand(
 def hashable(knobs: Mapping[str, Any]) -> Knobs:
     """Keyword arguments as a key for a cache: lists and small arrays become tuples.
 
-    A `precision` of None is what JAX's own default is now.  What a dtype means depends on whether 64-bit
-    types are enabled, so that is in the key too; and so are the types of all values, for 1 == True == 1.0
-    and only one of them is a stride.
+    A `precision` of None is what JAX's own default is now: lax, too, reads it when it traces.  What a dtype
+    means depends on whether 64-bit types are enabled, so that is in the key; and so are the types of all
+    values, for 1 == True == 1.0 and only one of them is a stride.
     """
     values = {name: plain(name, value) for name, value in knobs.items()}
     if "precision" in values and values["precision"] is None:
-        values["precision"] = arguments.default_precision()
+        now = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        values["precision"] = arguments.precision(now, presets=True)
     values["types"] = _types(tuple(values.values()))
     values["x64"] = jax.config.read("jax_enable_x64")
     return tuple(values.items())

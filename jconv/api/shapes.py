@@ -11,7 +11,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jconv.api import arguments
 from jconv.spec import Ints
@@ -20,6 +20,14 @@ from jconv.spec.checks import Pairs, divisors, integer
 from jconv.spec.layout import Layout
 
 IMPROBABLE = 8  # taps along one side of a kernel whose sides differ
+
+
+class Way(NamedTuple):
+    """A layout, its name and how kernels lie in it."""
+
+    name: str
+    layout: Layout
+    form: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +91,14 @@ class Shapes:
         groups = integer("groups", value, 1)
         if wrong := self._disagreement(groups):
             raise ValueError(self._as_keras_stores_it(groups) or wrong + self._hint(groups))
-        this, other, this_name, _ = self._layouts
-        *here, _, _ = self.kernel(this)
-        *there, _, _ = self.kernel(other)
+        this, other = self._ways
+        here, there = self.kernel(this.layout)[:-2], self.kernel(other.layout)[:-2]
         usual = len(set(there)) == 1 and math.prod(there) < math.prod(here)
         if len(set(here)) > 1 and max(here) >= IMPROBABLE and usual and self._agree(this, other, groups):
             # a kernel of 64×3 taps for 3→3 channels is one of 3×3 taps for 3→64 in the other layout
-            form, others = self._forms
             warnings.warn(
-                f"`w` {self.w} is read as {form} with {'×'.join(map(str, here))} taps; if it is {others} "
-                f"with {'×'.join(map(str, there))}, transpose it to layout {this_name!r}",
+                f"`w` {self.w} is read as {this.form} with {'×'.join(map(str, here))} taps; if it is "
+                f"{other.form} with {'×'.join(map(str, there))}, transpose it to layout {this.name!r}",
                 stacklevel=5,
             )
         return groups
@@ -116,39 +122,33 @@ class Shapes:
         needs = f"`{self.w_name}` needs {channels // groups}"
         return f"{w} takes {c} input channels, but {x} has {each}; {needs}"
 
-    # -- what was meant ----------------------------------------------------------------------------
-
     @property
-    def _layouts(self) -> tuple[Layout, Layout, str, str]:
-        """This one and the other, and their names."""
-        first, last = layouts.names(self.ndim)
-        this, other = (first, last) if self.layout.channels_first else (last, first)
-        return self.layout, arguments.layout(other, self.ndim), this, other
-
-    @property
-    def _forms(self) -> tuple[str, str]:
-        """How kernels lie in this layout and in the other."""
+    def _ways(self) -> list[Way]:
+        """This one and the other."""
         space = ", ".join(f"k{axis.lower()}" for axis in layouts.names(self.ndim)[0] if axis not in "NC")
         ends = ("c_in", "c_out") if self.transposed else ("c_out", "c_in")
-        first, last = f"({', '.join(ends)}, {space})", f"({space}, {', '.join(ends[::-1])})"
-        return (first, last) if self.layout.channels_first else (last, first)
+        forms = f"({', '.join(ends)}, {space})", f"({space}, {', '.join(ends[::-1])})"
+        ways = [
+            Way(name, arguments.layout(name, self.ndim), form)
+            for name, form in zip(layouts.names(self.ndim), forms, strict=True)
+        ]
+        return ways if self.layout.channels_first else ways[::-1]
 
-    def _agree(self, x: Layout, w: Layout, groups: int) -> bool:
+    def _agree(self, x: Way, w: Way, groups: int) -> bool:
         """Whether the channels do, of x in the one layout and of w in the other."""
-        c, out = self.kernel(w)[-2:]
-        return self.image(x)[-1] == (out if self.transposed else c * groups) and out % groups == 0
+        c, out = self.kernel(w.layout)[-2:]
+        return self.image(x.layout)[-1] == (out if self.transposed else c * groups) and out % groups == 0
 
     def _hint(self, groups: int) -> str:
         """What to write if x, w or both lie as in the other layout, or are made for other groups."""
-        this, other, this_name, other_name = self._layouts
-        form, others = self._forms
+        this, other = self._ways
         if self._agree(other, other, groups):
-            return f"; or pass layout={other_name!r}"
+            return f"; or pass layout={other.name!r}"
         if self._agree(this, other, groups):
-            return f"; with layout={this_name!r} kernels are {form}"
+            return f"; with layout={this.name!r} kernels are {this.form}"
         if self._agree(other, this, groups):
-            return f"; or pass layout={other_name!r}: kernels are then {others}"
-        fitting = self.image(this)[-1] // max(self.kernel(this)[-2], 1) or 1
+            return f"; or pass layout={other.name!r}: kernels are then {other.form}"
+        fitting = self.image(this.layout)[-1] // max(self.kernel(this.layout)[-2], 1) or 1
         fits = not self.transposed and self._agree(this, this, fitting)
         return f"; `w` {self.w} fits `groups`={fitting}" if fits else ""
 

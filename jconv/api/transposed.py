@@ -1,16 +1,15 @@
 """How large the result of a transposed convolution is.
 
-A transposed convolution *is* grad_input of an ordinary one, of the *matching* convolution that takes
-an input as large as the result and gives an output as large as x.  With K = dilation·(k − 1) + 1,
+It *is* grad_input of an ordinary one, of the *matching* convolution that takes an input as large as the
+result and gives an output as large as x.  With K = dilation·(k − 1) + 1 and p rows of x the result has
 
-    h = (p − 1)·stride − lo − hi + K + output_padding       rows of the result, p rows of x
+    h = (p − 1)·stride − lo − hi + K + output_padding
 
-the matching convolution has h rows in and, its `hi` being smaller by output_padding, exactly p out:
+rows, of which the matching convolution, its `hi` being smaller by output_padding, makes exactly p:
 
     (h + lo + (hi − output_padding) − K) / stride + 1 = p
 
-So output_padding only says which of the inputs that give p rows is meant.  The gradients of a
-transposed convolution are the matching convolution and its grad_kernel.
+So output_padding only says which of the inputs that give p rows is meant.
 
 Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, chapter 4.
 """

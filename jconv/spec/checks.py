@@ -65,17 +65,19 @@ def geometry(
     spatial: Any, kernel: Any, strides: Any, padding: Any, lhs_dilation: Any, rhs_dilation: Any
 ) -> tuple[Ints, Ints, Ints, Pairs, Ints, Ints]:
     """The sizes of space, as many of each as the kernel has; None is the plain case."""
-    forms = "one int per spatial dimension"
-    kernel = tuple(_size("kernel", k, 0, forms) for k in _entries("kernel", kernel, forms))
-    ones = (1,) * len(kernel)
-    return (
-        _each("spatial", spatial, kernel, 0),
-        kernel,
-        _each("strides", ones if strides is None else strides, kernel, 1),
-        _pairs(((0, 0),) * len(kernel) if padding is None else padding, kernel),
-        _each("lhs_dilation", ones if lhs_dilation is None else lhs_dilation, kernel, 1),
-        _each("rhs_dilation", ones if rhs_dilation is None else rhs_dilation, kernel, 1),
+    kernel = _sizes("kernel", kernel, 0, "one int per spatial dimension")
+    n, of_kernel = len(kernel), f"per size of `kernel`={shown(kernel)}"
+    forms = f"one int {of_kernel}"
+    steps = {"strides": strides, "lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
+    stride, lhs, rhs = (
+        (1,) * n if value is None else _sizes(name, value, 1, forms, n) for name, value in steps.items()
     )
+    pairs: Any = ((0, 0),) * n
+    if padding is not None:
+        forms_of_pairs = f"one (lo, hi) pair {of_kernel}, such as {shown(((1, 1),) * n)}"
+        pairs = _entries("padding", padding, forms_of_pairs, n)
+        pairs = tuple(_sizes("padding", pair, None, forms_of_pairs, 2) for pair in pairs)
+    return _sizes("spatial", spatial, 0, forms, n), kernel, stride, pairs, lhs, rhs
 
 
 def dtype(value: Any) -> str:
@@ -111,35 +113,25 @@ def shown(value: Any) -> str:
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
-def _size(name: str, value: Any, least: int | None, forms: str = "an int") -> Any:
-    """An int, or a size that is not known yet."""
-    return value if jax.export.is_symbolic_dim(value) else integer(name, value, least, forms)
-
-
-def _each(name: str, value: Any, kernel: Ints, least: int) -> Ints:
-    """As many ints as the kernel has sizes."""
-    forms = f"one int per size of `kernel`={shown(kernel)}"
-    return tuple(_size(name, entry, least, forms) for entry in _entries(name, value, forms, len(kernel)))
-
-
-def _pairs(value: Any, kernel: Ints) -> Pairs:
-    """As many (lo, hi) as the kernel has sizes; negative ones crop."""
-    plain = shown(((1, 1),) * len(kernel))
-    forms = f"one (lo, hi) pair per size of `kernel`={shown(kernel)}, such as {plain}"
-    pairs = (_entries("padding", pair, forms, 2) for pair in _entries("padding", value, forms, len(kernel)))
-    return tuple((_size("padding", lo, None, forms), _size("padding", hi, None, forms)) for lo, hi in pairs)
-
-
 def is_sequence(value: Any) -> bool:
     """Whether it holds entries to go through; strings and bytes are single values."""
     return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
 
 
-def _entries(name: str, value: Any, forms: str, count: int | None = None) -> tuple[Any, ...]:
+def _size(name: str, value: Any, least: int | None, forms: str = "an int") -> Any:
+    """An int, or a size that is not known yet."""
+    return value if jax.export.is_symbolic_dim(value) else integer(name, value, least, forms)
+
+
+def _sizes(name: str, value: Any, least: int | None, forms: str, count: int | None = None) -> Ints:
+    return tuple(_size(name, entry, least, forms) for entry in _entries(name, value, forms, count))
+
+
+def _entries(name: str, value: Any, forms: str, count: int | None) -> Sequence[Any]:
     """What a sequence holds, and so many of it."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not is_sequence(value):
         raise TypeError(f"`{name}` must be {forms}, got {shown(value)}")
     if count not in (None, len(value)):
         raise ValueError(f"`{name}` must be {forms}, got {shown(value)}")
-    return tuple(value)
+    return value

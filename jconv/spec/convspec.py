@@ -6,8 +6,7 @@ Every convolution jconv knows is this sum, in one canonical layout (channels las
 
     x̃[t] = x[t / lhs_dilation] where that is an integer index into x, else 0
 
-n batch, g group, c and o channels in and out *per group*, h w input, p q output, r s kernel taps.
-Layouts, lax's keywords and PyTorch's names end at the door; what is below sees a `ConvSpec` and three arrays
+n batch, g group, c and o channels in and out *per group*, h w input, p q output, r s kernel taps, of
 
     x (n, *spatial, groups·c)      w (*kernel, c, groups·o)      y (n, *out_spatial, groups·o)
 
@@ -19,17 +18,15 @@ P = (p−1)·stride + 1 that of the output, along one dimension,
     grad_kernel:  ∂w[r] = Σ_p x̃[r·rhs_dilation + p·stride − lo] · g[p]
                   a convolution of x with the kernel g: stride ↔ rhs_dilation, channels as batch
 
-and in both hi' is whatever makes the result as long as it has to be.  `as_grad_input` and
-`as_grad_kernel` state them, so whatever can compute a forward can compute a gradient.
+and in both hi' is whatever makes the result as long as it has to be.
 
-No arrays here.  Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning".
+Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning".
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -58,7 +55,7 @@ def windows(length: int, window: int, stride: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class ConvSpec:
-    """A convolution problem as integers.  See the module docstring for the sum it stands for.
+    """A convolution problem as integers: y[n, p, o] = Σ x̃[n, p·stride + r·rhs_dilation − lo, c]·w[r, c, o].
 
     Args:
       batch: n.
@@ -207,7 +204,7 @@ class ConvSpec:
 
     @property
     def flops(self) -> int:
-        """Two per multiply-add; the same for all three roles."""
+        """Two per multiply-add, in all three roles."""
         return 2 * self.macs
 
     @property
@@ -219,7 +216,10 @@ class ConvSpec:
     @property
     def accumulator(self) -> str:
         """The dtype sums are kept in: halves and float8 in float32, integers (unsigned too) signed."""
-        kind, size, name = max(map(_rank, (self.x_dtype, self.w_dtype, self.y_dtype)))
+        dtypes = (self.x_dtype, self.w_dtype, self.y_dtype)
+        # by what they can hold: integers, reals and complex numbers, then by their bytes
+        kinds = (0 if d == "bool" or "int" in d else 1 + d.startswith("complex") for d in dtypes)
+        kind, size, name = max(zip(kinds, map(itemsize, dtypes), dtypes, strict=True))
         if kind == 0:
             return "int32" if size <= 4 else "int64"
         return name if size >= 4 else "float32"
@@ -244,28 +244,20 @@ class ConvSpec:
 
     @property
     def is_empty(self) -> bool:
-        """True where every result is zeros: an array has no elements, or no window meets the input."""
-        return self._has_no_elements or any(
-            isinstance(size, int) and size <= 0 for gaps in self._reaches for size in gaps
-        )
+        """True where every result is zeros: an array has no elements, or no window meets the input.
 
-    @property
-    def _reaches(self) -> Iterator[Ints]:
-        """Per dimension what a negative lo leaves of the input, and how far the last window reaches into it.
-
-        One of the two is not positive where padding or cropping parts them; a hi that leaves nothing does
-        so through the outputs.  Both gradients have the same two, the other way round.
+        No window does where padding or cropping parts the two: what a negative lo leaves of the input, or how
+        far the last window reaches into it, is not positive.  A hi that leaves nothing does so through the
+        outputs, and both gradients have the same two numbers, the other way round.
         """
-        for (lo, _), h, d, p, s, K in zip(
+        sizes = [self.batch, *self.out_spatial, *self.spatial, self.c, self.out_channels, *self.kernel]
+        space = zip(
             self.padding, self.spatial, self.lhs_dilation, self.out_spatial, self.strides, self.window,
             strict=True,
-        ):  # fmt: skip
-            yield extent(h, d) + lo, (p - 1) * s + K - lo
-
-    @property
-    def _has_no_elements(self) -> bool:
-        sizes = (self.batch, *self.out_spatial, *self.spatial, self.c, self.out_channels, *self.kernel)
-        return any(isinstance(size, int) and size == 0 for size in sizes)
+        )  # fmt: skip
+        for (lo, _), h, d, p, s, K in space:
+            sizes += [extent(h, d) + lo, (p - 1) * s + K - lo]
+        return any(isinstance(size, int) and size <= 0 for size in sizes)
 
     @property
     def is_padded(self) -> bool:
@@ -286,20 +278,19 @@ class ConvSpec:
 
     def as_grad_input(self) -> ConvSpec:
         """The forward convolution (of g, with the flipped and swapped kernel) that is grad_input."""
-        outs = self.out_spatial
-        lo = [K - 1 - lo for K, (lo, _) in zip(self.window, self.padding, strict=True)]
-        dilated = map(extent, outs, self.strides)
-        hi = [
-            (h - 1) * d + K - D - a
-            for h, d, K, D, a in zip(self.spatial, self.lhs_dilation, self.window, dilated, lo, strict=True)
-        ]
+        space = zip(
+            self.window, self.padding, self.spatial, self.lhs_dilation, self.out_spatial, self.strides,
+            strict=True,
+        )  # fmt: skip
         return self.replace(
-            spatial=outs,
+            spatial=self.out_spatial,
             in_channels=self.out_channels,
             out_channels=self.in_channels,
             strides=self.lhs_dilation,
             lhs_dilation=self.strides,
-            padding=tuple(zip(lo, hi, strict=True)),
+            padding=tuple(
+                (K - 1 - lo, (h - 1) * d + 1 - extent(p, s) + lo) for K, (lo, _), h, d, p, s in space
+            ),
             x_dtype=self.y_dtype,
             y_dtype=self.x_dtype,
         )
@@ -310,20 +301,20 @@ class ConvSpec:
 
     def as_grad_kernel(self) -> ConvSpec:
         """The forward convolution (of x with kernel g, channels as batch) that is grad_kernel."""
-        lo = [lo for lo, _ in self.padding]
-        dilated = map(extent, self.spatial, self.lhs_dilation)
-        extents = map(extent, self.out_spatial, self.strides)
-        hi = [
-            (k - 1) * d + P - D - a
-            for k, d, P, D, a in zip(self.kernel, self.rhs_dilation, extents, dilated, lo, strict=True)
-        ]
+        space = zip(
+            self.kernel, self.padding, self.spatial, self.lhs_dilation, self.out_spatial, self.strides,
+            self.rhs_dilation, strict=True,
+        )  # fmt: skip
+        padding = (
+            (lo, (k - 1) * r + extent(p, s) - extent(h, d) - lo) for k, (lo, _), h, d, p, s, r in space
+        )
         return self.replace(
             batch=self.c,
             in_channels=self.groups * self.batch,
             kernel=self.out_spatial,
             strides=self.rhs_dilation,
             rhs_dilation=self.strides,
-            padding=tuple(zip(lo, hi, strict=True)),
+            padding=tuple(padding),
             w_dtype=self.y_dtype,
             y_dtype=self.w_dtype,
         )
@@ -356,12 +347,6 @@ class ConvSpec:
         if self.groups > 1:
             parts.append("depthwise" if self.is_depthwise else f"{self.groups} groups")
         return ", ".join([*parts, self.x_dtype])
-
-
-def _rank(dtype: str) -> tuple[int, int, str]:
-    """Sorts dtypes by what they can hold: integers, reals and complex numbers, then bytes."""
-    kind = 0 if dtype == "bool" or "int" in dtype else 1 + dtype.startswith("complex")
-    return kind, itemsize(dtype), dtype
 
 
 def itemsize(dtype: str) -> int:

@@ -22,17 +22,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def no_option(door: str, wrong: str, known: Collection[str]) -> TypeError:
-    """The error for an option that `door` does not have."""
-    return TypeError(f"{door}() has no option `{wrong}`; {_suggested(wrong, known)}")
-
-
-def _suggested(wrong: str, known: Collection[str]) -> str:
-    """The option that was probably meant, or all of them."""
-    if meant := next((name for name in ELSEWHERE.get(wrong, ()) if name in known), None):
-        return f"here it is called `{meant}`"
+    """The error for an option that `door` does not have: it names the one that was probably meant, or all."""
+    suggestion = f"choose from {', '.join(known)}"
     if near := difflib.get_close_matches(wrong, known, 1):
-        return f"did you mean `{near[0]}`?"
-    return f"choose from {', '.join(known)}"
+        suggestion = f"did you mean `{near[0]}`?"
+    if meant := next((name for name in ELSEWHERE.get(wrong, ()) if name in known), None):
+        suggestion = f"here it is called `{meant}`"
+    return TypeError(f"{door}() has no option `{wrong}`; {suggestion}")
 
 
 def corrected(fn: F) -> F:
