@@ -138,7 +138,7 @@ FAULTS = {
     ("calculus/interpreters.py", "the batch axes of a BCOO array cannot move"): bcoo_keeps_its_batch_axes,
     ("runtime/verified.py", "a program that calls oneDNN cannot be serialised"): cannot_be_serialised,
     (
-        "algorithms/onednn.py",
+        "algorithms/onednn_direct.py",
         "oneDNN pairs an odd channel of bfloat16 with its neighbour times zero",
     ): lets_a_nan_out_of_its_window,
 }

@@ -20,7 +20,7 @@ import pytest
 from jax import lax
 
 import jconv
-from jconv.algorithms import ONEDNN, onednn
+from jconv.algorithms import ONEDNN, onednn_rows
 from jconv.algorithms.record import evaluate, refuses
 from jconv.calculus.primitives import OPERANDS, RESULT, convolve
 from jconv.runtime import verified
@@ -251,10 +251,10 @@ def test_the_kernel_gradient_of_a_1x1_kernel_is_a_product_of_what_lies_there():
 def test_a_kernel_gradient_in_bands_is_exact_on_whole_numbers(name, dtype, channels_first, monkeypatch):
     """Images too large for the cache are summed some rows at a time."""
     needs(dtype, "float32")
-    monkeypatch.setattr(onednn, "STREAMED", 0)
-    monkeypatch.setattr(onednn, "BAND", 1 << 9)
+    monkeypatch.setattr(onednn_rows, "STREAMED", 0)
+    monkeypatch.setattr(onednn_rows, "BAND", 1 << 9)
     spec = cases.with_dtype(cases.named(name).spec, dtype).replace(channels_first=channels_first)
-    assert onednn._band(spec) is not spec
+    assert onednn_rows._band(spec) is not spec
     x, g = whole(*spec.x_shape), whole(*spec.y_shape)
     got = evaluate(ONEDNN, "grad_kernel", jnp.asarray(x, dtype), jnp.asarray(g, dtype), spec)
     np.testing.assert_array_equal(got, cases.reference("grad_kernel", x, g, spec))
@@ -262,7 +262,7 @@ def test_a_kernel_gradient_in_bands_is_exact_on_whole_numbers(name, dtype, chann
 
 @pytest.mark.parametrize("most", [0, 8 << 20], ids=["tap by tap", "all at once"])
 def test_columns_in_one_dimension_are_right_however_many_taps_fit(most, monkeypatch):
-    monkeypatch.setattr("jconv.algorithms.onednn.MOST_COLUMNS", most)
+    monkeypatch.setattr("jconv.algorithms.onednn_products.MOST_COLUMNS", most)
     spec = ConvSpec.of(
         batch=2, spatial=(47,), kernel=(4,), in_channels=5, out_channels=7, strides=(2,), padding=((3, -1),),
         rhs_dilation=(3,),

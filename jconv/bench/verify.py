@@ -191,15 +191,22 @@ def _of_product(rng: np.random.Generator, dtype: str, repeats: int) -> list[str]
     turned = dict(transpose_a=bool(rng.random() < 0.5), transpose_b=bool(rng.random() < 0.3))
     a = rng.integers(-3, 4, (*batch, *((k, m) if turned["transpose_a"] else (m, k)))).astype(dtype)
     b = rng.integers(-3, 4, (*batch, *((n, k) if turned["transpose_b"] else (k, n)))).astype(dtype)
-    program = jax.jit(lambda a, b: onednn_calls.matmul(a, b, "float32", **turned))
+    result = str(rng.choice(verified.DTYPES[dtype].results))
+    program = jax.jit(lambda a, b: onednn_calls.matmul(a, b, result, **turned))
     left, right = (v.astype("float64") for v in (a, b))
     left = np.swapaxes(left, -1, -2) if turned["transpose_a"] else left
     right = np.swapaxes(right, -1, -2) if turned["transpose_b"] else right
-    what = f"product of {a.shape} and {b.shape} {dtype}, {turned}"
+    what = f"product of {a.shape} and {b.shape} {dtype} to {result}, {turned}"
     faults = [*_values(what, program, (a, b), left @ right, repeats)]
-    row = int(rng.integers(m))
-    at = (slice(None), row) if turned["transpose_a"] else (row, slice(None))
-    a[(0, *at) if batch else at] = np.nan
-    nans = np.isnan(np.asarray(program(a, b)))
-    nans[(0, row) if batch else row] = False
-    return [*faults, f"a NaN left its row: {what}"] if nans.any() else faults
+    row, column = int(rng.integers(m)), int(rng.integers(n))
+    a[_line(row, batch, 0, last=turned["transpose_a"])] = np.nan
+    b[_line(column, batch, -1, last=not turned["transpose_b"])] = np.nan
+    nans = np.isnan(np.asarray(program(a, b)).astype("float32"))
+    nans[_line(row, batch, 0, last=False)] = False
+    nans[_line(column, batch, -1, last=True)] = False
+    return [*faults, f"a NaN left its row or column: {what}"] if nans.any() else faults
+
+
+def _line(at: int, batch: tuple[int, ...], of: int, *, last: bool) -> tuple[Any, ...]:
+    """The index of a row, or along the last axis a column, of one matrix of a batch."""
+    return (*((of,) if batch else ()), *((slice(None), at) if last else (at,)))

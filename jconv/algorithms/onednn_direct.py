@@ -1,0 +1,116 @@
+"""One call of oneDNN's convolution, whatever is brought inside of what was verified first.
+
+**What it takes** was verified by running it (`jconv.runtime.verified`): 1 to 3 dimensions, any strides and
+dilation, groups of one to one or several to several channels in two and three dimensions, where no padding is
+larger than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a dilated depthwise kernel
+meets no padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of
+channels would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.
+int8 goes through float32, since oneDNN's own kernels write past their heap where there is padding: float32
+sums 1024 products exactly, int32 adds the sums.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jconv.algorithms import onednn_calls
+from jconv.algorithms.gemm import by_image
+from jconv.algorithms.windows import from_planes, planes
+from jconv.spec import ConvSpec, Ints
+
+
+def direct(
+    x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False, lies: Ints | None = None
+) -> jax.Array:
+    """y of an undilated x by one call; `swapped`: the kernel is (*r, g·o, c), `lies`: how in memory."""
+    spec = _typed_as(x, w, spec)
+    x, spec = _inside(x, spec)
+    how = {"bfloat16": _halves, "int8": _integers}.get(spec.x_dtype, onednn_calls.convolution)
+    return how(x, w, spec, swapped=swapped, lies=lies)
+
+
+def _typed_as(x: jax.Array, w: jax.Array, spec: ConvSpec) -> ConvSpec:
+    """The spec with the dtypes of the arrays, which are wider where those of the spec differ."""
+    result = {"float32": "float32", "int8": "int32"}.get(x.dtype.name, spec.y_dtype)
+    return spec.replace(x_dtype=x.dtype.name, w_dtype=w.dtype.name, y_dtype=result)
+
+
+def _inside(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
+    """x and its spec, padded or cut where its padding or its length lies outside of what was verified."""
+    moved = moved_padding(spec)
+    if not any(map(any, moved)):
+        return x, spec
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in moved), (0, 0, 0)])
+    left = tuple((lo - a, hi - b) for (lo, hi), (a, b) in zip(spec.padding, moved, strict=True))
+    return x, spec.replace(spatial=x.shape[1:-1], padding=left)
+
+
+def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
+    """How much of every axis' padding is made beforehand: all of it where the axis is shorter than the
+    window or a depthwise kernel is dilated, else what is negative and what the window does not reach."""
+    moved, spread = [], spec.is_depthwise and max(spec.rhs_dilation) > 1
+    for sides, window, size in zip(spec.padding, spec.window, spec.spatial, strict=True):
+        short = size + sum(min(side, 0) for side in sides) < window
+        lo, hi = sides if short or spread else (min(side, 0) + max(0, side - window + 1) for side in sides)
+        moved.append((lo, hi))
+    return moved
+
+
+def _halves(
+    x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool, lies: Ints | None = None
+) -> jax.Array:
+    """bfloat16: channels last and an even number of them in a group, or through float32 if there is one."""
+    if multiplies_planes(spec):
+        return _planes_product(x, w, spec, swapped)
+    spec = spec.replace(channels_first=False)
+    if spec.c % 2 and not spec.is_depthwise:
+        x, w, spec = _even(x, w, spec, swapped)
+    return onednn_calls.convolution(x, w, spec, swapped=swapped, lies=lies)
+
+
+def multiplies_planes(spec: ConvSpec) -> bool:
+    """Whether a 1×1 kernel in bfloat16 multiplies every image as it lies, channels first."""
+    plain = spec.taps == 1 and not spec.is_padded and all(s == 1 for s in spec.strides)
+    return plain and spec.groups == 1 and by_image(spec, math.prod(spec.out_spatial))
+
+
+def _planes_product(x: jax.Array, w: jax.Array, spec: ConvSpec, swapped: bool) -> jax.Array:
+    """(o, c) times the planes (n, c, p).  The kernel is small, and is repeated for every image."""
+    rows = jnp.swapaxes(w, -1, -2).reshape(w.shape[-1], w.shape[-2])
+    each = jnp.broadcast_to(rows, (spec.batch, *rows.shape))
+    y = onednn_calls.matmul(each, planes(x), spec.y_dtype, transpose_a=swapped)
+    return from_planes(y, spec.out_spatial)
+
+
+def _even(x: jax.Array, w: jax.Array, spec: ConvSpec, swapped: bool) -> tuple[jax.Array, jax.Array, ConvSpec]:
+    """All three with a channel of zeros more in every group."""
+    # until jaxlib ?: oneDNN pairs an odd channel of bfloat16 with its neighbour times zero
+    into = spec.ndim + 1 if swapped else spec.ndim
+    w = jnp.pad(w, [(0, int(axis == into)) for axis in range(w.ndim)])
+    apart = x.reshape(*x.shape[:-1], spec.groups, spec.c)
+    x = jnp.pad(apart, [*[(0, 0)] * x.ndim, (0, 1)]).reshape(*x.shape[:-1], -1)
+    return x, w, spec.replace(in_channels=x.shape[-1])
+
+
+EXACT = 2**24 // 128**2  # products of two int8 whose sum float32 holds exactly, whatever they are
+
+
+def _integers(x: jax.Array, w: jax.Array, spec: ConvSpec, **never: object) -> jax.Array:
+    """int8 to int32, forward: as many channels at a time as float32 sums exactly."""
+    most = spec.c if spec.groups > 1 else EXACT // spec.taps
+    return functools.reduce(jnp.add, (
+        _widened(x[..., at : at + most * spec.groups], w[..., at : at + most, :],
+                 spec.replace(in_channels=min(most, spec.c - at) * spec.groups))
+        for at in range(0, spec.c, most)
+    ))  # fmt: skip
+
+
+def _widened(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False) -> jax.Array:
+    wide = spec.replace(x_dtype="float32", w_dtype="float32", y_dtype="float32")
+    y = onednn_calls.convolution(x.astype("float32"), w.astype("float32"), wide, swapped=swapped)
+    return y.astype(spec.y_dtype)

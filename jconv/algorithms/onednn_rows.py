@@ -1,0 +1,124 @@
+"""∂w by oneDNN as a convolution whose channels are the pixels of a row.
+
+With s for the taps of the last dimension and q for its outputs,
+
+    x'[n, h, s·c, q] = x̃[n, h, q·stride + s·dilation, c]
+    ∂w[r, s·c, o]    = Σ_{n, p, q}  x'[n, p·stride + r·dilation, s·c, q] · g[n, p, q, o]
+
+is a convolution along the axes n, h and s·c: the channels are q → o, and the kernel is g, with n × p × 1
+taps.  So x is written once for each tap of the *last* dimension, where im2col writes it once for each tap of
+all, and the products run over s·c × o, which are many.  In three dimensions the images lie side by side in
+the row, and the axes are d, h and s·c.  Every row of taps reads x' again, so large images are summed some
+rows at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jconv.algorithms import pieces
+from jconv.algorithms.onednn_direct import direct
+from jconv.algorithms.onednn_images import image_axis
+from jconv.algorithms.record import Loop, OneDnn, Repeated, Step
+from jconv.algorithms.windows import spaced
+from jconv.spec import ConvSpec, Ints, extent, itemsize
+
+MOST_TAPS = 64  # of a row, for each of which x is written once; hundreds compile in seconds
+STREAMED = 96 << 20  # bytes read of x', once for every row of taps, from which it is cut to stay in cache
+BAND = 3 << 20  # bytes of x' at a time then
+
+
+def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂w, at once or in bands."""
+    part = _band(spec)
+    return pieces.summed(functools.partial(_at_once, spec=part), x, g, spec, part)
+
+
+def _band(spec: ConvSpec) -> ConvSpec:
+    """The spec of as many rows of g as are multiplied at a time: all, or those whose x' stays in cache."""
+    written = math.prod(as_rows(spec).x_shape) * itemsize(spec.x_dtype)
+    streamed = written * math.prod(spec.kernel[:-1])
+    return pieces.cut(spec, written, BAND) if streamed > STREAMED else spec
+
+
+def _at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    kernel, lies = _as_kernel(g, spec), _kernel_lies(spec)
+    return direct(_shifted(x, spec), kernel, as_rows(spec), lies=lies).reshape(spec.w_shape)
+
+
+def as_rows(spec: ConvSpec) -> ConvSpec:
+    """The convolution along n, h and (s, c), or d, h and (s, c), that is the kernel's gradient."""
+    image = image_axis(spec)
+    row = spec.out_spatial[-1] * (1 if image else spec.batch)
+    one, none = (1,) * len(image), ((0, 0),) * len(image)
+    return spec.replace(
+        batch=1,
+        in_channels=spec.groups * row,
+        spatial=(*image, *spec.spatial[:-1], spec.kernel[-1] * spec.c),
+        kernel=(*image, *spec.out_spatial[:-1], 1),
+        strides=(*one, *spec.rhs_dilation[:-1], 1),
+        padding=(*none, *spec.as_grad_kernel().padding[:-1], (0, 0)),
+        lhs_dilation=(1,) * (len(image) + spec.ndim),
+        rhs_dilation=(*one, *spec.strides[:-1], 1),
+        w_dtype=spec.y_dtype,
+        y_dtype=spec.accumulator,
+        channels_first=False,
+    )
+
+
+def _shifted(x: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(1, n, *h, s·c, g·q) or, in 3-D, (1, d, h, s·c, g·n·q): x as every tap of a row sees it.
+
+    Padded and cut as it lies, so that it is transposed once, if at all.
+    """
+    (lo, _), stride, dilation = spec.padding[-1], spec.strides[-1], spec.rhs_dilation[-1]
+    first, q = spec.channels_first, spec.out_spatial[-1]
+    x = jnp.moveaxis(x, -1, 1) if first else x
+    axis = x.ndim - 1 if first else x.ndim - 2
+    needed = extent(q, stride) + extent(spec.kernel[-1], dilation) - 1
+    around = [(lo, needed - lo - x.shape[axis], 0) if at == axis else (0, 0, 0) for at in range(x.ndim)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), around)
+    taps = jnp.stack([spaced(x, s * dilation, q, stride, axis) for s in range(spec.kernel[-1])])
+    at = 2 if first else taps.ndim - 1
+    taps = taps.reshape(*taps.shape[:at], spec.groups, spec.c, *taps.shape[at + 1 :])
+    tap, image, *rest = range(taps.ndim)  # s n g c *h q or s n *h q g c
+    group, channel, *rows, pixels = rest if first else (*rest[-2:], *rest[:-2])
+    before, beside = ((image,), ()) if image_axis(spec) else ((), (image,))
+    order = (*before, *rows, tap, channel, group, *beside, pixels)
+    return taps.transpose(order).reshape(as_rows(spec).x_shape)
+
+
+def _as_kernel(g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(n, *p, 1, q, g·o) or, in three dimensions, (*p, 1, n·q, g·o)."""
+    return (g if image_axis(spec) else jnp.moveaxis(g, 0, -3)).reshape(as_rows(spec).w_shape)
+
+
+def _kernel_lies(spec: ConvSpec) -> Ints | None:
+    """How the axes of that kernel lie where g is (n, g·o, *p): o comes before the pixels."""
+    if not spec.channels_first or (spec.ndim == 3 and spec.batch > 1):
+        return None
+    image = tuple(range(len(image_axis(spec))))
+    out = as_rows(spec).ndim + 1
+    return *image, out, *range(len(image), out)
+
+
+def steps(spec: ConvSpec) -> tuple[Step, ...]:
+    """Writing x' transposed value by value, and the convolution; of each band."""
+    part = _band(spec)
+    copied = Loop(0, 2 * math.prod(as_rows(part).x_shape) * itemsize(spec.x_dtype), 2)
+    moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
+    once = copied, OneDnn(as_rows(part)), *moved
+    return once if part == spec else (Repeated(once, math.prod(pieces.counts(spec, part))),)
+
+
+def workspace(spec: ConvSpec) -> int:
+    """Bytes of x' and of g as oneDNN multiplies them."""
+    part = _band(spec)
+    copied = math.prod(as_rows(part).x_shape) * itemsize(spec.x_dtype)
+    of_g = math.prod(part.y_shape) * itemsize(spec.y_dtype)
+    return copied + of_g + 4 * spec.parameters + pieces.workspace(spec, part)
