@@ -61,7 +61,8 @@ def bias(b: Any, second: Any, spec: ConvSpec, role: Role) -> jax.Array | None:
     if b is None:
         return None
     b = array("b", b)
-    (*_, channels), dtype = spec.result(role)
+    transposed = role == "grad_input"
+    channels, dtype = (spec.in_channels, spec.x_dtype) if transposed else (spec.out_channels, spec.y_dtype)
     if b.shape != (channels,):
         raise ValueError(f"`b` must have shape ({channels},), one value per output channel, got {b.shape}")
     if b.dtype != dtype:

@@ -58,7 +58,7 @@ def conv(
     >>> f(jnp.ones((1, 3, 16, 16)), jnp.ones((8, 3, 3, 3))).shape
     (1, 8, 16, 16)
 
-    Source: `jconv.halo` derives the exchange.
+    Source: `jconv.mesh.halo` derives the exchange.
     """
     return _convolved("sharding.conv", "forward", spatial_axes, x, w, b, more, options)
 
