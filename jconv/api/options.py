@@ -95,11 +95,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @functools.cache
 def usual(options: type) -> dict[str, Any]:
-    """What every option of a class is when left out.
-
-    >>> usual(GradientOptions)["stride"], usual(GradientOptions)["algorithm"]
-    (1, 'auto')
-    """
+    """What every option of a class is when left out."""
     hints = get_type_hints(options, include_extras=True)
     return {name: hint.__metadata__[0] for name, hint in hints.items()}
 

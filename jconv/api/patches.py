@@ -34,11 +34,9 @@ def unfold(x: ArrayLike, kernel_size: IntOrInts, *more: Never, **options: Unpack
 
     Args:
       x: `(n, c, *spatial)` or `(c, *spatial)`, of any dtype.
-      kernel_size: one int per spatial dimension.  A single int stands for as many as `x` has after
-        its batch and channels; with three axes `x` is an image without a batch, as in PyTorch, so
-        write `(k,)` for windows of `(n, c, w)`.  The number of sizes, of which PyTorch knows two only,
-        says how many axes are space: three sizes with four axes are a volume `(c, d, h, w)` without a
-        batch, whose first axis is the channels.
+      kernel_size: one int per spatial dimension: three sizes with four axes are a volume `(c, d, h, w)`
+        without a batch.  A single int stands for as many as `x` has after its batch and channels; with three
+        axes `x` is an image without a batch, as in PyTorch, so write `(k,)` for windows of `(n, c, w)`.
       dilation, padding, stride: as in `conv2d`; `padding` takes (lo, hi) pairs too, but no names.
 
     Returns:
@@ -78,10 +76,7 @@ def fold(
       kernel_size, dilation, padding, stride: as in the `unfold` that it undoes.
 
     Returns:
-      `(n, c, *output_size)` or `(c, *output_size)`.
-
-    Raises:
-      ValueError, TypeError: an argument is wrong; the message names it and says what would work.
+      `(n, c, *output_size)` or `(c, *output_size)`; errors are as in `unfold`.
 
     >>> import jax.numpy as jnp, jconv
     >>> cols = jconv.unfold(jnp.ones((1, 1, 4)), (2,))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
@@ -32,8 +31,7 @@ from jconv.spec.layout import Layout
 _lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
 
 
-@dataclasses.dataclass(frozen=True)
-class LaxProblem:
+class LaxProblem(NamedTuple):
     """A call of `conv_general_dilated`, understood."""
 
     spec: ConvSpec

@@ -20,7 +20,6 @@ parallelism", 2019, whose halo this generalises to dilation on both sides and to
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -34,28 +33,17 @@ from jconv.spec import ConvSpec, Role, itemsize
 AxisName = str | tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Halo:
-    """What a shard needs of its neighbours along one dimension.
-
-    Args:
-      shards: how many there are.
-      size: inputs a shard owns (h).
-      left, right: inputs it receives from before and after its own.
-      start: where its window begins in shard 0, counted from the shard's first own input.
-      drift: how much further the window begins in each following shard.
-      window: inputs the outputs of one shard read (m).
-      padding: zeros that input dilation leaves before the first and after the last of them.
-    """
+class Halo(NamedTuple):
+    """What a shard needs of its neighbours along one dimension."""
 
     shards: int
-    size: int
-    left: int
-    right: int
-    start: int
-    drift: int
-    window: int
-    padding: tuple[int, int]
+    size: int  # inputs a shard owns (h)
+    left: int  # inputs it receives from before its own
+    right: int  # and from after
+    start: int  # where its window begins in shard 0, counted from the shard's first own input
+    drift: int  # how much further the window begins in each following shard
+    window: int  # inputs the outputs of one shard read (m)
+    padding: tuple[int, int]  # zeros that input dilation leaves before the first and after the last of them
 
 
 class Message(NamedTuple):
