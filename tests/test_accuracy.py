@@ -200,7 +200,12 @@ def test_the_command_prints_and_writes_a_table(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert out.strip() == files[0].read_text().strip()
     assert "| `im2col`" in out
-    assert "### float32" in out
+    assert "## float32" in out
+    files[0].write_text("Read this.\n\nMeasured on an abacus\n\n| 1 |\n")
+    assert command_line.main(arguments) == 0
+    written = files[0].read_text()
+    assert written.startswith("Read this.\n\nMeasured on ")
+    assert "abacus" not in written
     rows = list(csv.DictReader(io.StringIO(files[1].read_text())))
     forms = [accuracy.written(form) for name in ("im2col", "depthwise") for form in ALGORITHMS[name].forms]
     assert [(row["algorithm"], row["length"]) for row in rows] == [*itertools.product(forms, ("9", "18"))]

@@ -5,6 +5,7 @@ import csv
 import importlib.util
 import json
 import math
+import re
 import types
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def bench(*arguments):
 
 def test_rows_then_the_table_and_the_files(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    files = {kind: tmp_path / f"out.{kind}" for kind in ("csv", "json", "png")}
-    status = bench("--csv", str(files["csv"]), "--json", str(files["json"]), "--chart", str(files["png"]))
+    files = {kind: tmp_path / f"out.{kind}" for kind in ("csv", "json", "markdown", "png")}
+    kinds = {"csv": "csv", "json": "json", "markdown": "markdown", "chart": "png"}
+    status = bench(*(word for kind, of in kinds.items() for word in (f"--{kind}", str(files[of]))))
     out = capsys.readouterr().out
     assert status == 0, out
     lines = out.strip().split("\n")
@@ -56,6 +58,8 @@ def test_rows_then_the_table_and_the_files(tmp_path, capsys):
         assert time["seconds"] > 0
         assert time["contestant"] == "lax" or 0 <= time["error"] <= time["bound"] < 1e-4
         assert kept["specs"][time["spec"]]["batch"] == 2
+    table = files["markdown"].read_text(encoding="utf-8").splitlines()
+    assert len([line for line in table if re.search(r"[,|] lax \d", line)]) == 6
     assert files["png"].read_bytes().startswith(b"\x89PNG")
 
 

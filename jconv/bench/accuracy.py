@@ -46,6 +46,7 @@ from jconv.testing import cases
 
 LENGTHS = (9, 72, 576, 4608)
 DTYPES = ("float32", "bfloat16", "float16")
+MEASURED = "Measured on "  # what stands before it in a file stays
 
 
 # -- what is measured ------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ def markdown(cells: Iterable[Cell]) -> str:
     """A table per dtype, with the machine and the date."""
     cells = list(cells)
     dtypes = dict.fromkeys(cell.dtype for cell in cells)
-    parts = [f"Measured on {machine()}, {datetime.date.today():%Y-%m-%d}, by `python -m jconv accuracy`."]
+    parts = [f"{MEASURED}{machine()}, {datetime.date.today():%Y-%m-%d}, by `python -m jconv accuracy`."]
     return "\n\n".join([*parts, *(_table([c for c in cells if c.dtype == dtype]) for dtype in dtypes)]) + "\n"
 
 
@@ -204,7 +205,7 @@ def _table(cells: list[Cell]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([f"### {cells[0].dtype}", "", rows[0], rule, *rows[1:]])
+    return "\n".join([f"## {cells[0].dtype}", "", rows[0], rule, *rows[1:]])
 
 
 def _error(cell: Cell) -> str:
@@ -232,7 +233,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `main` reads."""
     parser.add_argument("algorithms", nargs="*", metavar="ALGORITHM", help="names; without any, all")
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES, help="(all three)")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables there")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="also write the tables there, below what introduces them",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write one line per number there")
 
 
@@ -259,7 +265,8 @@ def main(args: argparse.Namespace) -> int:
     print(text)
     try:
         if args.markdown:
-            args.markdown.write_text(text, encoding="utf-8")
+            kept = args.markdown.read_text(encoding="utf-8") if args.markdown.exists() else ""
+            args.markdown.write_text(kept.partition(MEASURED)[0] + text, encoding="utf-8")
         if args.csv:
             args.csv.write_text(as_csv(cells), encoding="utf-8")
     except OSError as error:

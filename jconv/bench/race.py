@@ -2,7 +2,7 @@
 
 Every layer of `jconv.bench.layers` in three passes: each contestant's result is compared with lax's, then
 they take turns.  Rows go to stdout as they come, a table of geometric means by family after them, and
-what --csv, --json and --chart name is written last.
+what --csv, --json, --markdown and --chart name is written last.
 
     --device gpu        f32 without and with TensorFloat-32, bf16 and f16, both layouts, training batches,
                         and every algorithm by name: in under eight minutes, as many as they allow
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"start no race after that many; families in turn (GPU: {GPU_BUDGET:g})")  # fmt: skip
     add("--seed", type=int, help="of the random arrays (another one every time)")
     add("--no-torch", action="store_true", help="leave PyTorch out even if it is installed")
-    for kind in ("csv", "json", "chart"):
+    for kind in ("csv", "json", "markdown", "chart"):
         what = "draw the table, with matplotlib" if kind == "chart" else "keep every contestant's time"
         add(f"--{kind}", type=options.writable, metavar="FILE", help=what)
     for name in ELSEWHERE:
@@ -116,6 +116,7 @@ def _files(args: argparse.Namespace) -> list[tuple[str | None, Callable[[str, li
     return [
         (args.csv, report.write_csv),
         (args.json, functools.partial(report.write_json, about=about)),
+        (args.markdown, functools.partial(report.write_markdown, about=f"on {machine()}")),
         (args.chart, functools.partial(report.write_chart, about=about)),
     ]
 

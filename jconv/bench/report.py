@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import datetime
 import json
 import math
 import os
@@ -126,6 +127,19 @@ def write_json(path: str, results: Sequence[Result], about: str) -> None:
     }
     with open(path, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1, default=str)
+
+
+def write_markdown(path: str, results: Sequence[Result], about: str) -> None:
+    """A row per race: milliseconds of everybody, the fastest first."""
+    head = f"Milliseconds, {about}, {datetime.date.today():%Y-%m-%d}."
+    rows = [head, "", "| layer | pass | fastest first |", "|---|---|---|"]
+    for result in results:
+        layer, spec = result.entry.layer, result.entry.spec
+        times = sorted(result.seconds.items(), key=lambda item: item[1])
+        told = ", ".join(f"{name} {1e3 * seconds:.3g}" for name, seconds in times)
+        rows.append(f"| {layer.name}: {spec} | {PASSES[result.entry.role]} | {told} |")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(rows) + "\n")
 
 
 def drawable(path: str) -> None:
