@@ -30,9 +30,8 @@ from jconv.algorithms.windows import (
     pad,
     padded_bytes,
     planes,
-    positions,
     put_together,
-    tap,
+    tap_along,
 )
 from jconv.spec import ConvSpec, Role, itemsize
 
@@ -62,9 +61,15 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def columns(x: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(n, g, c·r, Π p): what every tap sees of every plane."""
-    x = pad(jnp.moveaxis(x, -1, 1), spec, first=2)
-    seen = jnp.stack([tap(x, at, spec, first=2) for at in positions(spec)], axis=2)
+    """(n, g, c·r, Π p): what every tap sees of every plane.
+
+    The taps of one dimension after the other, the last first: Σ k slices to compile and to run and not Π k.
+    """
+    seen = pad(jnp.moveaxis(x, -1, 1), spec, first=2)
+    for axis in reversed(range(spec.ndim)):
+        first = seen.ndim - spec.ndim
+        taps = [tap_along(seen, axis, r, spec, first) for r in range(spec.kernel[axis])]
+        seen = jnp.stack(taps, axis=2)
     return lax.optimization_barrier(seen.reshape(spec.batch, spec.groups, spec.c * spec.taps, -1))
 
 
