@@ -94,7 +94,7 @@ def rejects(spec: ConvSpec) -> str | None:
         return f"the input is dilated by {spec.lhs_dilation}: most of the columns would be zeros"
     size = columns_bytes(spec)
     if isinstance(size, int) and size > pieces.IN_CACHE and not _is_tiled(spec):
-        return f"columns of {size >> 20} MiB; at most {pieces.IN_CACHE >> 20}, 'im2col' cuts them into bands"
+        return f"columns of {size >> 20} MiB; at most {pieces.IN_CACHE >> 20}, 'im2col' cuts them into pieces"
     return None
 
 

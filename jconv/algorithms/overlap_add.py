@@ -58,7 +58,7 @@ def _at_once(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _one_by_one(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The same in a loop over the blocks, for an image whose products are too many to be held at once."""
+    """The same in a loop over the blocks."""
     n, shifts = spec.ndim, jnp.array([*itertools.product(*map(range, _blocks(spec)))])
     x, w = x.reshape(-1, spec.c), w.reshape(spec.c, len(shifts), -1)
 
@@ -132,9 +132,9 @@ def _bytes(spec: ConvSpec) -> tuple[int, int]:
 
 
 def _is_large(spec: ConvSpec) -> bool:
-    """Whether the products of one image are too many to be held at once."""
+    """Whether the products are too many to be held at once."""
     products = _bytes(spec)[0]
-    return isinstance(products, int) and products > REUSED * spec.batch
+    return isinstance(products, int) and products > REUSED
 
 
 def _by_image(spec: ConvSpec) -> bool:

@@ -141,8 +141,8 @@ def _without_gaps(x: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Arr
 def _input(
     x: jax.Array, n: jax.Array, row: jax.Array, spec: ConvSpec, part: ConvSpec, axis: int = 1
 ) -> jax.Array:
-    """What the piece starting at an image and an output row reads of x, along its axis of rows.  Rows beyond
-    x are padded to the piece as zeros, since padding x would copy all of it."""
+    """What the piece that starts at an image and an output row reads of x, along its axis of rows.
+    Rows beyond x are padded to the piece as zeros, since padding x would copy all of it."""
     seen = lax.dynamic_slice_in_dim(x, n, part.batch)
     if part.y_shape[1] == spec.y_shape[1]:
         return seen

@@ -71,7 +71,7 @@ class OneDnn:
 
 @dataclasses.dataclass(frozen=True)
 class Repeated:
-    """`count` times the same steps, one after the other: those of every band, image or group."""
+    """`count` times the same steps, one after the other: those of every piece or group."""
 
     steps: tuple[Step, ...]
     count: int
@@ -92,10 +92,6 @@ def each(steps: Iterable[Step]) -> Iterator[Step]:
 # What is taken of an algorithm that does not say: functions with names, as records are pickled.
 
 
-def nothing(spec: ConvSpec) -> None:
-    return None
-
-
 def direct_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     return (Loop(spec.flops, spec.bytes),)
 
@@ -104,16 +100,20 @@ def no_workspace(spec: ConvSpec, role: Role) -> int:
     return 0
 
 
+def nothing(spec: ConvSpec) -> None:
+    return None
+
+
+def as_direct(spec: ConvSpec) -> float:
+    return 1.0
+
+
 def never(spec: ConvSpec, role: Role) -> bool:
     return False
 
 
 def always(spec: ConvSpec, role: Role) -> bool:
     return True
-
-
-def as_direct(spec: ConvSpec) -> float:
-    return 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +126,10 @@ class Algorithm:
       rejects: `spec -> None`, or why `forward` does not take it: it would be wrong, or a waste.
       steps: `(spec, role) -> steps`: what the cost model adds up.
       workspace: `(spec, role) -> bytes` of temporaries.
-      grad_input: `(g, w, spec) -> x-shaped`, where the algorithm has something better than the
-        rewritten forward.
-      grad_kernel: `(x, g, spec) -> w-shaped`, likewise.
-      exact: True where integer-valued floats give bit-equal results and NaNs stay in their
-        receptive field (the GEMM family); False where values are mixed by a transform.
+      grad_input, grad_kernel: `(g, w, spec) -> x-shaped` and `(x, g, spec) -> w-shaped`, where the algorithm
+        has something better than the rewritten forward.
+      exact: True where integer-valued floats give bit-equal results and NaNs stay in their receptive field;
+        False where values are mixed by a transform.
       amplification: `spec -> ` rounding error relative to the direct sum's, measured.
       reads_channels_first: `(spec, role) -> ` whether arrays that lie channels first are taken so, or `steps`
         says what they cost; any other algorithm pays for transposing them.
@@ -250,16 +249,13 @@ def _program(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute:
     """What the algorithm has for `role`, or its forward of the rewritten spec; where it refuses that, one of
     the roles it accepts, run backwards."""
     if not (reason := refuses(algorithm, role, spec)):
-        return _direct(form(algorithm, role, spec), role, spec)
+        algorithm = form(algorithm, role, spec)
+        return own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
     accepted = (other for other in ROLES if not refuses(algorithm, other, spec))
     if (other := next(accepted, None)) is None:
         raise ValueError(f"{algorithm.name!r} refuses {spec} in every role; {role}: {reason}")
     # JAX cannot run a call of oneDNN backwards
     return by_transposing(_program(algorithm, other, spec.replace(onednn=False)), other, role)
-
-
-def _direct(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute:
-    return own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
 
 
 def serves(algorithm: Algorithm, spec: ConvSpec) -> bool:
@@ -278,11 +274,9 @@ def _widened(a: jax.Array, b: jax.Array, spec: ConvSpec) -> tuple[jax.Array, jax
 def _by_three_real_ones(
     algorithm: Algorithm, role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec
 ) -> jax.Array:
-    """Every role is bilinear, so a complex one is three real ones (Gauss), as in lax.
+    """Every role is bilinear, so a complex one is three real ones (Gauss), as in lax:
 
-        (a + ib)(c + id) = k₁ − k₃ + i(k₁ + k₂)   k₁ = (a + b)c   k₂ = a(d − c)   k₃ = b(c + d)
-
-    No conjugates: JAX transposes without conjugating.
+    (a + ib)(c + id) = k₁ − k₃ + i(k₁ + k₂)   k₁ = (a + b)c   k₂ = a(d − c)   k₃ = b(c + d)
     """
     real = real_valued(spec)
     k1 = evaluate(algorithm, role, a.real + a.imag, b.real, real)
@@ -305,11 +299,8 @@ def own(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute | None:
 
 
 def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
-    """Why "auto" may not use `algorithm` for `role`, or None.
-
-    A derived role needs the rewritten spec to be acceptable; an own one only the forward's.  A size that
-    only a run will tell is acceptable to whoever asks nothing of it.
-    """
+    """Why "auto" may not use `algorithm` for `role`, or None.  A derived role needs the rewritten spec to be
+    acceptable.  A size that only a run will tell is acceptable to whoever asks nothing of it."""
     algorithm = form(algorithm, role, spec)
     return _stated(algorithm, role, spec) if spec.is_known else _asked_too_much(algorithm, role, spec)
 
@@ -326,7 +317,7 @@ def _asked_too_much(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | N
     try:
         if reason := _stated(algorithm, role, spec):
             return reason
-        how = _direct(algorithm, role, spec)
+        how = own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
         jax.eval_shape(lambda a, b: how(*_widened(a, b, spec), spec).reshape(spec.result(role)[0]), a, b)
     except Exception as error:  # comparisons raise one, conversions others, and looking for a method a third
         what = str(error).partition("\n")[0]

@@ -2,12 +2,8 @@
 
     tap r of dimension d sees   x̃[r·rhs_dilation + p·stride],   p = 0 … out−1
 
-so a tap is one strided slice, and patches are all taps side by side.  Run backwards, patches add up
-where they overlap:
-
-    x̃[t] = Σ_r columns[(t − r·rhs_dilation) / stride, r]     over the taps r for which that index is a p
-
-and the taps that meet at t are those with r·rhs_dilation ≡ t (mod stride): one *phase* of them.
+so a tap is one strided slice, and patches are all taps side by side.  Run backwards, patches add up where
+they overlap: at t those of the taps r·rhs_dilation ≡ t (mod stride), one *phase* of them.
 """
 
 from __future__ import annotations
