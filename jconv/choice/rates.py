@@ -128,8 +128,8 @@ CPU = Platform(
         depthwise=190e9,
         bandwidth=40e9,
         channels_first=8e9,
-        kernel=12e9,
-        call=7e-6,
+        kernel=8e9,
+        call=12e-6,
     ),
 )
 
