@@ -25,7 +25,7 @@ An idea that is written in several forms is one name (`record.of_forms`); the ch
 from jconv.algorithms.fft import FFT
 from jconv.algorithms.im2col import IM2COL as IM2COL_ROWS
 from jconv.algorithms.im2col_planes import IM2COL_PLANES
-from jconv.algorithms.multiply_add import BROADCAST, written_out
+from jconv.algorithms.multiply_add import BROADCAST, IN_THE_OPEN, written_out
 from jconv.algorithms.multiply_add import DEPTHWISE as CHANNELS_LAST
 from jconv.algorithms.onednn import ONEDNN
 from jconv.algorithms.overlap_add import OVERLAP_ADD as ALL_TAPS
@@ -49,7 +49,7 @@ UNROLLED = of_forms(by_plane(XLA), by_plane(XLA_EIGEN))
 PER_GROUP = of_forms(per_group(XLA), per_group(by_plane(XLA)))
 PHASE = of_forms(
     *map(by_phase, (XLA, IM2COL_ROWS, PLANES)),
-    by_phase(CHANNELS_LAST, written_out),
+    by_phase(IN_THE_OPEN, written_out),
 )
 
 ALGORITHMS: dict[str, Algorithm] = {

@@ -16,6 +16,7 @@ The kernel gradient is the same products summed over the positions: `multiply_ad
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -38,6 +39,15 @@ MOST_REPEATED = 16 << 20  # bytes; fresh memory for more costs more than repeati
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """y, where regions are joined between barriers: the compiler would move slices of y, or sums over it,
+    through the join, and compute each region again for them (a second convolution of y takes five times as
+    long, and ten in a row a minute to compile)."""
+    if spec.channels_first or not by_region(spec):
+        return in_the_open(x, w, spec)
+    return lax.optimization_barrier(in_the_open(lax.optimization_barrier(x), w, spec))
+
+
+def in_the_open(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """y: the sum over taps and channels, in blocks of taps along the first kernel axis."""
     x, w = x.astype(spec.accumulator), w.astype(spec.accumulator)
     if spec.c > 1 and not spec.channels_first:
@@ -107,18 +117,12 @@ def written_out(spec: ConvSpec) -> float:
 
 
 def _by_region(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The sums of all regions, joined between barriers: the compiler would move slices of y, or sums over it,
-    through the join, and compute each region again for them (a second convolution of y takes five times as
-    long, and ten in a row a minute to compile)."""
-    apart = (lambda a: a) if spec.channels_first else lax.optimization_barrier
-    x = apart(x)
-
     def compute(region: regions.Region) -> jax.Array:
         if views := regions.views(x, region, spec):
             return _sum_of_products(views, w, spec)
         return jnp.zeros((spec.batch, *(run.count for run in region), spec.out_channels), x.dtype)
 
-    return apart(regions.joined(compute, spec))
+    return regions.joined(compute, spec)
 
 
 # -- the records -----------------------------------------------------------------------------------
@@ -194,4 +198,5 @@ def _multiply_add(name: str, rejects: Callable[[ConvSpec], str | None]) -> Algor
 
 
 DEPTHWISE = _multiply_add("depthwise", _rejects_depthwise)
+IN_THE_OPEN = dataclasses.replace(DEPTHWISE, forward=in_the_open)  # which joins a loop around it
 BROADCAST = _multiply_add("broadcast", _rejects_broadcast)

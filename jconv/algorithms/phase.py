@@ -127,18 +127,23 @@ def _forward(
             taps = lax.slice_in_dim(taps, phase.first_tap, None, phase.tap_step, axis=axis)
         y = jnp.zeros(sub.y_shape) if sub.is_empty else inner.forward(x, taps, sub)
         parts.append(y.reshape(sub.y_shape).astype(sub.y_dtype))
-    y = _interleaved(parts, [len(phases(spec, axis)) for axis in range(spec.ndim)], spec)
-    return lax.slice(y, (0,) * y.ndim, spec.y_shape)
+    counts = [len(phases(spec, axis)) for axis in range(spec.ndim)]
+    spread = len(parts) == 4 and spec.ndim == 2 and not spec.channels_first and not written_out
+    y = _spread(parts, counts) if spread else _stacked(parts, counts)
+    y = lax.slice(y, (0,) * y.ndim, spec.y_shape)
+    return lax.optimization_barrier(y) if written_out and not spec.channels_first else y
 
 
-def _interleaved(parts: list[jax.Array], counts: list[int], spec: ConvSpec) -> jax.Array:
-    """Every phase (n, *q, channels) → (n, *p, channels) with p = q·P + φ, the last axis first: stacks are
-    copied in whole runs, one transpose of all value by value.  Four phases of rows of channels are spread by
-    zeros and added, which is one loop."""
-    if spec.ndim == 2 and len(parts) == 4 and not spec.channels_first:
-        places = itertools.product(*map(range, counts))
-        between = ([(phi, P - 1 - phi, P - 1) for phi, P in zip(at, counts, strict=True)] for at in places)
-        return functools.reduce(jnp.add, map(resized, parts, between))
+def _spread(parts: list[jax.Array], counts: list[int]) -> jax.Array:
+    """Every phase (n, *q, channels) → (n, *p, channels) with p = q·P + φ, spread by zeros and added, which is
+    one loop over four phases of rows of channels."""
+    places = itertools.product(*map(range, counts))
+    between = ([(phi, P - 1 - phi, P - 1) for phi, P in zip(at, counts, strict=True)] for at in places)
+    return functools.reduce(jnp.add, map(resized, parts, between))
+
+
+def _stacked(parts: list[jax.Array], counts: list[int]) -> jax.Array:
+    """The same, the last axis first: stacks are copied in whole runs, one transpose of all value by value."""
     for axis, count in reversed(list(enumerate(counts))):
         lines = [parts[i : i + count] for i in range(0, len(parts), count)]
         parts = [lax.collapse(jnp.stack(line, axis + 2), axis + 1, axis + 3) for line in lines]
