@@ -80,33 +80,20 @@ def onednn(spec: ConvSpec, way: Direct) -> float:
 def native(spec: ConvSpec, rates: Platform) -> float:
     """Estimated seconds of the platform's own convolution."""
     taken = route(spec)
-    way = rates.native[taken]
-    time = _multiplying(spec, taken, way) + _gathering(spec, taken, way) + _read(spec, way)
-    return (
-        time * _slowed(spec, taken) * _uncached(spec, way) + _unrolled(spec, taken) + way.call * spec.groups
-    )
-
-
-def _unrolled(spec: ConvSpec, taken: str) -> float:
-    """Seconds YNNPACK spends writing all patches to memory, as it does where nothing is padded and the stride
-    is 1."""
-    if taken != "ynn" or spec.taps == 1 or spec.is_padded or any(s != 1 for s in spec.strides):
-        return 0.0
-    size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)
-    return size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
-
-
-def _read(spec: ConvSpec, way: Route) -> float:
-    w = spec.kernel_bytes
-    kernel = w / way.kernel if w >= LARGE_KERNEL else 0.0
-    return spec.bytes / way.bandwidth + kernel
-
-
-def _multiplying(spec: ConvSpec, taken: str, way: Route) -> float:
-    k, flops = float(spec.taps * spec.c), float(spec.flops)
+    way, k, flops = rates.native[taken], float(spec.taps * spec.c), float(spec.flops)
     if taken in ("eigen_transposed", "naive"):  # these skip the zeros between the inputs
         k, flops = (size / math.prod(spec.lhs_dilation) for size in (k, flops))
-    return flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
+    time = flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
+    time += _gathering(spec, taken, way) + spec.bytes / way.bandwidth
+    if spec.kernel_bytes >= LARGE_KERNEL:
+        time += spec.kernel_bytes / way.kernel
+    time *= _uncached(spec, way)
+    if taken == "ynn" and spec.c % 2 and spec.c > 1 and spec.o <= 32:
+        time *= 1 + ODD_CHANNELS / (spec.c + 1)
+    if taken == "ynn" and spec.taps > 1 and not spec.is_padded and all(s == 1 for s in spec.strides):
+        size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)  # all patches, written to memory
+        time += size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
+    return time + way.call * spec.groups
 
 
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
@@ -118,23 +105,14 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
         return size / (way.packing * min(spec.o, way.packed)) + fresh
     run = spec.c * spec.kernel[-1] if taken == "ynn" and spec.ndim else spec.c
     size = 4 * spec.positions * spec.taps * spec.c
-    return _passes(spec, taken) * size / (way.packing * min(run, way.packed))
-
-
-def _passes(spec: ConvSpec, taken: str) -> int:
-    """How many times patches are written.  Where the kernel is larger than the output ("…_kernel") a patch is
-    nearly the whole image and is read in place, after one copy for padding and one for dilation.  In 3-D
-    Eigen instead computes the address of every few values, once per group, unless there is only one tap."""
-    if taken == "eigen_3d":
-        return spec.groups * (spec.taps > 1)
-    spread = any(d > 1 for d in spec.rhs_dilation)
-    return (spec.ndim > 1 and spec.is_padded) + spread if taken.endswith("_kernel") else 1
-
-
-def _slowed(spec: ConvSpec, taken: str) -> float:
-    """The factor by which YNNPACK is slower with an odd number of channels in and few out."""
-    odd = taken == "ynn" and spec.c % 2 and spec.c > 1 and spec.o <= 32
-    return 1 + ODD_CHANNELS / (spec.c + 1) if odd else 1.0
+    passes = 1
+    if taken == "eigen_3d":  # computes the address of every few values instead, unless there is only one tap
+        passes = spec.groups * (spec.taps > 1)
+    elif taken.endswith(
+        "_kernel"
+    ):  # a patch is nearly the whole image: one copy for padding, one for dilation
+        passes = (spec.ndim > 1 and spec.is_padded) + any(d > 1 for d in spec.rhs_dilation)
+    return passes * size / (way.packing * min(run, way.packed))
 
 
 def _uncached(spec: ConvSpec, way: Route) -> float:

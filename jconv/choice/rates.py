@@ -13,29 +13,20 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """One way the platform's compiler computes a convolution.
+    """One way the platform's compiler computes a convolution, whose sums have the length k = taps·c."""
 
-    Args:
-      rate: FLOP/s; reached are rate · k / (k + half_k) · o / (o + half_o), with k = taps·c the length of the
-        sums and o the output channels of a group.
-      packing: bytes/s of gathering patches, per channel that lies side by side, up to `packed` of them.
-      bandwidth: bytes/s of reading x and w and writing y.
-      kernel: bytes/s of reading a kernel once more that is too large to stay in cache.
-      unmapped: bytes/s of mapping a buffer of input × tap products that is too large to stay mapped.
-      call: seconds per group.
-      cached: bytes of a kernel's panel from which it is read from memory again for every image.
-    """
-
-    rate: float
+    rate: float  # FLOP/s; reached are rate · k / (k + half_k) · o / (o + half_o)
     half_k: float = 0.0
     half_o: float = 0.0
-    packing: float = math.inf
-    bandwidth: float = math.inf
-    kernel: float = math.inf
-    unmapped: float = math.inf
-    call: float = 20e-6
+    packing: float = (
+        math.inf
+    )  # bytes/s of gathering patches, per channel side by side, up to `packed` of them
+    bandwidth: float = math.inf  # bytes/s of reading x and w and writing y
+    kernel: float = math.inf  # bytes/s of reading a kernel once more that is too large to stay in cache
+    unmapped: float = math.inf  # bytes/s of mapping a buffer of products too large to stay mapped
+    call: float = 20e-6  # seconds per group
     packed: float = 14
-    cached: float = math.inf
+    cached: float = math.inf  # bytes of a kernel's panel from which it is read anew for every image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,49 +44,30 @@ class Products:
 
 @dataclasses.dataclass(frozen=True)
 class Direct:
-    """oneDNN's convolution.
+    """oneDNN's convolution."""
 
-    Args:
-      rate: FLOP/s; reached are rate · o / (o rounded up to lanes), o being a group's output channels.
-      lanes: output channels of a group that fill a vector register.
-      depthwise: FLOP/s where a group has one channel.
-      bandwidth: bytes/s of reading x and writing y; `channels_first`: where they lie so.
-      kernel: bytes/s of copying the kernel into the order in which it is multiplied.
-      call: seconds.
-    """
-
-    rate: float
-    lanes: int
-    depthwise: float
-    bandwidth: float
-    channels_first: float
-    kernel: float
-    call: float
+    rate: float  # FLOP/s; reached are rate · o / (o rounded up to lanes), o being a group's output channels
+    lanes: int  # output channels of a group that fill a vector register
+    depthwise: float  # FLOP/s where a group has one channel
+    bandwidth: float  # bytes/s of reading x and writing y
+    channels_first: float  # the same where they lie so
+    kernel: float  # bytes/s of copying the kernel into the order in which it is multiplied
+    call: float  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Platform:
-    """Rates of one kind of device, in FLOP/s, bytes/s and seconds.
-
-    Args:
-      gemm: matrix products; `transposed`: those whose left operand is (k, m), transposed.
-      loop: one fused elementwise loop over long runs; `half_run`: the run length that reaches half of that.
-      bandwidth: the memory traffic of such a loop; `copy`: that of a loop that only moves values.
-      fft: real transforms.
-      native: the platform's own convolution, by route.
-      onednn: oneDNN's, where there is one.
-      call: starting one step; `batched`: starting each further product of a batched GEMM.
-    """
+    """Rates of one kind of device, in FLOP/s, bytes/s and seconds."""
 
     gemm: Products
-    transposed: Products
-    loop: float
-    half_run: float
-    bandwidth: float
-    copy: float
-    fft: float
-    native: dict[str, Route]
-    call: float
+    transposed: Products  # whose left operand is (k, m), transposed
+    loop: float  # one fused elementwise loop over long runs
+    half_run: float  # the run length that reaches half of that
+    bandwidth: float  # the memory traffic of such a loop
+    copy: float  # that of a loop that only moves values
+    fft: float  # real transforms
+    native: dict[str, Route]  # the platform's own convolution, by route
+    call: float  # starting one step
     onednn: Direct | None = None
 
 
@@ -122,15 +94,7 @@ CPU = Platform(
         "naive": Route(5e9, half_o=32),
     },
     call=11e-6,
-    onednn=Direct(
-        350e9,
-        lanes=16,
-        depthwise=190e9,
-        bandwidth=40e9,
-        channels_first=8e9,
-        kernel=8e9,
-        call=12e-6,
-    ),
+    onednn=Direct(350e9, 16, depthwise=190e9, bandwidth=40e9, channels_first=8e9, kernel=8e9, call=12e-6),
 )
 
 

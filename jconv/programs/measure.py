@@ -12,10 +12,9 @@ import jax
 import numpy as np
 
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import Algorithm, evaluate
+from jconv.algorithms.record import Algorithm
 from jconv.api import arguments
-from jconv.calculus.primitives import OPERANDS, RESULT, ROLE_OF
-from jconv.choice.pick import resolve
+from jconv.calculus.primitives import OPERANDS, RESULT, ROLE_OF, convolve
 from jconv.spec import ConvSpec, Role
 from jconv.spec.layout import Perm, inverse
 
@@ -32,9 +31,8 @@ def compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[str
     calls: dict[str, Call] = {}
     failed: dict[str, str] = {}
     for name in names:
+        fn = functools.partial(_called, ALGORITHMS[name], role, spec)
         try:
-            form, marked = resolve(ALGORITHMS[name], role, spec, jax.default_backend())
-            fn = functools.partial(_as_called, form, role, marked)
             calls[name] = functools.partial(jax.jit(fn).lower(*operands).compile(), *operands)
         except Exception as error:  # whatever it is, another candidate may do
             failed[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -47,12 +45,12 @@ def _axes(spec: ConvSpec) -> dict[str, Perm]:
     return {"x": layout.x, "w": layout.w, "y": layout.into("y")}
 
 
-def _as_called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array) -> jax.Array:
-    """`evaluate` as the door calls it: an algorithm takes the arrays as they lie or pays for transposing
-    them, which shows only where the compiler sees both together."""
+def _called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array) -> jax.Array:
+    """As a door calls it: an algorithm takes the arrays as they lie or pays for transposing them, which shows
+    only where the compiler sees both together."""
     axes = _axes(spec)
     a, b = (array.transpose(axes[name]) for name, array in zip(OPERANDS[role], arrays, strict=True))
-    return evaluate(algorithm, role, a, b, spec).transpose(inverse(axes[RESULT[role]]))
+    return convolve(role, a, b, spec, algorithm).transpose(inverse(axes[RESULT[role]]))
 
 
 def _random(name: str, spec: ConvSpec) -> jax.Array:
