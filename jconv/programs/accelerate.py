@@ -1,19 +1,13 @@
 """Existing programs, unchanged, on jconv: `accelerate` one function, or `install` for the process.
 
-JAX takes a program apart twice.  First it traces: the program becomes equations, on which grad, vmap and jit
-work.  Then each equation is lowered: a rule, one for each primitive, writes it in the compiler's language.  A
-convolution is one equation until then, `conv_general_dilated`, whoever wrote it.  So the equations can stay
-as they are, and only the rule has to change: what is lowered is the convolution that is left after grad and
-vmap, with the platform known, just what a choice between algorithms needs.  Which equations are meant is said
-at the first step and known at the second by metadata for the compiler (`runtime.mark`): a text that is set in
-a context and kept by every equation traced there and by whatever is derived from it.
+JAX traces a program into equations, on which grad, vmap and jit work, and then lowers each by its primitive's
+rule.  A convolution is one equation until then, `conv_general_dilated`, whoever wrote it.  So only the rule
+has to change: it sees what is left after grad and vmap, with the platform known.  Which equations are meant
+is said by metadata for the compiler (`runtime.mark`), which every equation traced in a context keeps.
 
     trace fn under the mark  →  JAX does what it does  →  lower a marked convolution as jconv's own
 
-    accelerate.py   accelerate, accelerated: set the mark
-    lowering.py     what its word means, the rule that reads it; install: the same rule without a mark
-
-jconv's own functions are no part of this: they bind primitives of their own, whatever the mark.
+`lowering` has the rule.  jconv's own functions bind primitives of their own, whatever the mark.
 """
 
 from __future__ import annotations
@@ -39,8 +33,7 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
 
     Forward and backward convolutions alike, in whatever library's layers they are, through every
     transformation of JAX, on either side: `jax.jit(accelerate(f))` is `accelerate(jax.jit(f))`.  Nothing is
-    traced or compiled here and nothing is kept; what is not marked by this, and jconv's own functions, are
-    what they were.  `jconv.explain` lists what is found.
+    traced or compiled here and nothing is kept.  `jconv.explain` lists what is found.
 
     Args:
       fn: a function, a jitted one, a bound method, or a module.  A module of Flax nnx or Equinox comes back

@@ -49,8 +49,6 @@ def install(algorithm: str | Algorithm = "auto") -> None:
     >>> "stablehlo.convolution" in jax.jit(conv).lower(x, w).as_text()
     False
     >>> jconv.uninstall()
-    >>> "stablehlo.convolution" in jax.jit(conv).lower(x, w).as_text()
-    True
     """
     make_ready()
     _let_unmarked_be(word_for(algorithm))
@@ -59,8 +57,7 @@ def install(algorithm: str | Algorithm = "auto") -> None:
 def uninstall() -> None:
     """Undo `install`; does nothing where it was not called.
 
-    >>> import jconv
-    >>> jconv.uninstall()
+    >>> uninstall()
     """
     _let_unmarked_be(None)
 
@@ -70,8 +67,7 @@ def uninstall() -> None:
 def installed(algorithm: str | Algorithm = "auto") -> Iterator[None]:
     """`install` for the length of a with statement.
 
-    >>> import jconv
-    >>> with jconv.installed():
+    >>> with installed():
     ...     pass
     """
     before = unmarked()
@@ -89,11 +85,7 @@ def _let_unmarked_be(word: str | None) -> None:
 
 
 def word_for(algorithm: Any) -> str:
-    """The word for a policy, the name of an algorithm, or an `Algorithm` of the user's own.
-
-    Raises:
-      TypeError, ValueError: it is none of these.
-    """
+    """The word for a policy, the name of an algorithm, or an `Algorithm` of the user's own."""
     found = named_algorithm(algorithm)
     if isinstance(found, str) or ALGORITHMS.get(found.name) == found:
         return found if isinstance(found, str) else found.name
@@ -134,7 +126,11 @@ def _lower(before: Rule, ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Any:
     except Exception as error:
         if word not in POLICIES:
             raise
-        if not _is_refusal(error, ctx.avals_in):
+        # meant are: what jconv does not do, sizes not known, shardings that it cannot keep
+        meant_so = NotImplementedError, InconclusiveDimensionOperation
+        if not isinstance(
+            error, (*meant_so, ValueError) if explicit.is_explicit(*ctx.avals_in) else meant_so
+        ):
             _warn(in_one_line(error))
         return before(ctx, lhs, rhs, **params)
 
@@ -157,18 +153,9 @@ def in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def _is_refusal(error: Exception, avals: Any) -> bool:
-    """Whether jconv means it: what it does not do, sizes not known, shardings that it cannot keep."""
-    kinds = (NotImplementedError, InconclusiveDimensionOperation)
-    return isinstance(error, (*kinds, ValueError) if explicit.is_explicit(*avals) else kinds)
-
-
 @functools.cache
 def _warn(failure: str) -> None:
     """Once for each way to fail."""
-    warnings.warn(
-        f"jconv failed at a convolution that lax computed ({failure}); the results are right, but this is"
-        " an error in jconv: please report it",
-        RuntimeWarning,
-        stacklevel=3,
-    )
+    right = "the results are right, but this is an error in jconv: please report it"
+    told = f"jconv failed at a convolution that lax computed ({failure}); {right}"
+    warnings.warn(told, RuntimeWarning, stacklevel=3)

@@ -117,11 +117,9 @@ def tune(
     """Time the candidates for every convolution, and let "auto" take the fastest from now on.
 
     Without arguments nothing is timed but a dozen small convolutions, in a second or two: by how much this
-    machine differs from the one whose rates "auto" estimates with (`Tuned.factors`).
-
-    The winners are kept in a file (`jconv.runtime.store.path()`, set by `jconv.runtime.store.use`) for this
-    device, this version of jax and exactly these sizes.  What is compiled already keeps its algorithm until
-    `jax.clear_caches()`.
+    machine differs from the one whose rates "auto" estimates with (`Tuned.factors`).  The winners are kept in
+    a file (`jconv.runtime.store.path()`, set by `jconv.runtime.store.use`) for this device, this version of
+    jax and exactly these sizes.  What is compiled already keeps its algorithm until `jax.clear_caches()`.
 
     Args:
       fn_or_specs: nothing; a function, every convolution in which is tuned (hand in the gradient to have the
@@ -141,16 +139,12 @@ def tune(
     Raises:
       ValueError, TypeError: an argument is wrong.  RuntimeError: no candidate runs.
 
-    >>> import jax, jax.numpy as jnp, jconv
-    >>> from jconv.choice import winners
-    >>> from jconv import tune
-    >>> winners.use(None)  # in memory only
-    >>> def layer(x, w):
-    ...     return jconv.conv2d(x, w, stride=2)
-    >>> x, w = jax.ShapeDtypeStruct((1, 4, 9, 9), "float32"), jax.ShapeDtypeStruct((8, 4, 1, 1), "float32")
-    >>> tuned = tune(layer, x, w, rounds=1, progress=False)
+    >>> import jconv
+    >>> from jconv.runtime import store
+    >>> store.use(None)  # in memory only
+    >>> tuned = jconv.tune((1, 4, 9, 9), (8, 4, 1, 1), stride=2, rounds=1, progress=False)
     >>> [row.role for row in tuned], tuned.rows[0].algorithm in tuned.rows[0].seconds
-    (['forward'], True)
+    (['forward', 'grad_input', 'grad_kernel'], True)
     """
     if not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"`rounds`={shown(rounds)} must be an int of at least 1")

@@ -116,9 +116,8 @@ def _of_the_program() -> str | None:
     config = jax.config
     # until jaxlib ?: a program that calls oneDNN cannot be serialised
     if config.jax_enable_compilation_cache and config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        return (
-            "JAX's persistent compilation cache is on, and a program that calls oneDNN cannot be kept in it"
-        )
+        kept = "JAX's persistent compilation cache is on"
+        return f"{kept}, and a program that calls oneDNN cannot be kept in it"
     return None
 
 
