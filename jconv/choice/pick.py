@@ -79,11 +79,8 @@ class Choice:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON or a data frame."""
-        return {
-            "algorithm": self.algorithm.name, "reason": self.reason, "role": self.role,
-            "platform": self.platform, "spec": str(self.spec), "seconds": dict(self.seconds),
-            "rejected": dict(self.rejected),
-        }  # fmt: skip
+        plain = dict(algorithm=self.algorithm.name, spec=str(self.spec), seconds=dict(self.seconds))
+        return vars(self) | plain | {"rejected": dict(self.rejected)}
 
     def __str__(self) -> str:
         width = max(map(len, self.rejected), default=0)
@@ -93,24 +90,15 @@ class Choice:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rejected = ((name, html.escape(why)) for name, why in self.rejected.items())
-        rows = "".join(f"<tr><td>{name}</td><td>{why}</td></tr>" for name, why in rejected)
-        return (
-            f"<p><b>{self.algorithm.name}</b>: {self.reason}</p>"
-            f"<table><tr><th>not taken</th><th>because</th></tr>{rows}</table>"
-        )
+        rows = (f"<tr><td>{name}</td><td>{html.escape(why)}</td></tr>" for name, why in self.rejected.items())
+        head = "<tr><th>not taken</th><th>because</th></tr>"
+        return f"<p><b>{self.algorithm.name}</b>: {self.reason}</p><table>{head}{''.join(rows)}</table>"
 
 
 def choose(
     spec: ConvSpec, role: Role = "forward", platform: str | None = None, algorithm: str = "auto"
 ) -> Choice:
-    """The algorithm that "auto" runs for `role` of `spec`, the reason, and why not each other one.
-
-    Args:
-      spec: the problem.
-      role: "forward", "grad_input" or "grad_kernel".
-      platform: "cpu", "cuda", …; None is the default backend.
-      algorithm: "auto", "portable" or "fastest".
+    """The algorithm that "auto", "portable" or "fastest" runs, the reason, and why not each other one.
 
     >>> from jconv.spec import ConvSpec
     >>> spec = ConvSpec.of(spatial=(56, 56), kernel=(3, 3), in_channels=64, out_channels=64, groups=64)

@@ -30,10 +30,8 @@ __all__ = ["default_path", "entry", "factors", "keep", "keep_factors", "key", "p
 
 
 def winner(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> str | None:
-    """Name of the algorithm that was measured as the fastest, or None where nothing was.
-
-    A name that jconv does not know, or that refuses the problem now, counts as nothing.
-    """
+    """Name of the algorithm that was measured as the fastest; None where nothing was, or where jconv does not
+    know the name or it refuses the problem now."""
     found = entry(spec, role, platform)
     algorithm = ALGORITHMS.get(found["algorithm"]) if found else None
     return algorithm.name if algorithm and refuses(algorithm, role, spec) is None else None

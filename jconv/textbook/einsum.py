@@ -41,10 +41,12 @@ def conv2d_einsum(
     True
     """
     check(x, w, groups, b)
-    patches, kernels = _grouped(x, w, stride, padding, dilation, groups)
+    patches = patch_view(x, w.shape[2:], stride=stride, padding=padding, dilation=dilation)
+    (n, _, p, q, *_), (outs, c, r, s) = patches.shape, w.shape
+    patches = patches.reshape(n, groups, c, p, q, r, s)
+    kernels = w.reshape(groups, outs // groups, c, r, s)
     y = np.einsum("ngcpqrs,gocrs->ngopq", patches, kernels, optimize=True)
-    n, g, o, p, q = y.shape
-    return biased(y.reshape(n, g * o, p, q), b)
+    return biased(y.reshape(n, outs, p, q), b)
 
 
 def conv2d_matmul(
@@ -59,18 +61,8 @@ def conv2d_matmul(
              [42, 50]]]])
     """
     check(x, w, groups, b)
-    patches, kernels = _grouped(x, w, stride, padding, dilation, groups)
-    n, g, c, p, q, r, s = patches.shape
-    o = kernels.shape[1]
-    columns = patches.transpose(0, 1, 2, 5, 6, 3, 4).reshape(n, g, c * r * s, p * q)
-    y = kernels.reshape(g, o, c * r * s) @ columns
-    return biased(y.reshape(n, g * o, p, q), b)
-
-
-def _grouped(
-    x: np.ndarray, w: np.ndarray, stride: IntOrPair, padding: Padding, dilation: IntOrPair, groups: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """patches (n, g, c, p, q, r, s) and kernels (g, o, c, r, s)."""
     patches = patch_view(x, w.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    (n, _, *rest), (outs, c, r, s) = patches.shape, w.shape
-    return patches.reshape(n, groups, c, *rest), w.reshape(groups, outs // groups, c, r, s)
+    (n, _, p, q, *_), (outs, c, r, s) = patches.shape, w.shape
+    columns = patches.transpose(0, 1, 4, 5, 2, 3).reshape(n, groups, c * r * s, p * q)
+    y = w.reshape(groups, outs // groups, c * r * s) @ columns
+    return biased(y.reshape(n, outs, p, q), b)
