@@ -23,7 +23,7 @@ from jconv.choice.pick import choose
 from jconv.programs import calibrate, measure
 from jconv.programs.measure import race
 from jconv.programs.tune import collect, tune
-from jconv.runtime import store
+from jconv.runtime import store, verified
 from jconv.spec import ROLES, ConvSpec
 
 tuning = importlib.import_module("jconv.programs.tune")
@@ -541,6 +541,13 @@ def test_without_arguments_the_machine_is_compared_with_the_record(file, monkeyp
     assert "loops" in file.read_text()
     after = choose(SPEC, platform="cpu").seconds
     assert sum(after.values()) > sum(before.values())
+
+
+def test_what_no_program_may_call_is_not_timed(file, monkeypatch):
+    monkeypatch.setattr(verified, "refusal", lambda: "this jaxlib was not verified")
+    monkeypatch.setattr(calibrate, "race", lambda calls, *_: dict.fromkeys(calls, 1.0))
+    factors = jconv.tune(progress=False).factors
+    assert {"products", "loops", "convolutions"} == set(factors)
 
 
 def test_a_factor_scales_its_kind_only(file):

@@ -58,10 +58,10 @@ def calibrate(
     record = rates.of(platform)
     if record is None:
         raise ValueError(f"no rates were measured on {platform}, so there are none to scale; tune a function")
-    factors = {}
+    factors, policy = {}, Policy.of("auto", platform)
     for done, (kind, (name, specs)) in enumerate(PROBES.items()):
         tell(done, len(PROBES), kind)
-        asked = [(spec, candidate(ALGORITHMS[name], "forward", spec, Policy(), record)) for spec in specs]
+        asked = [(spec, candidate(ALGORITHMS[name], "forward", spec, policy, record)) for spec in specs]
         if ratios := [_seconds(name, spec) / one.seconds for spec, one in asked if not one.refused]:
             factors[kind] = min(MOST, max(1 / MOST, statistics.median(ratios)))
     tell(len(PROBES), len(PROBES), "")
