@@ -38,8 +38,8 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     images = images_at_a_time(spec)
     if images == spec.batch:
         return _of_images(x, g, spec)
-    part = spec.replace(batch=images)
-    return summed(lambda x, g: _of_images(x, g, part), x, g, spec, part)
+    part, last = spec.replace(batch=images), spec.replace(channels_first=False)  # which is how it reads them
+    return summed(lambda x, g: _of_images(x, g, part), x, g, last, part)
 
 
 def images_at_a_time(spec: ConvSpec) -> int:

@@ -89,7 +89,7 @@ def mapped(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> j
 def summed(compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
     """The sum over all pieces of compute(x, g), which is ∂w or something ∂w is linear in.
 
-    The arrays are cut as they lie: in the loop a transposition would not cancel that of the door.
+    The arrays are cut as the spec says they lie: in the loop a transposition would not cancel the door's.
     """
     if part == spec:
         return compute(x, g)
@@ -121,7 +121,8 @@ def counts(spec: ConvSpec, part: ConvSpec) -> tuple[int, int]:
 def due(i: jax.Array | int, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array | int, jax.Array | int]:
     """The image and the output row up to which everything is done when piece i begins."""
     bands = counts(spec, part)[1]
-    return i // bands * part.batch, i % bands * part.y_shape[1]
+    image, band = (i, 0) if bands == 1 else (i // bands, i % bands)
+    return image * part.batch, band * part.y_shape[1]
 
 
 def _begins(i: jax.Array | int, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, jax.Array]:
@@ -179,8 +180,8 @@ def in_pieces(inner: Algorithm, role: Role, images: int) -> Algorithm:
     def how(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
         part = spec.replace(batch=images)
         if role == "grad_kernel":
-            wide = part.replace(w_dtype=spec.accumulator)
-            return summed(lambda x, g: evaluate(inner, role, x, g, wide), a, b, spec, part)
+            wide, last = part.replace(w_dtype=spec.accumulator), spec.replace(channels_first=False)
+            return summed(lambda x, g: evaluate(inner, role, x, g, wide), a, b, last, part)
         around = spec if role == "forward" else spec.as_grad_input()
         inside = around.replace(batch=images)
         return mapped(lambda a: evaluate(inner, role, a, b, part), a, around, inside)
