@@ -246,17 +246,15 @@ def test_the_kernel_gradient_of_a_1x1_kernel_is_a_product_of_what_lies_there():
 
 
 @pytest.mark.parametrize("channels_first", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["plain", "stride", "3d", "groups"])
-def test_a_kernel_gradient_in_bands_is_exact_on_whole_numbers(name, dtype, channels_first, monkeypatch):
+def test_a_kernel_gradient_in_bands_is_exact_on_whole_numbers(name, channels_first, monkeypatch):
     """Images too large for the cache are summed some rows at a time."""
-    needs(dtype, "float32")
     monkeypatch.setattr(onednn_rows, "STREAMED", 0)
     monkeypatch.setattr(onednn_rows, "BAND", 1 << 9)
-    spec = cases.with_dtype(cases.named(name).spec, dtype).replace(channels_first=channels_first)
+    spec = cases.named(name).spec.replace(channels_first=channels_first)
     assert onednn_rows._band(spec) is not spec
     x, g = whole(*spec.x_shape), whole(*spec.y_shape)
-    got = evaluate(ONEDNN, "grad_kernel", jnp.asarray(x, dtype), jnp.asarray(g, dtype), spec)
+    got = evaluate(ONEDNN, "grad_kernel", jnp.asarray(x), jnp.asarray(g), spec)
     np.testing.assert_array_equal(got, cases.reference("grad_kernel", x, g, spec))
 
 

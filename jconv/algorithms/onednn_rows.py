@@ -29,7 +29,7 @@ from jconv.algorithms.windows import spaced
 from jconv.spec import ConvSpec, Ints, extent, itemsize
 
 MOST_TAPS = 64  # of a row, for each of which x is written once; hundreds compile in seconds
-STREAMED = 96 << 20  # bytes read of x', once for every row of taps, from which it is cut to stay in cache
+STREAMED = 32 << 20  # bytes read of x', once for every row of taps, from which it is cut to stay in cache
 BAND = 3 << 20  # bytes of x' at a time then
 
 
@@ -43,7 +43,8 @@ def _band(spec: ConvSpec) -> ConvSpec:
     """The spec of as many rows of g as are multiplied at a time: all, or those whose x' stays in cache."""
     written = math.prod(as_rows(spec).x_shape) * itemsize(spec.x_dtype)
     streamed = written * math.prod(spec.kernel[:-1])
-    return pieces.cut(spec, written, BAND) if streamed > STREAMED else spec
+    halves = spec.x_dtype != "float32"  # moved by the compiler as float32, in a loop all of them every time
+    return spec if halves or streamed <= STREAMED else pieces.cut(spec, written, BAND)
 
 
 def _at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
