@@ -27,7 +27,6 @@ SUMMED_UP = 150  # products of the loop, for the time they take to compile
 CACHED = 4 << 20  # bytes of x and g that the caches of two cores hold
 STACKED = 8  # taps side by side in one loop
 ROWS = 16  # rows added up before the compiler reduces
-VIEWS = 8  # so many of these loops start in the time of one other step
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -134,14 +133,12 @@ def rows_added(spec: ConvSpec) -> int:
 
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
-    """One loop per tap and channel, VIEWS of which start in the time of one other step.  They run at half the
-    rate, as no sum is kept in a register."""
+    """One loop per tap, at half the rate, as no sum is kept in a register."""
     block, size = block_of(spec), itemsize(spec.accumulator)
     count, run = -(-spec.kernel[0] // block.kernel[0]), 4 if spec.channels_first else spec.out_channels
     x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
-    views = block.taps * spec.c
-    partial, loops = views * y // rows_added(spec), -(-views // VIEWS)
-    each = Loop(2 * block.flops / loops, (x + y + partial) / loops, run, count=loops * count)
+    partial = block.taps * spec.c * y // rows_added(spec)
+    each = Loop(2 * block.flops / block.taps, (x + y + partial) / block.taps, run, count=block.taps * count)
     return each, Loop(0, 2 * partial, run, count=count)
 
 
