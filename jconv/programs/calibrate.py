@@ -42,18 +42,8 @@ MOST = 5.0  # times faster or slower: beyond, the machine was busy, or the recor
 def calibrate(
     platform: str | None = None, tell: Callable[[int, int, str], None] = lambda *what: None
 ) -> dict[str, float]:
-    """Measure the factors of this machine and keep them beside the tuned winners.
-
-    Args:
-      platform: as JAX names it; None is the default backend.
-      tell: a function of (done, total, what).
-
-    Returns:
-      The factor of each kind that runs here; above 1 it is slower than the record says.
-
-    Raises:
-      ValueError: there is no record of rates that a factor could scale.
-    """
+    """The factor of each kind of work that runs here, kept beside the winners; above 1 it is slower than
+    the record says.  `tell` is a function of (done, total, what)."""
     platform = platform or jax.default_backend()
     record = rates.of(platform)
     if record is None:

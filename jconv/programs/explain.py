@@ -91,9 +91,8 @@ def explain(
 ) -> Table:
     """A table of the convolutions in `fn(*args, **kwargs)` and of what `accelerate` makes of each.
 
-    Nothing is computed: `fn` is traced, and times are estimates of the cost model.  A convolution in a
-    scan counts once per step; in a while loop, whose steps are not known, once; in a branch, as if the
-    branch were taken.  What jconv leaves to lax says why.
+    Nothing is computed: `fn` is traced, and times are estimates.  A convolution in a scan counts once per
+    step, in a while loop once, in a branch as if it were taken.  What jconv leaves to lax says why.
 
     Args:
       fn_or_specs: any traceable function, accelerated or not; to see the backward pass, hand in the
@@ -112,11 +111,8 @@ def explain(
     >>> def loss(w, x):
     ...     return jax.lax.conv_general_dilated(x, w, (2, 2), "VALID").sum()
     >>> w, x = jnp.ones((8, 4, 3, 3)), jnp.ones((2, 4, 17, 17))
-    >>> table = jconv.explain(jax.grad(loss, (0, 1)), w, x)
-    >>> sorted(row.role for row in table)
+    >>> sorted(row.role for row in jconv.explain(jax.grad(loss, (0, 1)), w, x))
     ['forward', 'grad_input', 'grad_kernel']
-    >>> table.as_dicts()[0]["count"]
-    1
     >>> len(jconv.explain(x, w, stride=2))
     3
     """

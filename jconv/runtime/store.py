@@ -48,12 +48,7 @@ def default_path() -> Path:
 
 
 class Store:
-    """A cache file and what is known of it: read when first asked, added to by `put`.
-
-    Args:
-      path: the file, which need not exist; None keeps everything in memory; "default" is
-        `default_path()`, found out when it is needed.
-    """
+    """A cache file (see `use`) and what is known of it: read when first asked, added to by `put`."""
 
     def __init__(self, path: str | os.PathLike[str] | None = "default") -> None:
         self._path = path
@@ -108,13 +103,12 @@ _active = Store()
 def use(path: str | os.PathLike[str] | None = "default") -> None:
     """Read and keep measured winners in the file at `path` from now on.
 
-    What is compiled already keeps the algorithm it was compiled with; `jax.clear_caches()` forgets it.
-    Processes that run one program together (multi-host JAX) must all use the same file, or they would
-    compile different programs.
+    What is compiled already keeps its algorithm until `jax.clear_caches()`.  Processes that run one program
+    together (multi-host JAX) must all use the same file, or they would compile different programs.
 
     Args:
-      path: a file, which need not exist yet; None for no file, so that every choice is the cost
-        model's until something is tuned; "default" for the one in the user's cache folder.
+      path: a file, which need not exist yet; None for no file, so that every choice is the cost model's
+        until something is tuned; "default" for the one in the user's cache folder.
 
     >>> from jconv.runtime import store
     >>> store.use(None)
@@ -151,11 +145,7 @@ def is_empty() -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of the file, that of an empty one if there is none.
-
-    Raises:
-      UnusableError: it is not a file of tuned algorithms, or of a version not known here.
-    """
+    """The content of the file, or of an empty one; an UnusableError says what it is instead."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

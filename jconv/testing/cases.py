@@ -25,19 +25,14 @@ Index = tuple[np.ndarray, ...]
 class Case:
     """A geometry by name.
 
-    Args:
-      name: what a test id or a line of a report says.
-      spec: the problem, float32.
-      tags: what is special about it; "few" marks the handful that together show every feature.
-
     >>> case = named("depthwise")
     >>> case.spec.is_depthwise, str(case)
     (True, 'depthwise')
     """
 
-    name: str
-    spec: ConvSpec
-    tags: frozenset[str] = frozenset()
+    name: str  # what a test id or a line of a report says
+    spec: ConvSpec  # the problem, float32
+    tags: frozenset[str] = frozenset()  # what is special; "few" marks some that together show every feature
 
     def __str__(self) -> str:
         return self.name
