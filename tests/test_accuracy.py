@@ -5,6 +5,8 @@ import functools
 import io
 import itertools
 import math
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -231,3 +233,10 @@ def test_an_algorithm_beside_xla_is_compared_on_the_same_problem():
     cell = accuracy.measure(ALGORITHMS["xla"], "dense", "float32", 9)
     assert accuracy._against_xla(cell) == 1.0
     assert math.isnan(accuracy._against_xla(accuracy.Cell("a", "dense", "forward", "int32", 9, 0, 0, 0)))
+
+
+def test_the_page_has_a_row_for_every_algorithm():
+    """`python -m jconv accuracy --markdown jconv/algorithms/ACCURACY.md` writes it."""
+    page = Path(accuracy.__file__).parents[1] / "algorithms" / "ACCURACY.md"
+    named = set(re.findall(r"^\| `(\w+)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named == set(ALGORITHMS)
