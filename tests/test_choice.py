@@ -40,6 +40,12 @@ def test_of_estimates_that_tie(seconds, taken):
     assert preferred(dict(sorted(seconds.items(), key=lambda item: item[1]))) == taken
 
 
+def test_what_starts_something_for_a_tiny_problem_has_to_gain_more():
+    seconds = dict(onednn=0.02 * MS, xla=0.02 * MS + 1.5 * cost.SLACK)
+    assert preferred(seconds, flops=cost.TINY) == "onednn"
+    assert preferred(seconds, flops=cost.TINY / 2) == "xla"
+
+
 def test_a_kernel_larger_than_its_output_is_no_kernel_gradient():
     """A grouped forward to a few outputs takes 0.3 ms, not 1 ms a group."""
     spec = ConvSpec.of(batch=8, spatial=(8, 7), kernel=(5, 5), strides=(2, 2), padding=((2, 2), (2, 2)),

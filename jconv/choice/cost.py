@@ -28,6 +28,7 @@ TIE = 1.15  # estimates closer than this factor count as equal
 # the same.
 THREADS = 50e-6
 THREADED = 4e6  # FLOPs from which oneDNN starts its threads
+TINY = 4e5  # FLOPs below which what replaces XLA's own has to gain twice SLACK
 
 WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing patches, and of mapping a large buffer of them anew
 LARGE_KERNEL = 1e6  # bytes; YNNPACK packs a larger kernel in memory

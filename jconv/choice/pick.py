@@ -10,8 +10,9 @@
        - compute integers by XLA's own convolution where that is a naive loop (CPU) or does not exist (GPU).
     4. If this convolution was tuned on this kind of device, the measured winner is taken.
     5. XLA's own convolution is taken unless the least estimate beats it by more than the model is usually
-       wrong (`cost.MARGIN` and `cost.SLACK`).  In its place a plain matrix product computes a 1×1 kernel, if
-       the estimate with `cost.THREADS` added ties (within `cost.TIE`) or wins.
+       wrong (`cost.MARGIN`, and `cost.SLACK` or, below `cost.TINY`, twice that).  In its place a plain matrix
+       product computes a 1×1 kernel, if the estimate with `cost.THREADS` added ties (within `cost.TIE`)
+       or wins.
     6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm, but oneDNN's
        call before a depthwise loop, which takes ten times as long to compile.
     7. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
@@ -134,7 +135,7 @@ def _choose(
     if tuned in seconds:
         best, how = tuned, "measured to be the fastest here"
     elif rates:
-        best = preferred(seconds)
+        best = preferred(seconds, spec.flops)
         how = _versus(best, seconds)
     else:  # no rates, no opinion: XLA's own, unless it cannot do it
         best, how = (XLA.name if XLA.name in seconds else next(iter(seconds))), NO_RATES
@@ -143,13 +144,13 @@ def _choose(
     return Choice(taken.algorithm, reason, rejected, seconds, spec, role, platform)
 
 
-def preferred(seconds: Mapping[str, float]) -> str:
+def preferred(seconds: Mapping[str, float], flops: float = math.inf) -> str:
     """The name of the algorithm that rules 5 and 6 of the module's docstring pick."""
-    best = next(iter(seconds))
-    if best == ONEDNN.name:  # whose times are estimated better than those of XLA's many ways
+    best, is_tiny = next(iter(seconds)), flops < cost.TINY
+    if best == ONEDNN.name and not is_tiny:  # whose times are estimated better than those of XLA's many ways
         return best
     native = seconds.get(XLA.name, math.inf)
-    if native < cost.MARGIN * seconds[best] + cost.SLACK:
+    if native < cost.MARGIN * seconds[best] + cost.SLACK * (2 if is_tiny else 1):
         product = seconds.get(POINTWISE.name, math.inf) + cost.THREADS
         return POINTWISE.name if product < cost.TIE * native else XLA.name
     if best == DEPTHWISE.name and seconds.get(ONEDNN.name, math.inf) < cost.TIE * seconds[best]:
