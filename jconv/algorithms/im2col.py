@@ -103,7 +103,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_input":
         return Gemm(spec.groups, m, k, spec.o), *_putting_back(spec), copy
     if role == "grad_kernel":
-        return (Repeated((copy, Gemm(spec.groups, k, spec.o, m, transposed=True)), count),)
+        return (Repeated((copy, Gemm(spec.groups, k, spec.o, m)), count),)
     return (Repeated((copy, Gemm(spec.groups, m, spec.o, k)), count),)
 
 

@@ -115,7 +115,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     elif not by_image(spec, pixels, role):
         copies += [Loop(0, 2 * (columns + math.prod(spec.y_shape) * itemsize(spec.y_dtype)), 4)]
     if role == "grad_kernel":
-        return *copies, Gemm(spec.groups, spec.o, k, spec.positions, transposed=True)
+        return *copies, Gemm(spec.groups, spec.o, k, spec.positions)
     m, n = (spec.o, k) if role == "forward" else (k, spec.o)
     if by_image(spec, pixels, role):
         return *copies, Gemm(spec.batch * spec.groups, m, pixels, n)

@@ -82,7 +82,7 @@ def rejects(spec: ConvSpec) -> str | None:
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     rows, k, o = spec.positions, spec.taps * spec.c, spec.o
     m, n, k = {"forward": (rows, o, k), "grad_input": (rows, k, o), "grad_kernel": (k, o, rows)}[role]
-    return Loop(0, columns_bytes(spec)), Gemm(1, m, n, k, transposed=role == "grad_kernel")
+    return Loop(0, columns_bytes(spec)), Gemm(1, m, n, k)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:

@@ -92,10 +92,10 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
         return Gemm(1, spec.positions, n, k), *moved
     if spec.channels_first and summed_by_image(spec):
         added = Loop(0, spec.batch * spec.parameters * size)
-        return *moved, Gemm(spec.batch, c, o, pixels, transposed=True), added
+        return *moved, Gemm(spec.batch, c, o, pixels), added
     transposed = Loop(0, 8 * spec.positions * min(c, o), c)
     beside = [transposed] if spec.channels_first and spec.batch > 1 else []
-    return *moved, Gemm(1, c, o, spec.positions, transposed=True), *beside
+    return *moved, Gemm(1, c, o, spec.positions), *beside
 
 
 def reads_channels_first(spec: ConvSpec, role: Role) -> bool:

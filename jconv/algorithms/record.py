@@ -25,13 +25,12 @@ from jconv.spec.spelling import corrected
 
 @dataclasses.dataclass(frozen=True)
 class Gemm:
-    """`count` matrix products of (m, k), or of (k, m) transposed, with (k, n)."""
+    """`count` matrix products of (m, k) with (k, n)."""
 
     count: int
     m: int
     n: int
     k: int
-    transposed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

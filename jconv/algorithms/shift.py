@@ -59,7 +59,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     apart = [Loop(0, 8 * (math.prod(spec.x_shape) + math.prod(spec.y_shape)), spec.c)] * (spec.groups > 1)
     if role == "grad_kernel":
         cut = Loop(0, 12 * spec.positions * spec.c * count, spec.c)
-        return Gemm(count, spec.c, spec.o, spec.positions, transposed=True), cut, *apart
+        return Gemm(count, spec.c, spec.o, spec.positions), cut, *apart
     partial = 3 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
     return (Gemm(count, spec.positions, spec.o, spec.c), Loop(0, partial, count=spec.taps - 1), *apart)
 

@@ -267,7 +267,7 @@ def _steps(tiles: Tiles, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     kernel = Loop(2 * spec.parameters * _positions(tiles) ** 0.5, spec.parameters * 4 + 2 * u)
     gemm = Gemm(count, t, spec.o, spec.c)
     if role == "grad_kernel":
-        gemm = Gemm(count, spec.c, spec.o, t, transposed=True)
+        gemm = Gemm(count, spec.c, spec.o, t)
 
     def passes(channels: int) -> list[Step]:
         """The loops of `_analysis` or, backwards, of `_synthesis`."""

@@ -197,7 +197,6 @@ def with_numbers(record: rates.Platform, new: Mapping[str, float]) -> rates.Plat
         lambda path, value: new.get(_name(path), value), dataclasses.asdict(record)
     )
     return rates.Platform(**plain | dict(
-        gemm=rates.Products(**plain["gemm"]), transposed=rates.Products(**plain["transposed"]),
         native={name: rates.Route(**route) for name, route in plain["native"].items()},
         onednn=plain["onednn"] and rates.Direct(**plain["onednn"]),
     ))  # fmt: skip

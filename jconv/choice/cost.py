@@ -31,10 +31,8 @@ THREADED = 4e6  # FLOPs from which oneDNN starts its threads
 TINY = 4e5  # FLOPs below which what replaces XLA's own has to gain twice SLACK
 
 WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing patches, and of mapping a large buffer of them anew
-LARGE_KERNEL = 1e6  # bytes; YNNPACK packs a larger kernel in memory
 KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
 PANEL = 64  # columns of a kernel that are multiplied at a time
-ODD_CHANNELS = 9  # YNNPACK takes 1 + this / (c + 1) times as long for an odd c with 32 or fewer channels out
 
 
 def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
@@ -46,8 +44,8 @@ def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
 def seconds(step: Step, rates: Platform) -> float:
     """Estimated seconds of one step."""
     match step:
-        case Gemm(count, m, n, k, transposed):
-            rate = (rates.transposed if transposed else rates.gemm)(m, n, k)
+        case Gemm(count, m, n, k):
+            rate = rates.gemm * math.prod(side / (side + rates.half_side) for side in (m, n, k))
             return 2 * count * m * n * k / rate + rates.call
         case Loop(flops, size, run, count):
             used = run / (run + rates.half_run)
@@ -85,12 +83,8 @@ def native(spec: ConvSpec, rates: Platform) -> float:
     if taken in ("eigen_transposed", "naive"):  # these skip the zeros between the inputs
         k, flops = (size / math.prod(spec.lhs_dilation) for size in (k, flops))
     time = flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
-    time += _gathering(spec, taken, way) + spec.bytes / way.bandwidth
-    if spec.kernel_bytes >= LARGE_KERNEL:
-        time += spec.kernel_bytes / way.kernel
+    time += _gathering(spec, taken, way) + spec.bytes / way.bandwidth + spec.kernel_bytes / way.kernel
     time *= _uncached(spec, way)
-    if taken == "ynn" and spec.c % 2 and spec.c > 1 and spec.o <= 32:
-        time *= 1 + ODD_CHANNELS / (spec.c + 1)
     if taken == "ynn" and spec.taps > 1 and not spec.is_padded and all(s == 1 for s in spec.strides):
         size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)  # all patches, written to memory
         time += size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
@@ -109,9 +103,7 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
     passes = 1
     if taken == "eigen_3d":  # computes the address of every few values instead, unless there is only one tap
         passes = spec.groups * (spec.taps > 1)
-    elif taken.endswith(
-        "_kernel"
-    ):  # a patch is nearly the whole image: one copy for padding, one for dilation
+    elif taken.endswith("_kernel"):  # a patch is nearly the whole image: a copy for padding, one for dilation
         passes = (spec.ndim > 1 and spec.is_padded) + any(d > 1 for d in spec.rhs_dilation)
     return passes * size / (way.packing * min(run, way.packed))
 
@@ -151,4 +143,4 @@ def route(spec: ConvSpec) -> str:
         return "eigen_transposed"
     if spec.groups > 1 and spec.ndim < 3:
         return "eigen_grouped" + kernel
-    return "eigen" + {1: f"_1d{kernel}", 2: kernel, 3: "_3d"}[spec.ndim]
+    return "eigen" + (kernel if kernel and spec.ndim < 3 else {1: "_1d", 2: "", 3: "_3d"}[spec.ndim])

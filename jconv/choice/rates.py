@@ -18,28 +18,13 @@ class Route:
     rate: float  # FLOP/s; reached are rate · k / (k + half_k) · o / (o + half_o)
     half_k: float = 0.0
     half_o: float = 0.0
-    packing: float = (
-        math.inf
-    )  # bytes/s of gathering patches, per channel side by side, up to `packed` of them
+    packing: float = math.inf  # bytes/s of gathering patches, per channel side by side, `packed` at most
     bandwidth: float = math.inf  # bytes/s of reading x and w and writing y
-    kernel: float = math.inf  # bytes/s of reading a kernel once more that is too large to stay in cache
+    kernel: float = math.inf  # bytes/s of reading the kernel once more
     unmapped: float = math.inf  # bytes/s of mapping a buffer of products too large to stay mapped
     call: float = 20e-6  # seconds per group
     packed: float = 14
     cached: float = math.inf  # bytes of a kernel's panel from which it is read anew for every image
-
-
-@dataclasses.dataclass(frozen=True)
-class Products:
-    """Speed of products of (m, k) with (k, n): `rate` FLOP/s, halved by every side equal to its `half`."""
-
-    rate: float
-    half: tuple[float, float, float]
-
-    def __call__(self, *sides: int) -> float:
-        """FLOP/s for the sides m, n, k."""
-        used = (size / (size + half) for size, half in zip(sides, self.half, strict=True))
-        return self.rate * math.prod(used)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +44,8 @@ class Direct:
 class Platform:
     """Rates of one kind of device, in FLOP/s, bytes/s and seconds."""
 
-    gemm: Products
-    transposed: Products  # whose left operand is (k, m), transposed
+    gemm: float  # matrix products of (m, k) with (k, n), halved by every side of `half_side`
+    half_side: float
     loop: float  # one fused elementwise loop over long runs
     half_run: float  # the run length that reaches half of that
     bandwidth: float  # the memory traffic of such a loop
@@ -73,8 +58,8 @@ class Platform:
 
 # 2 cores with AVX-512, of either maker: XLA's libraries run the same code on both.
 CPU = Platform(
-    gemm=Products(320e9, (33, 20, 22)),
-    transposed=Products(249e9, (33, 20, 22)),
+    gemm=320e9,
+    half_side=25,
     loop=36e9,
     half_run=2.4,
     bandwidth=115e9,
@@ -86,7 +71,6 @@ CPU = Platform(
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9),
         "eigen_kernel": Route(160e9, half_o=30, packing=3e9),
         "eigen_1d": Route(360e9, 6, 3, 1.7e9, 24e9, call=45e-6),
-        "eigen_1d_kernel": Route(150e9, packing=2e9, bandwidth=15e9, call=45e-6),
         "eigen_grouped": Route(175e9, 82, 20, bandwidth=14e9),
         "eigen_grouped_kernel": Route(40e9, half_o=30),
         "eigen_transposed": Route(300e9, packing=0.67e9, bandwidth=25e9, unmapped=2e9, packed=6),
@@ -124,8 +108,7 @@ def scaled(record: Platform, factors: dict[str, float]) -> Platform:
 
     return dataclasses.replace(
         slower(record, "loops", "loop", "bandwidth", "copy"),
-        gemm=slower(record.gemm, "products", "rate"),
-        transposed=slower(record.transposed, "products", "rate"),
+        gemm=record.gemm / factors.get("products", 1.0),
         native={name: slower(route, "convolutions", *SPEEDS) for name, route in record.native.items()},
         onednn=record.onednn
         and slower(record.onednn, "onednn", "rate", "depthwise", "bandwidth", "channels_first", "kernel"),
