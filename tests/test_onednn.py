@@ -20,7 +20,7 @@ import pytest
 from jax import lax
 
 import jconv
-from jconv.algorithms import ONEDNN, onednn_rows
+from jconv.algorithms import ONEDNN, onednn_images, onednn_rows
 from jconv.algorithms.record import evaluate, refuses
 from jconv.calculus.primitives import OPERANDS, RESULT, convolve
 from jconv.runtime import verified
@@ -258,6 +258,21 @@ def test_a_kernel_gradient_in_bands_is_exact_on_whole_numbers(name, channels_fir
     np.testing.assert_array_equal(got, cases.reference("grad_kernel", x, g, spec))
 
 
+@pytest.mark.parametrize("name", ["depthwise", "transposed_depthwise"])
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_a_depthwise_kernel_gradient_in_pieces_is_exact_on_whole_numbers(name, channels_first, monkeypatch):
+    """oneDNN writes code for every tap and output; it writes it for some images or rows of g."""
+    monkeypatch.setattr(onednn_images, "MOST_CODE", 1 << 11)
+    spec = cases.named(name).spec.replace(channels_first=channels_first)
+    spec = spec if max(spec.lhs_dilation) == 1 else spec.as_grad_input()
+    if refuses(ONEDNN, "grad_kernel", spec):
+        pytest.skip("not on the list")
+    assert onednn_images._part(spec) != spec
+    x, g = whole(*spec.x_shape), whole(*spec.y_shape)
+    got = evaluate(ONEDNN, "grad_kernel", jnp.asarray(x), jnp.asarray(g), spec)
+    np.testing.assert_array_equal(got, cases.reference("grad_kernel", x, g, spec))
+
+
 @pytest.mark.parametrize("most", [0, 8 << 20], ids=["tap by tap", "all at once"])
 def test_columns_in_one_dimension_are_right_however_many_taps_fit(most, monkeypatch):
     monkeypatch.setattr("jconv.algorithms.onednn_products.MOST_COLUMNS", most)
@@ -398,6 +413,8 @@ LARGE = [
          padding=((1, 1), (1, 1))),
     dict(batch=4, in_channels=3, out_channels=64, spatial=(112, 112), kernel=(7, 7), strides=(2, 2),
          padding=((3, 3), (3, 3))),
+    dict(batch=1, in_channels=32, out_channels=32, groups=32, spatial=(56, 56), kernel=(31, 31),
+         padding=((15, 15), (15, 15))),
     dict(batch=2, in_channels=512, out_channels=512, spatial=(14, 14), kernel=(3, 3),
          padding=((1, 1), (1, 1))),
     dict(batch=8, in_channels=256, out_channels=64, spatial=(28, 28), kernel=(1, 1)),

@@ -16,12 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jconv.algorithms import pieces
 from jconv.algorithms.onednn_direct import direct
-from jconv.algorithms.record import Loop, OneDnn, Step
+from jconv.algorithms.record import Loop, OneDnn, Repeated, Step
 from jconv.algorithms.windows import pad
 from jconv.spec import ConvSpec, Ints, itemsize
 
 MOST_CALLS = 16
+CODE, MOST_CODE = 52, 24 << 20  # bytes of machine code that oneDNN writes for a tap and output; and may write
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -36,6 +38,16 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     if _is_folded(spec):
         apart = grad_kernel(_beside(x), _beside(g), _folded(spec))
         return apart.reshape(*spec.kernel, spec.batch, -1).sum(-2).reshape(spec.w_shape)
+    part = _part(spec)
+    return pieces.summed(functools.partial(_at_once, spec=part), x, g, spec, part)
+
+
+def _part(spec: ConvSpec) -> ConvSpec:
+    """The spec of as many images or rows of g as oneDNN may write code for, whose loops are all unrolled."""
+    return pieces.cut(spec, CODE * spec.taps * spec.positions, MOST_CODE)
+
+
+def _at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     kernel = g.reshape(*image_axis(spec), *spec.out_spatial, 1, spec.out_channels)
     if spec.batch == 1:
         back = spec.as_grad_kernel().replace(y_dtype=spec.accumulator)
@@ -98,19 +110,25 @@ def _put_between(taps: jax.Array, start: Ints, spec: ConvSpec) -> jax.Array:
 
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
-    """As many calls as phases, each of a part of the taps; and padding x."""
+    """As many calls as phases, each of a part of the taps; and padding x.  Of each piece."""
     if _is_folded(spec):
-        spec = _folded(spec)
+        return steps(_folded(spec))
+    part = _part(spec)
+    return (Repeated(_steps_at_once(part), math.prod(pieces.counts(spec, part))),)
+
+
+def _steps_at_once(spec: ConvSpec) -> tuple[Step, ...]:
+    if spec.batch == 1:
         return (OneDnn(spec.as_grad_kernel()),)
     whole = OneDnn(one_phase(spec.replace(strides=(1,) * spec.ndim), (0,) * spec.ndim))
-    if spec.batch == 1:
-        return (whole,)
     begun = (Loop(0, 0),) * (math.prod(spec.strides) - 1)
     return whole, *begun, Loop(0, 2 * math.prod(spec.x_shape) * itemsize(spec.x_dtype))
 
 
 def workspace(spec: ConvSpec) -> int:
-    """Bytes of x padded and of its phases, and of g."""
-    several = spec.batch > 1 and math.prod(spec.strides) > 1 and not _is_folded(spec)
-    copied = 2 * math.prod(spec.x_shape) * itemsize(spec.x_dtype) * several
-    return copied + math.prod(spec.y_shape) * itemsize(spec.y_dtype) + 4 * spec.parameters
+    """Bytes of x padded and of its phases, and of g; of one piece."""
+    part = _part(spec)
+    several = part.batch > 1 and math.prod(spec.strides) > 1 and not _is_folded(spec)
+    copied = 2 * math.prod(part.x_shape) * itemsize(spec.x_dtype) * several
+    of_g = math.prod(part.y_shape) * itemsize(spec.y_dtype)
+    return copied + of_g + 4 * spec.parameters + pieces.workspace(spec, part)

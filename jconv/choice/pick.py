@@ -14,7 +14,7 @@
        product computes a 1×1 kernel, if the estimate with `cost.THREADS` added ties (within `cost.TIE`)
        or wins.
     6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm, but oneDNN's
-       call before a depthwise loop, which takes ten times as long to compile.
+       call before a depthwise loop within `cost.MARGIN`, which takes ten times as long to compile.
     7. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
 
 **The promise.**  What a direct sum gives without being asked, "auto" and "portable" give, too, in every role
@@ -153,7 +153,7 @@ def preferred(seconds: Mapping[str, float], flops: float = math.inf) -> str:
     if native < cost.MARGIN * seconds[best] + cost.SLACK * (2 if is_tiny else 1):
         product = seconds.get(POINTWISE.name, math.inf) + cost.THREADS
         return POINTWISE.name if product < cost.TIE * native else XLA.name
-    if best == DEPTHWISE.name and seconds.get(ONEDNN.name, math.inf) < cost.TIE * seconds[best]:
+    if best == DEPTHWISE.name and seconds.get(ONEDNN.name, math.inf) < cost.MARGIN * seconds[best]:
         return ONEDNN.name
     tied = (name for name, time in seconds.items() if time < cost.TIE * seconds[best])
     return next((name for name in tied if ALGORITHMS[name].exact), best)
