@@ -71,6 +71,7 @@ CPU = Platform(
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9),
         "eigen_kernel": Route(160e9, half_o=30, packing=3e9),
         "eigen_1d": Route(360e9, 6, 3, 1.7e9, 24e9, call=45e-6),
+        "eigen_1d_kernel": Route(100e9, packing=2e9, bandwidth=15e9, call=45e-6),
         "eigen_grouped": Route(175e9, 82, 20, bandwidth=14e9),
         "eigen_grouped_kernel": Route(40e9, half_o=30),
         "eigen_transposed": Route(300e9, packing=0.67e9, bandwidth=25e9, unmapped=2e9, packed=6),
