@@ -127,6 +127,20 @@ def test_int8_to_int32_is_exact(case):
     check_values(cases.with_dtype(case.spec, "int8").replace(y_dtype="int32"), "int8", 0.0, ["forward"])
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_complex64_by_name_is_three_real_ones(role):
+    """As "auto" takes it: what a name refuses is judged by what it would be given."""
+    spec = cases.named("plain").spec
+    x, w, g = (
+        (real + 1j * other).astype("complex64")
+        for real, other in zip(cases.whole(spec).values(), cases.whole(spec, 1).values(), strict=True)
+    )
+    spec = spec.replace(x_dtype="complex64", w_dtype="complex64", y_dtype="complex64")
+    assert refuses(ONEDNN, role, spec) is None
+    a, b = cases.operands(role, dict(zip("xwy", (x, w, g), strict=True)))
+    np.testing.assert_array_equal(evaluate(ONEDNN, role, a, b, spec), cases.reference(role, a, b, spec))
+
+
 def test_int8_is_exact_where_float32_is_not():
     """4050 products of -128 and ±127: their sum needs more than the 24 bits of a float32."""
     needs("int8", "int32")

@@ -186,7 +186,7 @@ def of_forms(*forms: Algorithm) -> Algorithm:
         forms[0].name,
         forward=lambda x, w, spec: first(spec).forward(x, w, spec),
         rejects=lambda spec: first(spec).rejects(spec),
-        exact=all(each.exact for each in forms),
+        exact=all(one.exact for one in forms),
         amplification=lambda spec: first(spec).amplification(spec),
         forms=forms,
     )
@@ -300,6 +300,7 @@ def own(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute | None:
 def refuses(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     """Why "auto" may not use `algorithm` for `role`, or None.  A derived role needs the rewritten spec to be
     acceptable.  A size that only a run will tell is acceptable to whoever asks nothing of it."""
+    spec = real_valued(spec)
     algorithm = form(algorithm, role, spec)
     return _stated(algorithm, role, spec) if spec.is_known else _asked_too_much(algorithm, role, spec)
 
@@ -311,7 +312,6 @@ def _stated(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
 @functools.lru_cache(maxsize=1024)
 def _asked_too_much(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:
     """Why it refuses, or what tracing it finds: for as many blocks as an image has, Python needs a number."""
-    spec = real_valued(spec)
     a, b = (jax.ShapeDtypeStruct(*spec.result(ROLE_OF[name])) for name in OPERANDS[role])
     try:
         if reason := _stated(algorithm, role, spec):
