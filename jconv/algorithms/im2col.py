@@ -82,8 +82,9 @@ def own(spec: ConvSpec, role: Role) -> bool:
     its columns are few."""
     if role == "grad_kernel":
         return True
-    size, plain = columns_bytes(spec), all(d == 1 for d in spec.lhs_dilation)
-    return plain and 1 <= spec.taps <= TAPS_AT_ONCE and isinstance(size, int) and size <= pieces.IN_CACHE
+    size = columns_bytes(spec)
+    few = isinstance(size, int) and size <= pieces.IN_CACHE
+    return few and not spec.has_gaps and 1 <= spec.taps <= TAPS_AT_ONCE
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -114,7 +115,7 @@ def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
     apart = (Loop(0, 64 * spec.parameters, spec.o),) if spec.groups > 1 else ()
     each = 72 + (5 * spec.c if spec.taps > ASKED else 0)
     gaps = Loop(spec.taps * each * spec.groups * spec.batch * math.prod(spec.spatial), 0)
-    asked = (gaps,) if any(s > 1 for s in spec.strides) else ()
+    asked = (gaps,) if spec.is_strided else ()
     return *apart, *asked, *((Loop(0, 8 * columns_bytes(spec), 1),) if spec.channels_first else ())
 
 

@@ -90,7 +90,7 @@ def rejects(spec: ConvSpec) -> str | None:
         return "one tap and one group: the columns are the image, which is 'pointwise'"
     if spec.taps > TAPS_AT_ONCE:
         return f"the kernel has {spec.taps} taps; at most {TAPS_AT_ONCE} are written out"
-    if any(d != 1 for d in spec.lhs_dilation):
+    if spec.has_gaps:
         return f"the input is dilated by {spec.lhs_dilation}: most of the columns would be zeros"
     size = columns_bytes(spec)
     if isinstance(size, int) and size > pieces.IN_CACHE and not _is_tiled(spec):
@@ -126,7 +126,7 @@ def _copy(spec: ConvSpec, role: Role) -> Loop:
     """Each tap's plane is written twice (once if windows tile) or added once; with a stride it is written
     value by value, and to be added every tap is tested at every input."""
     columns, back, tiled = columns_bytes(spec), role == "grad_input", _is_tiled(spec)
-    if all(s == 1 for s in spec.strides):
+    if not spec.is_strided:
         return Loop(0, (2 if back else 4) * columns, spec.out_spatial[-1])
     if back:
         return Loop((5 if tiled else 14) * spec.taps * math.prod(spec.x_shape), 0)

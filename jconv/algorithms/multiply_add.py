@@ -169,7 +169,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     one_image = spec.groups == 1 and not loaded_again
     flops = spec.flops / count * ((0.4 if spec.taps * spec.c <= IN_REGISTERS else 0.8) if one_image else 1.0)
     flops *= share(spec.taps * spec.c / count)
-    if any(d != 1 for d in spec.lhs_dilation):  # neighbours in memory are not neighbours in the sum
+    if spec.has_gaps:  # neighbours in memory are not neighbours in the sum
         flops *= 1.5
     copied = (Loop(0, x * (1 + spec.o), run),) if is_repeated(spec) else ()
     moved = x + (7 if one_image else 1 if count == 1 else 2) * y
@@ -185,7 +185,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
         return spec.o * (x if by_region(spec) else x + padded_bytes(spec))
     if by_region(spec):
         return 0
-    if any(d != 1 for d in spec.lhs_dilation):  # zeros between the inputs are always written out
+    if spec.has_gaps:  # zeros between the inputs are always written out
         return padded_bytes(spec)
     return x if x <= IN_CACHE else 0
 

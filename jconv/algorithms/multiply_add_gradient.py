@@ -145,7 +145,7 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
 def workspace(spec: ConvSpec) -> int:
     """Bytes of the padded copy of x, where it is kept, and of the sums of rows."""
     part = spec.replace(batch=images_at_a_time(spec))
-    if any(d != 1 for d in spec.lhs_dilation):  # zeros between the inputs are always written out
+    if spec.has_gaps:  # zeros between the inputs are always written out
         return padded_bytes(part)
     x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (part.x_shape, part.y_shape))
     return (x if x <= IN_CACHE else 0) + block_of(spec).taps * spec.c * (y // rows_added(spec))

@@ -36,21 +36,17 @@ from jconv.spec.roles import flips_image
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """y: one call, or one for each phase of a dilated input."""
-    return (direct if _is_plain(spec) else PHASES.forward)(x, w, spec)
-
-
-def _is_plain(spec: ConvSpec) -> bool:
-    return all(d == 1 for d in spec.lhs_dilation)
+    return (PHASES.forward if spec.has_gaps else direct)(x, w, spec)
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x: a convolution of g.  Whatever is smaller is flipped, the kernel or g and ∂x."""
     back = spec.as_grad_input()
-    if spec.groups == 1 and _is_plain(back) and flips_image(spec):
+    if spec.groups == 1 and not back.has_gaps and flips_image(spec):
         return flipped(direct(flipped(g), w, back.mirrored(), swapped=True))
     w = lax.rev(w, tuple(range(spec.ndim))) if spec.taps > 1 else w
     w = _groups_out(w, spec)
-    return direct(g, w, back, swapped=True) if _is_plain(back) else SWAPPED_PHASES.forward(g, w, back)
+    return SWAPPED_PHASES.forward(g, w, back) if back.has_gaps else direct(g, w, back, swapped=True)
 
 
 def _groups_out(w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -70,10 +66,10 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     A dilated x is the gradient, and g the input, of a strided convolution; with a stride as well its zeros
     are written out.
     """
-    if not _is_plain(spec) and all(s == 1 for s in spec.strides):
+    if spec.has_gaps and not spec.is_strided:
         strided = spec.as_grad_input()
         return swapped_kernel(grad_kernel(g, x, strided), strided)
-    if not _is_plain(spec):
+    if spec.has_gaps:
         gaps = [(0, 0, 0), *((0, 0, d - 1) for d in spec.lhs_dilation), (0, 0, 0)]
         x = lax.pad(x, jnp.zeros((), x.dtype), gaps)
         spec = spec.replace(spatial=x.shape[1:-1], lhs_dilation=(1,) * spec.ndim)
@@ -99,7 +95,7 @@ def rejects(spec: ConvSpec) -> str | None:
         return f"int8 sums of more than {EXACT} products that cannot be taken apart by channels"
     if reason := _rejects_groups(spec):
         return reason
-    return None if _is_plain(spec) else PHASES.rejects(spec)
+    return PHASES.rejects(spec) if spec.has_gaps else None
 
 
 def _rejects_sizes(spec: ConvSpec) -> str | None:
@@ -138,25 +134,25 @@ def own(spec: ConvSpec, role: Role) -> bool:
         return False
     back = spec.as_grad_input() if role == "grad_input" else spec
     if role == "grad_kernel":
-        seen = spec if _is_plain(spec) or max(spec.strides) > 1 else spec.as_grad_input()
+        seen = spec.as_grad_input() if spec.has_gaps and not spec.is_strided else spec
         few = seen.ndim < 1 or seen.kernel[-1] <= onednn_rows.MOST_TAPS
         return onednn_images.applies(seen) or (few and _rejects_groups(onednn_rows.as_rows(seen)) is None)
-    return _is_plain(back) or PHASES.rejects(back) is None
+    return not back.has_gaps or PHASES.rejects(back) is None
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_kernel":
-        return _way(spec).steps(spec) if _is_plain(spec) else (OneDnn(spec), Loop(0, 4 * spec.bytes, 1))
+        return (OneDnn(spec), Loop(0, 4 * spec.bytes, 1)) if spec.has_gaps else _way(spec).steps(spec)
     if role == "grad_input":
         return _steps_of_grad_input(spec)
-    return _direct_steps(spec, role) if _is_plain(spec) else PHASES.steps(spec, role)
+    return PHASES.steps(spec, role) if spec.has_gaps else _direct_steps(spec, role)
 
 
 def _steps_of_grad_input(spec: ConvSpec) -> tuple[Step, ...]:
     back = spec.as_grad_input()
     smaller = 2 * spec.image_bytes if flips_image(spec) else 2 * spec.kernel_bytes
     flip = (Loop(0, smaller, 4),) if spec.taps > 1 or spec.groups > 1 else ()
-    return *flip, *(_direct_steps(back, "forward") if _is_plain(back) else PHASES.steps(back, "forward"))
+    return *flip, *(PHASES.steps if back.has_gaps else _direct_steps)(back, "forward")
 
 
 def _direct_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
@@ -171,7 +167,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     if role == "grad_input":
         back = spec.as_grad_input()
         return spec.kernel_bytes + workspace(back, "forward") + spec.image_bytes * flips_image(spec)
-    if not _is_plain(spec):
+    if spec.has_gaps:
         return PHASES.workspace(spec, role)
     moved = any(map(any, moved_padding(spec)))
     return spec.kernel_bytes + math.prod(spec.padded) * spec.batch * spec.in_channels * 4 * moved

@@ -75,8 +75,12 @@ def _halves(
 
 def multiplies_planes(spec: ConvSpec) -> bool:
     """Whether a 1×1 kernel in bfloat16 multiplies every image as it lies, channels first."""
-    plain = spec.taps == 1 and not spec.is_padded and all(s == 1 for s in spec.strides)
-    return plain and spec.groups == 1 and by_image(spec, math.prod(spec.out_spatial))
+    return is_pixelwise(spec) and by_image(spec, math.prod(spec.out_spatial))
+
+
+def is_pixelwise(spec: ConvSpec) -> bool:
+    """Whether every output is a product of one pixel's channels with the kernel."""
+    return spec.is_pointwise and spec.groups == 1 and not spec.is_padded and not spec.is_strided
 
 
 def _planes_product(x: jax.Array, w: jax.Array, spec: ConvSpec, swapped: bool) -> jax.Array:

@@ -12,22 +12,18 @@ import jax
 import jax.numpy as jnp
 
 from jconv.algorithms import onednn_calls
+from jconv.algorithms.onednn_direct import is_pixelwise
 from jconv.algorithms.pointwise import summed_by_image
 from jconv.algorithms.record import Loop, OneDnn, Step
-from jconv.algorithms.windows import pad, planes, spaced
-from jconv.spec import ConvSpec, itemsize
+from jconv.algorithms.windows import columns_bytes, pad, planes, spaced
+from jconv.spec import ConvSpec
 
 MOST_COLUMNS = 8 << 20  # bytes; where all taps' columns would be more, one tap at a time is multiplied
 
 
 def applies(spec: ConvSpec) -> bool:
     """Whether the kernel's gradient is a product."""
-    return spec.groups == 1 and (_is_plain(spec) or spec.ndim == 1)
-
-
-def _is_plain(spec: ConvSpec) -> bool:
-    """Whether every output is one pixel."""
-    return spec.taps == 1 and not spec.is_padded and all(s == 1 for s in spec.strides)
+    return is_pixelwise(spec) or (spec.groups == 1 and spec.ndim == 1)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -51,14 +47,14 @@ def _flat(spec: ConvSpec) -> ConvSpec:
 
 def _by_planes(spec: ConvSpec) -> bool:
     """Whether each image is multiplied as it lies, channels first, as the products are smaller than that."""
-    return spec.channels_first and _is_plain(spec) and summed_by_image(spec)
+    return spec.channels_first and is_pixelwise(spec) and summed_by_image(spec)
 
 
 def _of_columns(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     padded, (stride,), (dilation,) = pad(x, spec), spec.strides, spec.rhs_dilation
     (k,), (q,) = spec.kernel, spec.out_spatial
     taps = [spaced(padded, s * dilation, q, stride, 1) for s in range(k)]  # n q c, each
-    fit = _columns(spec) <= MOST_COLUMNS
+    fit = columns_bytes(spec) <= MOST_COLUMNS
     parts = [jnp.concatenate(taps, -1)] if fit else taps
     rows = g.reshape(-1, spec.o)
     flat = (part.reshape(-1, part.shape[-1]) for part in parts)
@@ -66,15 +62,10 @@ def _of_columns(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     return jnp.concatenate(found).reshape(spec.w_shape)
 
 
-def _columns(spec: ConvSpec) -> int:
-    """Bytes of the columns of all taps."""
-    return spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)
-
-
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
     """Writing the columns, or channels last, and the product."""
     flat = _flat(spec)
-    copied = (Loop(0, 2 * _columns(flat)),) if flat.taps > 1 or flat.is_padded else ()
+    copied = (Loop(0, 2 * columns_bytes(flat)),) if flat.taps > 1 or flat.is_padded else ()
     if flat.channels_first and not _by_planes(spec):
         copied = *copied, Loop(0, 2 * flat.image_bytes, 2)
     return *copied, _product(flat)
@@ -91,4 +82,4 @@ def _product(flat: ConvSpec) -> OneDnn:
 
 def workspace(spec: ConvSpec) -> int:
     """Bytes of the columns, and of the product."""
-    return min(_columns(spec), MOST_COLUMNS) * (spec.taps > 1) + 4 * spec.parameters
+    return min(columns_bytes(spec), MOST_COLUMNS) * (spec.taps > 1) + 4 * spec.parameters

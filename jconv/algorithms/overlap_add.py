@@ -111,7 +111,7 @@ def _shifted(z: jax.Array, by: Ints, spec: ConvSpec) -> jax.Array:
 def rejects(spec: ConvSpec) -> str | None:
     if spec.groups != 1:
         return f"{spec.groups} groups; it multiplies all channels with all"
-    if any(s != 1 for s in spec.strides):
+    if spec.is_strided:
         return f"stride {spec.strides}: most of the products would be thrown away"
     if any(d != 1 for d in spec.rhs_dilation):
         return f"dilation {spec.rhs_dilation}: the taps do not come in blocks"

@@ -151,7 +151,7 @@ def _stacked(parts: list[jax.Array], counts: list[int]) -> jax.Array:
 
 
 def _rejects(inner: Algorithm, written_out: Count | None, spec: ConvSpec) -> str | None:
-    if all(d == 1 for d in spec.lhs_dilation):
+    if not spec.has_gaps:
         return "the input is not dilated, there is only one phase"
     if spec.taps > math.prod(spec.out_spatial):
         return "as a kernel gradient: each phase takes a part of g for its kernel"

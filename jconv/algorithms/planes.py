@@ -49,7 +49,7 @@ def rejects(spec: ConvSpec) -> str | None:
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     size = itemsize(spec.accumulator)
     x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
-    run = spec.out_spatial[-1] if all(s == 1 for s in spec.strides) else 1
+    run = 1 if spec.is_strided else spec.out_spatial[-1]
     transposed = () if spec.channels_first else (Loop(0, 2 * x, 1), Loop(0, 2 * y, 1))
     flops = share(spec.taps * spec.c) * spec.flops
     return (Loop(0, 2 * x, spec.spatial[-1]), Loop(flops, x + y, run), *transposed)

@@ -76,7 +76,7 @@ def rejects(spec: ConvSpec) -> str | None:
         return f"the kernel has {spec.taps} taps; pointwise means 1"
     if spec.groups != 1:
         return f"{spec.groups} groups; a product per group is what 'im2col' does"
-    if any(d != 1 for d in spec.lhs_dilation):
+    if spec.has_gaps:
         return f"the input is dilated by {spec.lhs_dilation}; only 1 is a plain product"
     return None
 

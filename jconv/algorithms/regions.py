@@ -58,7 +58,7 @@ def taps(spec: ConvSpec, most: int) -> float:
     """The number of taps of all regions together.  Infinite if nothing is padded, if the input is dilated, or
     above `most`, where the count ends."""
     known = all(isinstance(size, int) for size in (*spec.spatial, *spec.out_spatial))
-    if not known or any(d != 1 for d in spec.lhs_dilation) or not any(map(any, spec.padding)):
+    if not known or spec.has_gaps or not any(map(any, spec.padding)):
         return math.inf
     count = 1.0
     for axis in range(spec.ndim):

@@ -216,7 +216,7 @@ def rejects(spec: ConvSpec) -> str | None:
     wide = [(r, d) for r, d in zip(spec.kernel, spec.rhs_dilation, strict=True) if r > 1]
     if not wide:
         return "a kernel of one tap has no products to save"
-    if any(s != 1 for s in spec.strides) or any(d != 1 for d in spec.lhs_dilation):
+    if spec.is_strided or spec.has_gaps:
         return f"tiles overlap only at stride 1 and input dilation 1, not {spec.strides}, {spec.lhs_dilation}"
     if any(d != 1 for _, d in wide):
         return f"it takes dilation 1 only, not {spec.rhs_dilation}"

@@ -8,7 +8,7 @@ A step is limited by arithmetic or by memory, whichever takes longer, plus what 
     Native   the platform's own convolution, by the route its compiler takes
     OneDnn   2·macs / (peak · utilisation) + bytes / bandwidth
 
-The constants are those of `rates.py`.
+The rates are those of `rates.py`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from jconv.spec import ConvSpec, itemsize
 MARGIN = 1.2
 SLACK = 40e-6
 TIE = 1.15  # estimates closer than this factor count as equal
-# Seconds that a matrix product takes longer to start its threads than XLA's 1×1 convolution, which computes
-# the same.
-THREADS = 50e-6
+THREADS = 50e-6  # seconds that a matrix product takes longer to start than the same by XLA's 1×1 convolution
 THREADED = 4e6  # FLOPs from which oneDNN starts its threads
 TINY = 4e5  # FLOPs below which what replaces XLA's own has to gain twice SLACK
 
@@ -85,7 +83,7 @@ def native(spec: ConvSpec, rates: Platform) -> float:
     time = flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
     time += _gathering(spec, taken, way) + spec.bytes / way.bandwidth + spec.kernel_bytes / way.kernel
     time *= _uncached(spec, way)
-    if taken == "ynn" and spec.taps > 1 and not spec.is_padded and all(s == 1 for s in spec.strides):
+    if taken == "ynn" and spec.taps > 1 and not spec.is_padded and not spec.is_strided:
         size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)  # all patches, written to memory
         time += size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
     return time + way.call * spec.groups
@@ -125,11 +123,10 @@ def route(spec: ConvSpec) -> str:
     only in 1 or 2 dimensions without strides (in groups it multiplies the zeros).  A naive loop takes the
     rest.  A kernel larger than the output (a kernel gradient) has rates of its own ("…_kernel") but in 3-D.
     """
-    plain = all(d == 1 for d in spec.lhs_dilation)
     kernel = "_kernel" if spec.taps > math.prod(spec.out_spatial) else ""
     bytes_in_words_out = (spec.x_dtype, spec.y_dtype) == ("int8", "int32")
     one_group = spec.groups == 1 or bytes_in_words_out
-    if plain and spec.ndim == 2 and one_group and max(spec.c, spec.o) > 16:
+    if not spec.has_gaps and spec.ndim == 2 and one_group and max(spec.c, spec.o) > 16:
         shrinks = all(p <= h for p, h in zip(spec.out_spatial, spec.spatial, strict=True))
         fits = all(k <= h for k, h in zip(spec.kernel, spec.spatial, strict=True))
         if shrinks and fits and (bytes_in_words_out or spec.x_dtype in ("float32", "float64")):
@@ -137,9 +134,9 @@ def route(spec: ConvSpec) -> str:
     halves = ("float32", "bfloat16", "float16")
     if not (1 <= spec.ndim <= 3 and spec.x_dtype in halves):
         return "naive"
-    if not plain and (kernel or spec.ndim == 3 or any(s != 1 for s in spec.strides)):
+    if spec.has_gaps and (kernel or spec.ndim == 3 or spec.is_strided):
         return "naive"
-    if not plain and spec.groups == 1:
+    if spec.has_gaps and spec.groups == 1:
         return "eigen_transposed"
     if spec.groups > 1 and spec.ndim < 3:
         return "eigen_grouped" + kernel

@@ -265,6 +265,16 @@ class ConvSpec:
         return any(side > 0 for sides in self.padding for side in sides)
 
     @property
+    def is_strided(self) -> bool:
+        """Any stride is not 1."""
+        return any(s != 1 for s in self.strides)
+
+    @property
+    def has_gaps(self) -> bool:
+        """The input is dilated: zeros lie between its values."""
+        return any(d != 1 for d in self.lhs_dilation)
+
+    @property
     def is_depthwise(self) -> bool:
         """One input channel per group, more than one group."""
         return self.groups > 1 and self.c == 1

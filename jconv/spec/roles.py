@@ -31,12 +31,12 @@ def flips_image(spec: ConvSpec) -> bool:
     """Whether grad_input flips g and its result instead of the kernel."""
     sizes = math.prod(spec.w_shape), math.prod(spec.x_shape) + math.prod(spec.y_shape)
     known = all(isinstance(size, int) for size in sizes)
-    return known and spec.taps > 1 and sizes[1] < sizes[0] and all(d == 1 for d in spec.lhs_dilation)
+    return known and spec.taps > 1 and sizes[1] < sizes[0] and not spec.has_gaps
 
 
 def is_transposed(spec: ConvSpec) -> bool:
     """The input is dilated and the stride is one: the gradient of a strided convolution."""
-    return any(d != 1 for d in spec.lhs_dilation) and all(s == 1 for s in spec.strides)
+    return spec.has_gaps and not spec.is_strided
 
 
 def canonical(spec: ConvSpec, role: Role) -> tuple[ConvSpec, Role]:
