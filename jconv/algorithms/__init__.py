@@ -4,18 +4,18 @@ What each is there for: where "auto" takes it on a CPU and it is faster by a ten
 layers of `jconv.bench.layers` in float32 (`tests/choices.txt` has all choices), and what it teaches.
 
     name         with oneDNN              portable                          teaches
-    onednn       dense, grouped, 1-D, 3-D                                   the sum in hardware's order
-    xla          transposed               dilated, transposed               what the compiler does
+    onednn       every kind                                                 the sum in hardware's order
+    xla          1-D                      1-D, transposed                   what the compiler does
     pointwise    1×1                      1×1                               1×1 is a matrix product
     patchify     patch embeddings         patch embeddings                  windows that tile
-    depthwise    depthwise, 1-D           depthwise, large kernels, 3-D     no product at all
+    depthwise    depthwise, 1-D, dilated  depthwise of every kind           no product at all
     broadcast                             groups of few channels            the same over groups
-    im2col       dense, channels first    dense, grouped, 1-D               explicit GEMM
-    shift                                 transposed; float64: dilated      implicit GEMM
+    im2col       channels first, 1-D      dense, grouped, transposed, 3-D   explicit GEMM
+    shift                                 1×1; float64: dilated             implicit GEMM
     overlap_add  transposed, long kernels transposed, long kernels          the product first
-    unrolled                              3-D, stems                        im2col along one axis
-    per_group                             a few wide groups                 groups apart
-    phase        transposed depthwise     transposed                        no product with a zero
+    unrolled     stems                    3-D, stems                        im2col along one axis
+    per_group    a few wide groups        a few wide groups                 groups apart
+    phase        depthwise with a stride  strided input gradients           no product with a zero
     winograd     "fastest": dense, 3-D                                      fewer multiplications
     fft          "fastest": large kernels                                   the convolution theorem
 
@@ -47,10 +47,7 @@ IM2COL = of_forms(IM2COL_ROWS, IM2COL_PLANES)
 OVERLAP_ADD = of_forms(ALL_TAPS, TWO_LEVEL)
 UNROLLED = of_forms(by_plane(XLA), by_plane(XLA_EIGEN))
 PER_GROUP = of_forms(per_group(XLA), per_group(by_plane(XLA)))
-PHASE = of_forms(
-    *map(by_phase, (XLA, IM2COL_ROWS, PLANES)),
-    by_phase(IN_THE_OPEN, written_out),
-)
+PHASE = of_forms(*map(by_phase, (XLA, IM2COL_ROWS, PLANES)), by_phase(IN_THE_OPEN, written_out))
 
 ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm

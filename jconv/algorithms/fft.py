@@ -266,12 +266,6 @@ def amplification(spec: ConvSpec) -> float:
 
 
 FFT = Algorithm(
-    "fft",
-    forward,
-    rejects,
-    steps,
-    workspace,
-    grad_kernel=grad_kernel,
-    exact=False,
-    amplification=amplification,
-)
+    "fft", forward, rejects, steps, workspace,
+    grad_kernel=grad_kernel, exact=False, amplification=amplification,
+)  # fmt: skip

@@ -2,14 +2,13 @@
 
     y[n, p, g, o] = Σ_r Σ_c  x̃[n, r + p·stride, g, c] · w[r, c, g, o]      one fused loop, c unrolled
 
-With one channel per group (depthwise) there is nothing for a GEMM to do: every value of x meets k
-weights.  The sum is written out, and the compiler makes one vectorised loop of it whose inner axis is
-the channels.  Cost: 2·taps·c flops per output, x read from cache.  Wins for depthwise, for groups of
+With one channel per group (depthwise) there is nothing for a GEMM to do: a value of x meets no more values
+of w than there are taps.  The sum is written out, and the compiler makes one vectorised loop of it, along the
+channels.  Cost: 2·taps·c flops per output, x read from cache.  Wins for depthwise, for groups of
 two to eight channels and for images of one to three channels; loses once c can fill a GEMM.
 
-Small kernels need no padded copy of x for their padding: the outputs fall into *regions* that see
-the same taps (for 3×3 nine of them: corners, edges, inside), each a sum of its own, and the compiler
-joins them in one loop (`regions`), in half to two thirds of the time.
+Small kernels need no padded copy of x: the outputs that see the same taps are a sum of their own (`regions`),
+and the compiler joins these sums in one loop, in half to two thirds of the time.
 
 The kernel gradient is the same products summed over the positions: `multiply_add_gradient`.
 """
@@ -98,7 +97,7 @@ def _written_out(padded: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _sum_of_products(views: list[tuple[jax.Array, Ints]], w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """Σ over taps and channels of the tap's view (n, *p, g·c) times its weights: (n, *p, g·o)."""
+    """Σ over taps and channels of the tap's view (n, *p, g·c) times the tap: (n, *p, g·o)."""
     w = w.reshape(*spec.kernel, spec.c, spec.groups, spec.o)
     separate = (*views[0][0].shape[:-1], spec.groups, spec.c)
     products = [view.reshape(separate)[..., c, None] * w[at][c] for view, at in views for c in range(spec.c)]

@@ -7,9 +7,9 @@
                  (`onednn_products`), and of a depthwise one the depthwise convolution of x with g
                  (`onednn_images`)
 
-Cost: the direct sum, and copying the kernel into the order in which oneDNN multiplies.  It wins for dense and
-grouped layers of nearly every size; it loses to `depthwise` where a group has one channel, and to XLA's own
-for tiny problems.
+Cost: the direct sum, and copying the kernel into the order in which oneDNN multiplies.  It wins for layers of
+nearly every kind and size; it loses to `depthwise` where a group has one channel and the channels come first
+or there is a stride, and to XLA's own for tiny problems.
 
 Source: oneDNN, https://github.com/uxlfoundation/oneDNN.
 """

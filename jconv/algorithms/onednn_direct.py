@@ -1,6 +1,6 @@
-"""One call of oneDNN's convolution, whatever is brought inside of what was verified first.
+"""One call of oneDNN's convolution of whatever problem, brought inside of what was verified.
 
-**What it takes** was verified by running it (`jconv.runtime.verified`): 1 to 3 dimensions, any strides and
+What it takes was verified by running it (`jconv.runtime.verified`): 1 to 3 dimensions, any strides and
 dilation, groups of one to one or several to several channels in two and three dimensions, where no padding is
 larger than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a dilated depthwise kernel
 meets no padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of
@@ -61,10 +61,8 @@ def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
     return moved
 
 
-def _halves(
-    x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool, lies: Ints | None = None
-) -> jax.Array:
-    """bfloat16: channels last and an even number of them in a group, or through float32 if there is one."""
+def _halves(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool, lies: Ints | None) -> jax.Array:
+    """bfloat16: channels last, and an even number of them in a group unless it is one."""
     if multiplies_planes(spec):
         return _planes_product(x, w, spec, swapped)
     spec = spec.replace(channels_first=False)
@@ -114,7 +112,6 @@ def _integers(x: jax.Array, w: jax.Array, spec: ConvSpec, **never: object) -> ja
     ))  # fmt: skip
 
 
-def _widened(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False) -> jax.Array:
+def _widened(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     wide = spec.replace(x_dtype="float32", w_dtype="float32", y_dtype="float32")
-    y = onednn_calls.convolution(x.astype("float32"), w.astype("float32"), wide, swapped=swapped)
-    return y.astype(spec.y_dtype)
+    return onednn_calls.convolution(x.astype("float32"), w.astype("float32"), wide).astype(spec.y_dtype)

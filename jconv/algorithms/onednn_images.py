@@ -2,8 +2,8 @@
 
 The images are an axis of space, where there is room for one.  Where channels come first, the channels of all
 images lie one after the other and are taken for channels.  A stride dilates g, at which oneDNN is slow in
-three dimensions; so that of several images is taken apart: the taps r ≡ a (mod stride) see every stride-th
-row from the a-th on.
+three dimensions, such as two and the images; so there the taps r ≡ a (mod stride), which see every stride-th
+row from the a-th on, are a call of their own.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ def _at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
         back = spec.as_grad_kernel().replace(y_dtype=spec.accumulator)
         return direct(x, kernel, back).reshape(spec.w_shape)
     padded, parts = pad(x, spec), []
-    for start in itertools.product(
-        *(range(min(s, k)) for s, k in zip(spec.strides, spec.kernel, strict=True))
-    ):
+    for start in itertools.product(*map(range, map(min, spec.strides, spec.kernel))):
         part = one_phase(spec, start)
         stop = [a + (h - 1) * s + 1 for a, h, s in zip(start, part.spatial[1:], spec.strides, strict=True)]
         seen = lax.slice(padded, (0, *start, 0), (spec.batch, *stop, spec.in_channels), (1, *spec.strides, 1))
@@ -69,7 +67,7 @@ def image_axis(spec: ConvSpec) -> Ints:
 
 
 def _is_folded(spec: ConvSpec) -> bool:
-    """Whether the images of a depthwise kernel's gradient are channels of one, not an axis of space."""
+    """Whether the images are channels of one, not an axis of space."""
     return spec.channels_first and spec.batch > 1
 
 
@@ -86,7 +84,7 @@ def _beside(image: jax.Array) -> jax.Array:
 
 
 def one_phase(spec: ConvSpec, start: Ints) -> ConvSpec:
-    """The convolution of one phase of x with g, whose result are the taps from `start` on."""
+    """The convolution of one phase of x with g, whose result is every stride-th tap from `start` on."""
     image = image_axis(spec)
     one = (1,) * (len(image) + spec.ndim)
     taps = [-(-(k - a) // s) for k, a, s in zip(spec.kernel, start, spec.strides, strict=True)]

@@ -43,7 +43,7 @@ def _band(spec: ConvSpec) -> ConvSpec:
     """The spec of as many rows of g as are multiplied at a time: all, or those whose x' stays in cache."""
     written = math.prod(as_rows(spec).x_shape) * itemsize(spec.x_dtype)
     streamed = written * math.prod(spec.kernel[:-1])
-    halves = spec.x_dtype != "float32"  # moved by the compiler as float32, in a loop all of them every time
+    halves = spec.x_dtype != "float32"  # the compiler makes them float32, in a loop all of them every time
     return spec if halves or streamed <= STREAMED else pieces.cut(spec, written, BAND)
 
 

@@ -98,7 +98,7 @@ def _blocked_kernel(w: jax.Array, spec: ConvSpec) -> jax.Array:
 def _shifted(z: jax.Array, by: Ints, spec: ConvSpec) -> jax.Array:
     """One block of z moved by so many blocks: (n, *(h + blocks − 1), *L, o).
 
-    The last block has taps beyond the kernel, of weight 0.  What they make is cut off, as 0·NaN is NaN.
+    The last block has taps beyond the kernel, which are 0.  What they make is cut off, as 0·NaN is NaN.
     """
     z = z.reshape(spec.batch, *spec.spatial, *spec.lhs_dilation, spec.o)
     taps = zip(by, spec.lhs_dilation, spec.kernel, strict=True)

@@ -3,8 +3,8 @@
     y[…, g, :] = conv(x[…, g, :], w[…, g, :])
 
 Cost: that of the dense convolutions inside, plus splitting the channels by group and joining them.
-Wins for a handful of wide groups where there is no oneDNN; for one or two channels a group `broadcast` needs
-no product at all, and for many groups of middling width the batched product of `im2col` wins.  In 3-D
+Wins for a handful of wide groups where there is no oneDNN; for few channels a group `broadcast` needs no
+product at all, and for many groups of middling width the batched product of `im2col` wins.  In 3-D
 `unrolled` is the best to compute each group with.
 
 Source of groups: Krizhevsky, Sutskever & Hinton, 2012; Xie et al. (ResNeXt), 2017.

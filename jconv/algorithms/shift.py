@@ -2,9 +2,9 @@
 
     y[n, p, g, o] = Σ_r ( x̃[n, r + p·stride, g, c] · w[r, c, g, o] )     one GEMM per tap
 
-Cost: as many GEMMs of (n·p) × c × o as there are taps, each reading a shifted view of the same
-input, accumulated in the output.  Wins where c is wide enough to fill a GEMM by itself and the
-columns of im2col would not fit the cache; loses where c is small.
+Cost: as many GEMMs of (n·p) × c × o as there are taps, each reading a shifted view of the same input,
+accumulated in the output.  Wins where c is wide enough to fill a GEMM by itself and the columns of im2col
+would not fit the cache; loses where c is small.
 
 Source: Cho & Brand, "MEC"; Anderson et al., "Low-memory GEMM-based convolution algorithms", 2017.
 """

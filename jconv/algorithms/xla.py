@@ -1,7 +1,6 @@
 """XLA's own convolution as `lax.conv_general_dilated` would be called: the reference and the one to beat.
 
-XLA:CPU hands a 2-D convolution whose output is no larger than its input to YNNPACK, any other to Eigen
-(`choice.cost.route` has the rules).  `xla_eigen` writes the same convolution so that Eigen computes it.
+XLA:CPU hands it to YNNPACK, to Eigen or to a naive loop (`choice.cost.route` has the rules).
 """
 
 from __future__ import annotations
