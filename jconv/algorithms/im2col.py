@@ -33,7 +33,7 @@ from jconv.algorithms.windows import (
 )
 from jconv.spec import ConvSpec, Role
 
-MAX_SLICES = 150
+MOST_TAPS = 150  # of all dimensions added up: a slice each
 LINE = 16  # words of a cache line
 ASKED = 9  # taps up to which `put_together` with a stride adds in vector registers
 
@@ -88,8 +88,8 @@ def own(spec: ConvSpec, role: Role) -> bool:
 
 
 def rejects(spec: ConvSpec) -> str | None:
-    if sum(spec.kernel) > MAX_SLICES:
-        return f"the columns of a {spec.kernel} kernel are {sum(spec.kernel)} slices; it takes {MAX_SLICES}"
+    if sum(spec.kernel) > MOST_TAPS:
+        return f"the columns of a {spec.kernel} kernel are {sum(spec.kernel)} slices; it takes {MOST_TAPS}"
     return None
 
 

@@ -73,7 +73,7 @@ def _gradient(
     role: Role, shape_name: str, shape: Any, name: str, array: Any, g: Any, more: tuple[Any, ...],
     options: Mapping[str, Any],
 ) -> jax.Array:  # fmt: skip
-    """Of the other operand, `array`, and g."""
+    """Either gradient, of the other operand, `array`, and g."""
     if isinstance(array, tuple):
         order = "input_shape, w, g" if role == "grad_input" else "x, kernel_shape, g"
         raise TypeError(

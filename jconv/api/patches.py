@@ -218,7 +218,7 @@ def _columns(shape: Ints, kernel: Ints, layout: Layout) -> tuple[int, int, bool]
 
 
 def _columns_shape(problem: Problem) -> Ints:
-    """As the user has them."""
+    """The shape of the columns as the user has them."""
     spec = problem.spec
     rows, length = spec.taps * spec.in_channels, math.prod(spec.out_spatial)
     shape = (rows, length) if problem.layout.channels_first else (length, rows)

@@ -76,7 +76,7 @@ def _cut(name: str, full: Sequence[int], size: Sequence[int]) -> Pairs:
 
 
 def _pairs(value: Any, ndim: int) -> Pairs:
-    """Negative ones extend the result; as a single int, which PyTorch has too, they are a mistake."""
+    """Negative pairs extend the result; negative ints, which PyTorch has too, are a mistake."""
     pairs = arguments.pairs_of_ints(value, ndim)
     flat = not is_sequence(value) or not any(map(is_sequence, value))
     if flat and min(map(min, pairs)) < 0:

@@ -26,8 +26,6 @@ FORWARD = ROLES[:1]
 MEASURED = "measured.jsonl"
 PLAIN = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "dtype": "float32"}  # where not given
 OF_ONE = ("x", "w", *PLAIN, "forward_only")  # what a program says itself
-
-
 OF_TUNING = ("cache", "again", "json")
 
 

@@ -3,18 +3,18 @@
     1. Whoever names an algorithm gets it, or an error with its reason.
     2. XLA's own convolution gets a problem with an empty array, as there is nothing to compute.
     3. "auto" passes over every algorithm that refuses the problem, and over those that
-       - mix values by a transform, at precision HIGHEST or where the error would reach ten times the direct
-         sum's;
+       - mix values by a transform; "fastest" does at precision HIGHEST and where the error would reach ten
+         times the direct sum's;
        - take more than 32 MiB of temporaries (and twice the bytes of x and y where XLA's own has to transpose
          them); but if some images of the batch at a time fit, the algorithm is run on so many;
        - compute integers by XLA's own convolution where that is a naive loop (CPU) or does not exist (GPU).
     4. If this convolution was tuned on this kind of device, the measured winner is taken.
     5. XLA's own convolution is taken unless the least estimate beats it by more than the model is usually
-       wrong (`cost.MARGIN`, and `cost.SLACK` or, below `cost.TINY`, twice that).  In its place a plain matrix
-       product computes a 1×1 kernel, if the estimate with `cost.THREADS` added ties (within `cost.TIE`)
-       or wins.
-    6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm, but oneDNN's
-       call before a depthwise loop within `cost.MARGIN`, which takes ten times as long to compile.
+       wrong (`cost.MARGIN`, and `cost.SLACK` or, below `cost.TINY`, twice that); from there on oneDNN's need
+       only be the least.  In XLA's place a plain matrix product computes a 1×1 kernel, if the estimate with
+       `cost.THREADS` added ties (within `cost.TIE`) or wins.
+    6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.  Before a
+       depthwise loop, which takes ten times as long to compile, oneDNN's call wins within `cost.MARGIN`.
     7. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
 
 **The promise.**  What a direct sum gives without being asked, "auto" and "portable" give, too, in every role

@@ -11,9 +11,8 @@ import jax
 from jconv.algorithms import XLA
 from jconv.choice.candidates import POLICIES
 from jconv.choice.pick import choose, resolve
-from jconv.programs import found
 from jconv.programs.choose import Operand, Problem, stated
-from jconv.programs.found import Place, find, program
+from jconv.programs.found import Convolution, Place, find, program
 from jconv.programs.table import Rows
 from jconv.spec import ConvSpec
 
@@ -121,7 +120,7 @@ def explain(
         places = find(program(fn_or_specs, args, kwargs))
     else:
         asked = stated("explain", fn_or_specs, args, kwargs)
-        places = (Place(found.Problem(role, spec, "auto"), "", 1, "-", "", "") for spec, role in asked)
+        places = (Place(Convolution(role, spec, "auto"), "", 1, "-", "", "") for spec, role in asked)
     return Table(tuple(_found(place, platform) for place in places), platform)
 
 

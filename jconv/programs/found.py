@@ -26,8 +26,8 @@ JCONV = str(Path(__file__).parents[1])
 ROLE_OF = {primitive: role for role, primitive in PRIMITIVES.items()}
 
 
-class Problem(NamedTuple):
-    """A convolution as jconv sees it."""
+class Convolution(NamedTuple):
+    """One as jconv sees it."""
 
     role: Role
     spec: ConvSpec
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
 class Place:
     """A convolution in a program: what is to be computed or why jconv does not, how often, and where."""
 
-    problem: Problem | None
+    problem: Convolution | None
     reason: str
     count: int
     where: str
@@ -100,7 +100,7 @@ def _walk(jaxpr: Any, times: int, call: JaxprEqn | None) -> Iterator[Place]:
     """`call` is the call of jconv that is being looked into."""
     for eqn in jaxpr.eqns:
         if eqn.primitive in ROLE_OF:
-            ours = Problem(ROLE_OF[eqn.primitive], eqn.params["spec"], eqn.params["algorithm"])
+            ours = Convolution(ROLE_OF[eqn.primitive], eqn.params["spec"], eqn.params["algorithm"])
             yield Place(ours, "", times, *_where(call or eqn), "")
         elif eqn.primitive is CONVOLUTION:
             lhs, rhs, out = (var.aval.str_short() for var in (*eqn.invars, *eqn.outvars))
@@ -113,7 +113,7 @@ def _walk(jaxpr: Any, times: int, call: JaxprEqn | None) -> Iterator[Place]:
                 yield from _walk(body, times * steps, call or (eqn if _is_jconvs(body) else None))
 
 
-def _seen(eqn: JaxprEqn) -> tuple[Problem | None, str]:
+def _seen(eqn: JaxprEqn) -> tuple[Convolution | None, str]:
     """What the lowering makes of lax's convolution, by the very function that it lowers."""
     word = word_of(eqn.ctx)
     if word == LAX:

@@ -126,11 +126,9 @@ def _lower(before: Rule, ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Any:
     except Exception as error:
         if word not in POLICIES:
             raise
-        # meant are: what jconv does not do, sizes not known, shardings that it cannot keep
-        meant_so = NotImplementedError, InconclusiveDimensionOperation
-        if not isinstance(
-            error, (*meant_so, ValueError) if explicit.is_explicit(*ctx.avals_in) else meant_so
-        ):
+        # what jconv does not do, sizes that only a run will tell, shardings that it cannot keep
+        kept = (ValueError,) if explicit.is_explicit(*ctx.avals_in) else ()
+        if not isinstance(error, (NotImplementedError, InconclusiveDimensionOperation, *kept)):
             _warn(in_one_line(error))
         return before(ctx, lhs, rhs, **params)
 

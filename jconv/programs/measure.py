@@ -14,9 +14,10 @@ import numpy as np
 from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm
 from jconv.api import arguments
-from jconv.calculus.primitives import OPERANDS, RESULT, ROLE_OF, convolve
+from jconv.calculus.primitives import convolve
 from jconv.spec import ConvSpec, Role
 from jconv.spec.layout import Perm, inverse
+from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF
 
 Call = Callable[[], jax.Array]
 
