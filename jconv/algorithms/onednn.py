@@ -132,12 +132,12 @@ def own(spec: ConvSpec, role: Role) -> bool:
     floats = {spec.x_dtype, spec.w_dtype, spec.y_dtype} <= {"float32", "bfloat16"}
     if not floats or _rejects_sizes(spec):
         return False
-    back = spec.as_grad_input() if role == "grad_input" else spec
-    if role == "grad_kernel":
-        seen = spec.as_grad_input() if spec.has_gaps and not spec.is_strided else spec
-        few = seen.ndim < 1 or seen.kernel[-1] <= onednn_rows.MOST_TAPS
-        return onednn_images.applies(seen) or (few and _rejects_groups(onednn_rows.as_rows(seen)) is None)
-    return not back.has_gaps or PHASES.rejects(back) is None
+    if role == "grad_input":
+        back = spec.as_grad_input()
+        return not back.has_gaps or PHASES.rejects(back) is None
+    seen = spec.as_grad_input() if spec.has_gaps and not spec.is_strided else spec
+    few = seen.kernel[-1] <= onednn_rows.MOST_TAPS
+    return onednn_images.applies(seen) or (few and _rejects_groups(onednn_rows.as_rows(seen)) is None)
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:

@@ -32,7 +32,7 @@ class Way(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-    """Of a transposed convolution x is the output of the one that it transposes; the names are the user's."""
+    """Those of x and w; a transposed convolution's x is the output of the one that it transposes."""
 
     layout: Layout
     x: Ints

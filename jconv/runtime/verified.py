@@ -10,7 +10,7 @@ in child processes against float64 (`python -m jconv verify`), and all else is r
     build       XLA's compiler knows the call; it is asked once, by compiling (not running) one
     dtypes      those of `DTYPES`, on processors with their features
     program     one that is neither exported nor kept: such a program cannot be serialised
-    geometry    `algorithms.onednn.rejects`
+    geometry    `algorithms.onednn.rejects`, and what `algorithms.onednn_direct` brings inside of it
 """
 
 from __future__ import annotations
