@@ -23,7 +23,8 @@ from jconv.algorithms.windows import pad
 from jconv.spec import ConvSpec, Ints, itemsize
 
 MOST_CALLS = 16
-CODE, MOST_CODE = 52, 24 << 20  # bytes of machine code that oneDNN writes for a tap and output; and may write
+CODE = 52  # bytes of machine code that oneDNN writes for every tap and output, as it unrolls all loops
+MOST_CODE = 24 << 20
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -43,7 +44,7 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _part(spec: ConvSpec) -> ConvSpec:
-    """The spec of as many images or rows of g as oneDNN may write code for, whose loops are all unrolled."""
+    """The spec of as many images or rows of g as MOST_CODE allows."""
     return pieces.cut(spec, CODE * spec.taps * spec.positions, MOST_CODE)
 
 
@@ -108,7 +109,7 @@ def _put_between(taps: jax.Array, start: Ints, spec: ConvSpec) -> jax.Array:
 
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
-    """As many calls as phases, each of a part of the taps; and padding x.  Of each piece."""
+    """For each piece as many calls as phases, each of a part of the taps; and padding x."""
     if _is_folded(spec):
         return steps(_folded(spec))
     part = _part(spec)
@@ -124,7 +125,7 @@ def _steps_at_once(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec) -> int:
-    """Bytes of x padded and of its phases, and of g; of one piece."""
+    """Bytes of one piece: x padded and its phases, and g."""
     part = _part(spec)
     several = part.batch > 1 and math.prod(spec.strides) > 1 and not _is_folded(spec)
     copied = 2 * math.prod(part.x_shape) * itemsize(spec.x_dtype) * several
