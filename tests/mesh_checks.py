@@ -342,6 +342,13 @@ def test_spatial_axes_are_checked():
         jconv.sharding.conv(x, w, spatial_axes=("rows",))
     with pytest.raises(TypeError, match=r"`spatial_axes` must have one entry per spatial.* got 'rows'"):
         jconv.sharding.conv(x, w, spatial_axes="rows")
+    for twice in [("rows", "rows"), ("rows", ("columns", "rows")), (("rows", "rows"), None)]:
+        with pytest.raises(ValueError, match=r"names a mesh axis twice; each cuts one dimension"):
+            jconv.sharding.conv(x[..., None], w[..., None], spatial_axes=twice)
+    with pytest.raises(
+        ValueError, match=r"`spatial_axes`=\(None, None\) .* and `w` \(1, 1, 4\) has 1 of those"
+    ):
+        jconv.sharding.conv(x, w, spatial_axes=(None, None))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

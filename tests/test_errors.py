@@ -185,6 +185,7 @@ KNOBS = [
     (ValueError, dict(padding=10**30), f"`padding`={10**30} must be at most 2147483647"),
     (ValueError, dict(padding=((0, 2**31), 0)), "`padding`=2147483648 must be at most 2147483647"),
     (TypeError, dict(preferred_element_type="int8"), "`preferred_element_type`='int8' does not suit float32"),
+    (ValueError, dict(preferred_element_type="\ud800"), "`preferred_element_type`='\\ud800' does not suit"),
     (TypeError, dict(preferred_element_type="foo"), "`preferred_element_type`='foo' does not suit float32"),
 ]
 
@@ -543,6 +544,7 @@ LONG = [
     lambda: jconv.conv2d(X, W, stride=tuple(range(1, 100_000))),
     lambda: jconv.conv2d(X, W, padding="same" * 10_000),
     lambda: jconv.conv2d(X, W, layout=LARGE),
+    lambda: jconv.conv2d(X, W, preferred_element_type="float" * 10_000),
     lambda: jconv.conv2d(X, W, algorithm=LARGE),
     lambda: jconv.conv2d(X, W, precision=LARGE),
     lambda: jconv.conv2d(X, W, groups=LARGE),
@@ -840,11 +842,86 @@ NONSENSE = {
 }
 
 
+class Unspeakable:
+    """A value without a hash that cannot even be printed."""
+
+    __hash__ = None
+
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+MASKED, BACKWARDS = np.ma.ones((6, 8, 3, 3), "float32"), W.astype(">f4")
+SHARD = functools.partial(jconv.sharding.conv, X, W)
+NONSENSE |= {
+    "a masked array": (lambda: jconv.conv2d(X, MASKED), "`w` must be an array, got a masked one; fill it"),
+    "bytes that lie backwards": (lambda: jconv.conv2d(X, BACKWARDS), "`w` is float32 in an order of bytes"),
+    "long doubles": (lambda: jconv.conv2d(X.astype("longdouble"), W), "a size that JAX does not have; cast"),
+    "a record": (lambda: jconv.conv2d(X, W, stride=np.zeros(1, "V4")[0]), "`stride` must be made of ints"),
+    "no words for it": (
+        lambda: jconv.conv2d(X, W, padding=Unspeakable()),
+        "`padding` must be made of ints, strings or tuples, got a value of type Unspeakable",
+    ),
+    "axes that are an array": (
+        lambda: SHARD(spatial_axes=LARGE),
+        "`spatial_axes` must have one entry per spatial dimension, got an array of shape (8, 64, 56, 56)",
+    ),
+    "axes that are ints": (
+        lambda: SHARD(spatial_axes=(1, None)),
+        "`spatial_axes`=(1, None) must hold names of mesh axes",
+    ),
+    "no axes": (lambda: SHARD(spatial_axes=()), "`spatial_axes` must have one entry per spatial dimension"),
+    "a mode that is an array": (
+        lambda: SHARD(spatial_axes=(None, None), padding_mode=LARGE),
+        "`padding_mode` must be made of ints, strings",
+    ),
+    "progress that is none": (lambda: jconv.tune(X, W, progress=X), "`progress` must be True or False or a"),
+    "again, how often": (lambda: jconv.tune(X, W, again=X), "`again` must be True or False, got an array"),
+    "how far": (lambda: jconv.tune(X, W, within=True), "`within` must be a number, got True"),
+    "rounds of truth": (lambda: jconv.tune(X, W, rounds=True), "`rounds` must be an int, got True"),
+    "nothing and its kernel": (lambda: jconv.explain(None, W), "`fn_or_specs` must be a function, ConvSpecs"),
+    "a spec and a kernel": (
+        lambda: jconv.tune(ConvSpec.of(**SPEC), W),
+        "`args`: arguments go with a function",
+    ),
+}
+
+
 @pytest.mark.parametrize("call", NONSENSE)
 def test_nonsense_is_named(call):
     function, message = NONSENSE[call]
     with pytest.raises(TypeError, match=re.escape(message)):
         function()
+
+
+FAR = 300  # of padding, where arrays may have no more than FEW elements
+FEW = 2**20
+UNCOUNTABLE = {
+    "conv": lambda: jconv.conv2d(X, W, padding=FAR),
+    "mode": lambda: jconv.conv2d(
+        X[..., :1, :1].repeat(FAR, -1).repeat(FAR, -2), W, padding=1, padding_mode="circular"
+    ),
+    "transposed": lambda: jconv.conv_transpose2d(X, W[:, :6].swapaxes(0, 1).repeat(2, 0)[:8], stride=FAR),
+    "grad_input": lambda: jconv.grad_input((2, 8, 2**10, 2**10), W, G),
+    "unfold": lambda: jconv.unfold(X, 3, padding=FAR),
+    "lax": lambda: jconv.lax.conv(X, W, (1, 1), [(FAR, FAR)] * 2),
+    "patches": lambda: jconv.conv_general_dilated_patches(X, (3, 3), (1, 1), [(FAR, FAR)] * 2),
+    "choose": lambda: jconv.choose(X, W, padding=FAR),
+}
+
+
+@pytest.mark.parametrize("call", UNCOUNTABLE)
+def test_an_array_that_no_memory_holds_is_refused_at_the_border(call, monkeypatch):
+    monkeypatch.setattr("jconv.api.arguments.MOST_ELEMENTS", FEW)
+    with pytest.raises(ValueError, match="which no memory holds; take smaller ones"):
+        UNCOUNTABLE[call]()
+
+
+def test_counts_of_groups_are_bounded_as_steps_are():
+    with pytest.raises(
+        ValueError, match=re.escape("`groups`=a value of type int must be at most 2147483647")
+    ):
+        jconv.conv2d(X, W, groups=10**5000)
 
 
 def test_long_kernels_are_cut_in_messages():

@@ -5,6 +5,7 @@ Every message names the argument in backticks, says what came and what would wor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ PRECISIONS = (
     "default", "high", "highest", "fastest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32",
 )  # fmt: skip
 MOST = 2**31 - 1  # the largest step or padding: beyond it compilers overflow
+MOST_ELEMENTS = 2**50  # of an array: no memory holds as many, and XLA cannot count many more
+MOST_OF_A_REASON = 300  # characters of an error of lax that one of jconv's quotes
 NEGATIVE = "jconv.conv_general_dilated takes negative padding"
 
 _lax_conv = jax.lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
@@ -40,7 +43,15 @@ def array(name: str, value: Any) -> jax.Array:
     kind = value.dtype
     if not any(jax.dtypes.issubdtype(kind, of) for of in (np.number, np.bool_)) or kind.kind == "m":
         raise TypeError(f"`{name}` must be an array of numbers, got one of {kind}")
-    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+    if isinstance(value, jax.Array):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` must be an array, got a masked one; fill it: {name}.filled(0)")
+    try:
+        return jnp.asarray(value)
+    except TypeError:  # long doubles, and numbers whose bytes lie backwards
+        wrong = f"`{name}` is {kind.name} in an order of bytes or a size that JAX does not have"
+        raise TypeError(f"{wrong}; cast it: {name}.astype('float32')") from None
 
 
 def same_dtype(**arrays: jax.Array | jax.ShapeDtypeStruct) -> None:
@@ -80,8 +91,9 @@ def result_dtype(preferred: Any, dtype: Any) -> str:
             lambda x, w: _lax_conv(x, w, (), (), preferred_element_type=preferred), one, one
         )
     except (TypeError, ValueError, NotImplementedError) as error:
-        wrong = f"`preferred_element_type`={shown(preferred)} does not suit {dtype}: {error}"
-        raise type(error)(wrong) from None
+        why = str(error) if len(str(error)) < MOST_OF_A_REASON else type(error).__name__
+        wrong = f"`preferred_element_type`={shown(preferred)} does not suit {dtype}: {why}"
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(wrong) from None
     return str(like.dtype)
 
 
@@ -112,6 +124,17 @@ def shape(name: str, value: Any) -> Ints:
         size if jax.export.is_symbolic_dim(size) else integer(name, size, 0, most=MOST) for size in value
     )
     return tuple(sizes)
+
+
+def possible(*shapes: Sequence[int]) -> None:
+    """No array that the options make is one that XLA cannot count."""
+    for shape in shapes:
+        count = math.prod(shape)
+        if isinstance(count, int) and count > MOST_ELEMENTS:
+            raise ValueError(
+                f"`padding`, `stride`, `dilation` and sizes make an array of shape {shown(tuple(shape))}, "
+                "which no memory holds; take smaller ones"
+            )
 
 
 def rank(name: str, shape: Ints, ranks: Ints, meaning: str) -> None:

@@ -182,6 +182,7 @@ def _checked(name: str, shape: Ints, knobs: Any) -> Problem:
             f"`kernel_size`={kernel} covers {spec.window} positions with its dilation but the padded image "
             f"has only {spec.padded}: there is no window; enlarge `padding` or take a smaller kernel"
         )
+    arguments.possible(spec.x_shape, (n, c, *kernel, *spec.out_spatial))
     return Problem("forward", spec, layout, "auto", batched)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 import jax
@@ -128,6 +128,7 @@ def understand(
         *arrays, space, tuple(kernel), strides, tuple(padding), (1,) * ndim, dilation, groups, *dtypes,
         arguments.precision(knob["precision"]), layout.channels_first,
     )  # fmt: skip
+    arguments.possible(spec.x_shape, spec.y_shape)
     algorithm = arguments.algorithm(knob["algorithm"], role, spec)
     return Problem(role, spec, layout, algorithm, shapes.batched, mode, around)
 
@@ -170,9 +171,18 @@ def plain(name: str, value: Any) -> Any:
     if isinstance(value, (np.ndarray, jax.Array)):
         if value.size <= MOST_IN_A_KEY and hasattr(value, "tolist"):  # keys of random numbers have none
             return plain(name, value.tolist())
-    elif isinstance(value, Hashable):
+    elif _is_hashable(value):
         return value
     raise TypeError(f"`{name}` must be made of ints, strings or tuples, got {shown(value)}")
+
+
+def _is_hashable(value: Any) -> bool:
+    """Whether it has a hash: a `Hashable` may refuse all the same, as a record of NumPy's does."""
+    try:
+        hash(value)
+    except Exception:
+        return False
+    return True
 
 
 def _types(value: Any) -> Any:

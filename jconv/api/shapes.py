@@ -88,7 +88,7 @@ class Shapes:
 
     def groups(self, value: Any) -> int:
         """As an int, if the channels agree; warns where they do by accident."""
-        groups = integer("groups", value, 1)
+        groups = integer("groups", value, 1, most=arguments.MOST)
         if wrong := self._disagreement(groups):
             raise ValueError(self._as_keras_stores_it(groups) or wrong + self._hint(groups))
         this, other = self._ways

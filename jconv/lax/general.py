@@ -297,6 +297,7 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Kno
         int(call["feature_group_count"]) * batch_groups, str(lhs.dtype), str(rhs.dtype), str(result.dtype),
         arguments.precision(call["precision"], presets=True), layout.channels_first,
     )  # fmt: skip
+    arguments.possible(spec.x_shape, spec.y_shape)
     return LaxProblem(spec, layout, batch_groups)
 
 

@@ -105,10 +105,11 @@ def stated(
             raise TypeError(f"{door}() takes an input and its kernel by position, got {len(args) - 1} more")
         return _problems(spec_of(what, args[0] if args else None, given), door)
     no_options(door, options, "specs", beside)
-    if args:
-        raise TypeError("arguments go with a function; specs take none")
     entries = what if isinstance(what, Iterable) else [what]
-    return [problem for entry in entries for problem in _problems(entry, door)]
+    problems = [problem for entry in entries for problem in _problems(entry, door)]
+    if args:
+        raise TypeError("`args`: arguments go with a function; specs take none")
+    return problems
 
 
 def no_options(door: str, options: Mapping[str, Any], what: str, beside: Sequence[str] = ()) -> None:

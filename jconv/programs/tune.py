@@ -29,7 +29,7 @@ from jconv.programs.found import find, program
 from jconv.programs.measure import compiled, race
 from jconv.programs.table import Rows
 from jconv.spec import ConvSpec, Role
-from jconv.spec.checks import shown
+from jconv.spec.checks import integer, shown
 
 Progress = Callable[[int, int, str], None]
 
@@ -146,10 +146,7 @@ def tune(
     >>> [row.role for row in tuned], tuned.rows[0].algorithm in tuned.rows[0].seconds
     (['forward', 'grad_input', 'grad_kernel'], True)
     """
-    if not isinstance(rounds, int) or rounds < 1:
-        raise ValueError(f"`rounds`={shown(rounds)} must be an int of at least 1")
-    if not isinstance(within, (int, float, np.number)) or not within >= 1:
-        raise ValueError(f"`within`={shown(within)} must be a number of at least 1")
+    _check_own(rounds, within, again, progress)
     tell: Progress = progress if callable(progress) else _line if progress else lambda *what: None
     if fn_or_specs is ... and not args and not options:
         return Tuned((), calibrate(tell=tell))
@@ -160,6 +157,18 @@ def tune(
         rows.append(_known(spec, role, count, again) or _measured(spec, role, count, rounds, within))
     tell(len(found), len(found), "")
     return Tuned(tuple(rows))
+
+
+def _check_own(rounds: Any, within: Any, again: Any, progress: Any) -> None:
+    """The options of `tune` that tell no convolution."""
+    integer("rounds", rounds, 1)
+    if isinstance(within, (bool, np.bool_)) or not isinstance(within, (int, float, np.number)):
+        raise TypeError(f"`within` must be a number, got {shown(within)}")
+    if not within >= 1:
+        raise ValueError(f"`within`={shown(within)} must be a number of at least 1")
+    for name, value, more in (("again", again, ""), ("progress", progress, " or a function")):
+        if not isinstance(value, (bool, np.bool_)) and not (more and callable(value)):
+            raise TypeError(f"`{name}` must be True or False{more}, got {shown(value)}")
 
 
 def _line(done: int, total: int, what: str) -> None:

@@ -93,12 +93,18 @@ def _convolved(
     options: Mapping[str, Any],
 ) -> jax.Array:  # fmt: skip
     mode = options.get("padding_mode", "zeros")
-    if mode != "zeros":  # an image's far edge is not in a neighbour's reach
+    if isinstance(mode, str) and mode != "zeros":  # an image's far edge is not in a neighbour's reach
         raise ValueError(
             f"`padding_mode`={shown(mode)}: an image that is cut is padded with 'zeros'; pad it before it is "
             "cut and pass padding=0"
         )
     names, shards = _mesh_axes(spatial_axes)
+    w = arguments.array("w", w)
+    if w.ndim != len(names) + 2:
+        raise ValueError(
+            f"`spatial_axes`={shown(names)} must have one entry per spatial dimension, and `w` {w.shape} has "
+            f"{max(w.ndim - 2, 0)} of those"
+        )
     problem, x, w, b = parsed(door, role, len(names), x, w, b, more, options, shards)
     moved = halo.moved(problem.spec, role)
     for axis, (name, n) in enumerate(zip(names, shards, strict=True)):
@@ -124,15 +130,21 @@ def _compute(problem: Problem, names: Names, x: jax.Array, w: jax.Array, b: jax.
 
 def _mesh_axes(spatial_axes: Any) -> tuple[Names, Ints]:
     """The mesh axes per spatial dimension and how many shards they make of it."""
-    if isinstance(spatial_axes, str) or not isinstance(spatial_axes, Sequence):
+    if isinstance(spatial_axes, (str, bytes)) or not (isinstance(spatial_axes, Sequence) and spatial_axes):
         raise TypeError(
-            f"`spatial_axes` must have one entry per spatial dimension, got {spatial_axes!r}; "
+            f"`spatial_axes` must have one entry per spatial dimension, got {shown(spatial_axes)}; "
             "write ('rows', None) to cut the height of an image over the mesh axis 'rows'"
         )
     names = tuple(tuple(name) if isinstance(name, list) else name for name in spatial_axes)
+    given = f"`spatial_axes`={shown(names)}"
+    every = [axis for name in names if name is not None for axis in partition.mesh_axes(name)]
+    if not all(isinstance(axis, str) for axis in every):
+        raise TypeError(f"{given} must hold names of mesh axes, tuples of them, or None for what is whole")
+    if len(set(every)) < len(every):
+        raise ValueError(f"{given} names a mesh axis twice; each cuts one dimension, once")
     try:
         return names, tuple(1 if name is None else lax.axis_size(name) for name in names)
     except NameError as error:
         raise ValueError(
-            f"`spatial_axes`={names!r}: {error}; call this inside jax.shard_map over a mesh with these axes"
+            f"{given}: {error}; call this inside jax.shard_map over a mesh with these axes"
         ) from None

@@ -109,7 +109,10 @@ def shown(value: Any) -> str:
     elif isinstance(value, dict) and value:
         text = f"a dict of {len(value)} entries"
     else:
-        text = repr(value)
+        try:
+            text = repr(value)
+        except Exception:  # an int of too many digits, or whatever an object does
+            text = f"a value of type {type(value).__name__}"
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
