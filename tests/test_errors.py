@@ -894,6 +894,16 @@ def test_nonsense_is_named(call):
         function()
 
 
+def test_an_image_of_one_dimension_without_a_batch_has_a_shape_of_two():
+    x, w = np.arange(24, dtype="float32").reshape(3, 8), np.arange(18, dtype="float32").reshape(2, 3, 3)
+    g = np.arange(12, dtype="float32").reshape(2, 6)
+    expected = jconv.grad_input((1, 3, 8), w, g[None])[0]
+    np.testing.assert_array_equal(jconv.grad_input((3, 8), w, g), expected)
+    assert jconv.choose((3, 8), (2, 3, 3)).spec == jconv.choose(x, w).spec
+    with pytest.raises(ValueError, match=r"`x` must have 3 or 4 axes"):
+        jconv.choose((3, 8), (2, 3, 3, 3))
+
+
 FAR = 300  # of padding, where arrays may have no more than FEW elements
 FEW = 2**20
 UNCOUNTABLE = {

@@ -112,11 +112,11 @@ def integers(name: str, value: Any, ndim: int, least: int = 1) -> Ints:
     return found * ndim if len(found) == 1 else found
 
 
-def shape(name: str, value: Any) -> Ints:
-    """A tuple of non-negative ints, or of sizes that only a run will tell."""
+def shape(name: str, value: Any, least: int = 3) -> Ints:
+    """A tuple of non-negative ints, or of sizes that only a run will tell, `least` of them at least."""
     if not is_sequence(value):
         raise TypeError(f"`{name}` must be a sequence of ints, got {shown(value)}")
-    if len(value) < 3:
+    if len(value) < least:
         raise ValueError(
             f"`{name}`={shown(tuple(value))} must have two channel or batch axes and at least one spatial"
         )

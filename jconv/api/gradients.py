@@ -84,7 +84,8 @@ def _gradient(
     knobs = hashable(complete(role, GradientOptions, options, more))
     if getattr(shape, "ndim", 1) > 1:
         raise TypeError(f"`{shape_name}` must be a sequence of ints, got {shown(shape)}; pass its .shape")
-    wanted = arguments.shape(shape_name, plain(shape_name, shape))
+    least = 2 if role == "grad_input" and array.ndim == 3 else 3  # an image of one dimension, no batch
+    wanted = arguments.shape(shape_name, plain(shape_name, shape), least)
     x_shape, w_shape = (wanted, array.shape) if role == "grad_input" else (array.shape, wanted)
     problem = understand(len(w_shape) - 2, role, x_shape, w_shape, g.dtype, knobs)
     expected = tuple(problem.spec.y_shape[axis] for axis in problem.layout.y)

@@ -153,7 +153,7 @@ def _operand(name: str, value: Any, dtype: Any) -> jax.Array | jax.ShapeDtypeStr
     if isinstance(value, jax.ShapeDtypeStruct):
         return value
     if _is_shape(value):
-        return jax.ShapeDtypeStruct(arguments.shape(name, value), dtype)
+        return jax.ShapeDtypeStruct(arguments.shape(name, value, 2 if name == "x" else 3), dtype)
     if value is None:
         raise TypeError(f"`{name}` must be an array or a shape, got None; a kernel goes with every input")
     return arguments.array(name, value)
