@@ -894,6 +894,35 @@ def test_nonsense_is_named(call):
         function()
 
 
+OF_LAX = {
+    "conv_general_dilated": lambda x, w: jconv.lax.conv_general_dilated(x, w, (1, 1), "SAME"),
+    "conv_transpose": lambda x, w: jconv.lax.conv_transpose(x, w, (1, 1), "SAME"),
+    "patches": lambda x, _: jconv.lax.conv_general_dilated_patches(x, (3, 3), (1, 1), "SAME"),
+    "local": lambda x, w: jconv.lax.conv_general_dilated_local(x, w, (1, 1), "SAME", (3, 3)),
+}
+NO_ARRAYS = {
+    "none": None,
+    "shape": jax.ShapeDtypeStruct(X.shape, "float32"),
+    "text": "a",
+    "bytes": X.astype(">f4"),
+}
+
+
+@pytest.mark.parametrize("value", NO_ARRAYS)
+@pytest.mark.parametrize("call", OF_LAX)
+def test_what_is_no_array_is_named_where_lax_names_none(call, value):
+    with pytest.raises(TypeError, match=r"^`lhs` "):
+        OF_LAX[call](NO_ARRAYS[value], W)
+    if call != "patches":
+        with pytest.raises(TypeError, match=r"^`rhs` "):
+            OF_LAX[call](X, NO_ARRAYS[value])
+
+
+def test_a_list_for_lax_is_not_printed():
+    with pytest.raises(TypeError, match=r"^`rhs` must be an array, got list; wrap it in jnp.asarray"):
+        jconv.conv_general_dilated(X, W.tolist(), (1, 1), "SAME")
+
+
 def test_an_image_of_one_dimension_without_a_batch_has_a_shape_of_two():
     x, w = np.arange(24, dtype="float32").reshape(3, 8), np.arange(18, dtype="float32").reshape(2, 3, 3)
     g = np.arange(12, dtype="float32").reshape(2, 6)

@@ -87,7 +87,7 @@ def convolve(
     lhs: ArrayLike, rhs: ArrayLike, algorithm: Named | Found, out_sharding: Any, **knobs: Any
 ) -> jax.Array:
     """`conv_general_dilated` by the algorithm named, or by the one that a function finds for the spec."""
-    problem = _understand(_aval(lhs), _aval(rhs), hashable(knobs))
+    problem = _understand(_aval("lhs", lhs), _aval("rhs", rhs), hashable(knobs))
     if explicit.is_explicit(jax.typeof(lhs), jax.typeof(rhs)):
         sharding = _typed_sharding(problem, jax.typeof(lhs), jax.typeof(rhs), out_sharding)
         return explicit.automatically(functools.partial(_apply, problem, algorithm), sharding, lhs, rhs)
@@ -163,7 +163,7 @@ def conv_transpose(
     >>> jconv.lax.conv_transpose(x, w, (2, 2), "SAME").shape
     (1, 8, 8, 5)
     """
-    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    lhs, rhs = _array("lhs", lhs), _array("rhs", rhs)
     if dimension_numbers is None:
         letters = "HWD"[: max(lhs.ndim - 2, 0)]
         dimension_numbers = f"N{letters}C", f"{letters}IO", f"N{letters}C"
@@ -220,12 +220,12 @@ def conv_general_dilated_patches(
     >>> jconv.conv_general_dilated_patches(x, (2, 2), (1, 1), "VALID")[0, :, 0, 0]
     Array([0., 1., 3., 4.], dtype=float32)
     """
-    lhs = jnp.asarray(lhs)
+    lhs = _array("lhs", lhs)
     knobs = hashable(dict(
         filter_shape=filter_shape, window_strides=window_strides, padding=padding, lhs_dilation=lhs_dilation,
         rhs_dilation=rhs_dilation, dimension_numbers=dimension_numbers, precision=precision,
         preferred_element_type=preferred_element_type))  # fmt: skip
-    return _apply_patches(_understand_patches(_aval(lhs), knobs), lhs)
+    return _apply_patches(_understand_patches(_aval("lhs", lhs), knobs), lhs)
 
 
 def conv_general_dilated_local(
@@ -249,7 +249,7 @@ def conv_general_dilated_local(
     >>> jconv.lax.conv_general_dilated_local(x, w, (1,), "VALID", (2,))
     Array([[[3., 5., 7.]]], dtype=float32)
     """
-    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    lhs, rhs = _array("lhs", lhs), _array("rhs", rhs)
     shape = plain("filter_shape", filter_shape)
     patches = conv_general_dilated_patches(
         lhs, shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
@@ -263,8 +263,21 @@ def conv_general_dilated_local(
     return jnp.moveaxis(y, (-2, -1), (batch, channels))
 
 
-def _aval(value: Any) -> jax.ShapeDtypeStruct:
-    aval = jax.typeof(value)
+def _array(name: str, value: Any) -> jax.Array:
+    """Whatever JAX makes an array of."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):  # says what it holds, but not which it is
+        return arguments.array(name, value)
+
+
+def _aval(name: str, value: Any) -> jax.ShapeDtypeStruct:
+    if isinstance(value, jax.ShapeDtypeStruct):  # has a type, but is no array
+        arguments.array(name, value)
+    try:
+        aval = jax.typeof(value)
+    except (TypeError, ValueError):
+        aval = jax.typeof(arguments.array(name, value))
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
 
 
