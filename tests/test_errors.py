@@ -877,8 +877,6 @@ NONSENSE |= {
     ),
     "progress that is none": (lambda: jconv.tune(X, W, progress=X), "`progress` must be True or False or a"),
     "again, how often": (lambda: jconv.tune(X, W, again=X), "`again` must be True or False, got an array"),
-    "how far": (lambda: jconv.tune(X, W, within=True), "`within` must be a number, got True"),
-    "rounds of truth": (lambda: jconv.tune(X, W, rounds=True), "`rounds` must be an int, got True"),
     "nothing and its kernel": (lambda: jconv.explain(None, W), "`fn_or_specs` must be a function, ConvSpecs"),
     "a spec and a kernel": (
         lambda: jconv.tune(ConvSpec.of(**SPEC), W),

@@ -317,7 +317,15 @@ def test_wrong_problems_are_refused(arguments, error, message):
 
 @pytest.mark.parametrize(
     "option",
-    [dict(rounds=0), dict(rounds=1.5), dict(within=0.5), dict(within="x"), dict(within=None)],
+    [
+        dict(rounds=0),
+        dict(rounds=1.5),
+        dict(within=0.5),
+        dict(within="x"),
+        dict(within=None),
+        dict(rounds=True),
+        dict(within=True),
+    ],
     ids=str,
 )
 def test_wrong_options_are_refused(option):

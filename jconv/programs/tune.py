@@ -29,7 +29,7 @@ from jconv.programs.found import find, program
 from jconv.programs.measure import compiled, race
 from jconv.programs.table import Rows
 from jconv.spec import ConvSpec, Role
-from jconv.spec.checks import integer, shown
+from jconv.spec.checks import shown
 
 Progress = Callable[[int, int, str], None]
 
@@ -161,10 +161,9 @@ def tune(
 
 def _check_own(rounds: Any, within: Any, again: Any, progress: Any) -> None:
     """The options of `tune` that tell no convolution."""
-    integer("rounds", rounds, 1)
-    if isinstance(within, (bool, np.bool_)) or not isinstance(within, (int, float, np.number)):
-        raise TypeError(f"`within` must be a number, got {shown(within)}")
-    if not within >= 1:
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f"`rounds`={shown(rounds)} must be an int of at least 1")
+    if isinstance(within, bool) or not isinstance(within, (int, float, np.number)) or not within >= 1:
         raise ValueError(f"`within`={shown(within)} must be a number of at least 1")
     for name, value, more in (("again", again, ""), ("progress", progress, " or a function")):
         if not isinstance(value, (bool, np.bool_)) and not (more and callable(value)):
