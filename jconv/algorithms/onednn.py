@@ -29,9 +29,10 @@ from jconv.algorithms.derived import flipped, swapped_kernel
 from jconv.algorithms.onednn_direct import EXACT, direct, moved_padding, multiplies_planes
 from jconv.algorithms.phase import by_phase
 from jconv.algorithms.record import Algorithm, Loop, OneDnn, Step
+from jconv.algorithms.windows import resized
 from jconv.runtime import verified
 from jconv.spec import ConvSpec, Role, itemsize
-from jconv.spec.roles import flips_image
+from jconv.spec.roles import flips_image, is_transposed
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -66,12 +67,11 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     A dilated x is the gradient, and g the input, of a strided convolution; with a stride as well its zeros
     are written out.
     """
-    if spec.has_gaps and not spec.is_strided:
+    if is_transposed(spec):
         strided = spec.as_grad_input()
         return swapped_kernel(grad_kernel(g, x, strided), strided)
     if spec.has_gaps:
-        gaps = [(0, 0, 0), *((0, 0, d - 1) for d in spec.lhs_dilation), (0, 0, 0)]
-        x = lax.pad(x, jnp.zeros((), x.dtype), gaps)
+        x = resized(x, [(0, 0, d - 1) for d in spec.lhs_dilation])
         spec = spec.replace(spatial=x.shape[1:-1], lhs_dilation=(1,) * spec.ndim)
     return _way(spec).grad_kernel(x, g, spec)
 
@@ -135,7 +135,7 @@ def own(spec: ConvSpec, role: Role) -> bool:
     if role == "grad_input":
         back = spec.as_grad_input()
         return not back.has_gaps or PHASES.rejects(back) is None
-    seen = spec.as_grad_input() if spec.has_gaps and not spec.is_strided else spec
+    seen = spec.as_grad_input() if is_transposed(spec) else spec
     few = seen.kernel[-1] <= onednn_rows.MOST_TAPS
     return onednn_images.applies(seen) or (few and _rejects_groups(onednn_rows.as_rows(seen)) is None)
 

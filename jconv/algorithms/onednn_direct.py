@@ -16,11 +16,10 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jconv.algorithms import onednn_calls
 from jconv.algorithms.gemm import by_image
-from jconv.algorithms.windows import from_planes, planes
+from jconv.algorithms.windows import from_planes, planes, resized
 from jconv.spec import ConvSpec, Ints
 
 
@@ -43,9 +42,7 @@ def _typed_as(x: jax.Array, w: jax.Array, spec: ConvSpec) -> ConvSpec:
 def _inside(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
     """x and its spec, padded or cut where its padding or its length lies outside of what was verified."""
     moved = moved_padding(spec)
-    if not any(map(any, moved)):
-        return x, spec
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in moved), (0, 0, 0)])
+    x = resized(x, [(lo, hi, 0) for lo, hi in moved])
     left = tuple((lo - a, hi - b) for (lo, hi), (a, b) in zip(spec.padding, moved, strict=True))
     return x, spec.replace(spatial=x.shape[1:-1], padding=left)
 

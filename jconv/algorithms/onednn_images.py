@@ -19,7 +19,7 @@ from jax import lax
 from jconv.algorithms import pieces
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.record import Loop, OneDnn, Repeated, Step
-from jconv.algorithms.windows import pad
+from jconv.algorithms.windows import pad, resized
 from jconv.spec import ConvSpec, Ints, itemsize
 
 MOST_CALLS = 16
@@ -104,8 +104,7 @@ def _put_between(taps: jax.Array, start: Ints, spec: ConvSpec) -> jax.Array:
         (a, k - a - (t - 1) * s - 1, s - 1)
         for a, k, t, s in zip(start, spec.kernel, found, spec.strides, strict=True)
     ]
-    taps = taps.reshape(*found, 1, spec.out_channels)
-    return lax.pad(taps, jnp.zeros((), taps.dtype), [*sides, (0, 0, 0), (0, 0, 0)])
+    return resized(taps.reshape(*found, 1, spec.out_channels), sides, 0)
 
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:

@@ -19,13 +19,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jconv.algorithms import pieces
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.onednn_images import image_axis
 from jconv.algorithms.record import Loop, OneDnn, Repeated, Step
-from jconv.algorithms.windows import spaced
+from jconv.algorithms.windows import resized, spaced
 from jconv.spec import ConvSpec, Ints, extent, itemsize
 
 MOST_TAPS = 64  # of a row, for each of which x is written once; hundreds compile in seconds
@@ -82,8 +81,7 @@ def _shifted(x: jax.Array, spec: ConvSpec) -> jax.Array:
     x = jnp.moveaxis(x, -1, 1) if first else x
     axis = x.ndim - 1 if first else x.ndim - 2
     needed = extent(q, stride) + extent(spec.kernel[-1], dilation) - 1
-    around = [(lo, needed - lo - x.shape[axis], 0) if at == axis else (0, 0, 0) for at in range(x.ndim)]
-    x = lax.pad(x, jnp.zeros((), x.dtype), around)
+    x = resized(x, [(lo, needed - lo - x.shape[axis], 0)], axis)
     taps = jnp.stack([spaced(x, s * dilation, q, stride, axis) for s in range(spec.kernel[-1])])
     at = 2 if first else taps.ndim - 1
     taps = taps.reshape(*taps.shape[:at], spec.groups, spec.c, *taps.shape[at + 1 :])
