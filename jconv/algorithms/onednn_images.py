@@ -125,8 +125,9 @@ def _steps_at_once(spec: ConvSpec) -> tuple[Step, ...]:
 
 def workspace(spec: ConvSpec) -> int:
     """Bytes of one piece: x padded and its phases, and g."""
+    if _is_folded(spec):
+        return workspace(_folded(spec))
     part = _part(spec)
-    several = part.batch > 1 and math.prod(spec.strides) > 1 and not _is_folded(spec)
-    copied = 2 * math.prod(part.x_shape) * itemsize(spec.x_dtype) * several
+    copied = 2 * math.prod(part.x_shape) * itemsize(spec.x_dtype) * (part.batch > 1 and spec.is_strided)
     of_g = math.prod(part.y_shape) * itemsize(spec.y_dtype)
     return copied + of_g + 4 * spec.parameters + pieces.workspace(spec, part)
