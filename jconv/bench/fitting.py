@@ -56,6 +56,7 @@ class Timed(NamedTuple):
     steps: tuple[Step, ...]
     workspace: int
     seconds: float
+    flops: float = math.inf
 
     def estimate(self, record: rates.Platform) -> float:
         """Seconds by a record."""
@@ -177,7 +178,8 @@ def timings(row: Row) -> list[Timed]:
         forms = forms_of(ALGORITHMS[name]) if name in ALGORITHMS else ()
         for form in [form for form in forms if form.variant == variant][:1]:
             fits = fitting(form, role, spec)[0]
-            found.append(Timed(name, steps(fits, role, spec), workspace(fits, role, spec), seconds))
+            work = steps(fits, role, spec), workspace(fits, role, spec)
+            found.append(Timed(name, *work, seconds, spec.flops))
     return found
 
 
@@ -247,7 +249,8 @@ def regrets(record: rates.Platform, timed: list[list[Timed]]) -> np.ndarray:
         exact = {one.name: one for one in times if ALGORITHMS[one.name].exact}
         if exact:
             estimates = {name: one.estimate(record) for name, one in exact.items()}
-            taken = exact[pick.preferred(dict(sorted(estimates.items(), key=lambda item: item[1])))]
+            ranked = dict(sorted(estimates.items(), key=lambda item: item[1]))
+            taken = exact[pick.preferred(ranked, times[0].flops)]
             found.append(taken.seconds / min(one.seconds for one in exact.values()))
     return np.array(found)
 
