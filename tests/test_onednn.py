@@ -266,10 +266,29 @@ def test_a_kernel_gradient_in_bands_is_exact_on_whole_numbers(name, channels_fir
     monkeypatch.setattr(onednn_rows, "STREAMED", 0)
     monkeypatch.setattr(onednn_rows, "BAND", 1 << 9)
     spec = cases.named(name).spec.replace(channels_first=channels_first)
-    assert onednn_rows._band(spec) is not spec
+    assert onednn_rows._part(spec) is not spec
     x, g = whole(*spec.x_shape), whole(*spec.y_shape)
     got = evaluate(ONEDNN, "grad_kernel", jnp.asarray(x), jnp.asarray(g), spec)
     np.testing.assert_array_equal(got, cases.reference("grad_kernel", x, g, spec))
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize(("width", "dilation"), [(12, 1), (13, 1), (12, 2)], ids=["blocks", "one", "dilated"])
+def test_rows_in_blocks_are_exact_and_keep_a_nan_in_its_window(width, dilation, channels_first, monkeypatch):
+    monkeypatch.setattr(onednn_rows, "STREAMED", 0)
+    monkeypatch.setattr(onednn_rows, "BAND", 1 << 9)
+    spec = ConvSpec.of(
+        batch=2, in_channels=3, out_channels=5, spatial=(11, width), kernel=(2, 3),
+        padding=((1, 0), (dilation, dilation)), rhs_dilation=(1, dilation),
+    ).replace(channels_first=channels_first)  # fmt: skip
+    assert onednn_rows._in_blocks(spec)
+    x, g = whole(*spec.x_shape), whole(*spec.y_shape)
+    compute = jax.jit(lambda x, g: evaluate(ONEDNN, "grad_kernel", x, g, spec))
+    np.testing.assert_array_equal(compute(x, g), cases.reference("grad_kernel", x, g, spec))
+    x[1, 4, 0, 1] = np.nan  # at the border, where the last tap of a row does not look
+    nans = np.isnan(compute(x, g))
+    assert nans[:, :2, 1].all()
+    assert nans.sum() == nans[:, :2, 1].sum()
 
 
 @pytest.mark.parametrize("name", ["depthwise", "transposed_depthwise"])

@@ -9,7 +9,7 @@ is a convolution along the axes n, h and s·c: the channels are q → o, and the
 taps.  So x is written once for each tap of the *last* dimension, where im2col writes it once for each tap of
 all, and the products run over s·c × o, which are many.  In three dimensions the images lie side by side in
 the row, and the axes are d, h and s·c.  Every row of taps reads x' again, so large images are summed some
-rows at a time.
+rows at a time, and a part of a single image is cut otherwise (`onednn_blocks`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithms import pieces
+from jconv.algorithms import onednn_blocks, pieces
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.onednn_images import image_axis
 from jconv.algorithms.record import Loop, OneDnn, Repeated, Step
@@ -29,21 +29,40 @@ from jconv.spec import ConvSpec, Ints, extent, itemsize
 
 MOST_TAPS = 64  # of a row, for each of which x is written once; hundreds compile in seconds
 STREAMED = 32 << 20  # bytes read of x', once for every row of taps, from which it is cut to stay in cache
-BAND = 3 << 20  # bytes of x' at a time then
+BAND = 3 << 20  # bytes of x' at a time then, or of an image whose rows are cut into blocks
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w, at once or in bands."""
-    part = _band(spec)
-    return pieces.summed(functools.partial(_at_once, spec=part), x, g, spec, part)
+    part = _part(spec)
+    how = onednn_blocks.grad_kernel if _in_blocks(spec) else _at_once
+    return pieces.summed(functools.partial(how, spec=part), x, g, spec, part)
 
 
-def _band(spec: ConvSpec) -> ConvSpec:
-    """The spec of as many rows of g as are multiplied at a time: all, or those whose x' stays in cache."""
-    written = math.prod(as_rows(spec).x_shape) * itemsize(spec.x_dtype)
-    streamed = written * math.prod(spec.kernel[:-1])
-    halves = spec.x_dtype != "float32"  # the compiler makes them float32, in a loop all of them every time
-    return spec if halves or streamed <= STREAMED else pieces.cut(spec, written, BAND)
+def _part(spec: ConvSpec) -> ConvSpec:
+    """The spec of as many images or rows of g as are multiplied at a time: all, or as many as stay in
+    cache."""
+    if _in_blocks(spec):
+        one = spec.replace(batch=1)
+        return pieces.cut(one, onednn_blocks.written(one), BAND)
+    return pieces.cut(spec, _written(spec), BAND) if _is_large(spec) else spec
+
+
+def _in_blocks(spec: ConvSpec) -> bool:
+    """Whether single images are too large, and their rows are cut into blocks."""
+    large = _is_large(spec) and _written(spec) > spec.batch * BAND
+    return large and onednn_blocks.applies(spec.replace(batch=1))
+
+
+def _is_large(spec: ConvSpec) -> bool:
+    """Whether x' is more than stays in cache.  (Halves the compiler makes float32, in a loop all of them
+    every time.)"""
+    return spec.x_dtype == "float32" and _written(spec) * math.prod(spec.kernel[:-1]) > STREAMED
+
+
+def _written(spec: ConvSpec) -> int:
+    """Bytes of x'."""
+    return math.prod(as_rows(spec).x_shape) * itemsize(spec.x_dtype)
 
 
 def _at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -107,17 +126,21 @@ def _kernel_lies(spec: ConvSpec) -> Ints | None:
 
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
-    """Writing x' transposed value by value, and the convolution; of each band."""
-    part = _band(spec)
-    copied = Loop(0, 2 * math.prod(as_rows(part).x_shape) * itemsize(spec.x_dtype), 2)
-    moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
-    once = copied, OneDnn(as_rows(part)), *moved
+    """What every band takes."""
+    part = _part(spec)
+    once = onednn_blocks.steps(part) if _in_blocks(spec) else _steps_at_once(part)
     return once if part == spec else (Repeated(once, math.prod(pieces.counts(spec, part))),)
+
+
+def _steps_at_once(spec: ConvSpec) -> tuple[Step, ...]:
+    """Writing x' transposed value by value, and the convolution."""
+    moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
+    return Loop(0, 2 * _written(spec), 2), OneDnn(as_rows(spec)), *moved
 
 
 def workspace(spec: ConvSpec) -> int:
     """Bytes of x' and of g as oneDNN multiplies them."""
-    part = _band(spec)
-    copied = math.prod(as_rows(part).x_shape) * itemsize(spec.x_dtype)
+    part = _part(spec)
+    copied = onednn_blocks.written(part) if _in_blocks(spec) else _written(part)
     of_g = math.prod(part.y_shape) * itemsize(spec.y_dtype)
     return copied + of_g + 4 * spec.parameters + pieces.workspace(spec, part)

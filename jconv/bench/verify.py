@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jconv.algorithms import ONEDNN, onednn_calls
+from jconv.algorithms import ONEDNN, onednn_blocks, onednn_calls
 from jconv.algorithms.record import evaluate, refuses
 from jconv.bench import options
 from jconv.runtime import store, verified
@@ -74,7 +75,7 @@ def _child(args: argparse.Namespace) -> int:
     dtypes = [args.dtype] if args.dtype else [d for d in DTYPES if not verified.refusal_of(d, _result(d))]
     for number in range(args.specs):
         dtype = dtypes[number % len(dtypes)]
-        for found in (_of_convolution(rng, dtype, args.repeats), _of_product(rng, dtype, args.repeats)):
+        for found in (of(rng, dtype, args.repeats) for of in (_of_convolution, _of_blocks, _of_product)):
             ran += found is not None
             for fault in found or ():
                 print(fault, flush=True)
@@ -139,22 +140,46 @@ def _of_convolution(rng: np.random.Generator, dtype: str, repeats: int) -> list[
         spec = spec.replace(y_dtype=dtype)
     if refuses(ONEDNN, role, spec):
         return None
+    return _faults(rng, role, functools.partial(evaluate, ONEDNN, role), spec, repeats)
+
+
+def _of_blocks(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] | None:
+    """The faults of the kernel's gradient of a random image as a large one's is computed, or None."""
+    if dtype != "float32":
+        return None
+    c, o = (int(v) for v in rng.choice(CHANNELS, 2))
+    kernel, dilation = _ints(rng, 6, 2), _ints(rng, 4, 2)
+    window = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    spatial = tuple(
+        K - 1 + more for K, more in zip(window, (*_ints(rng, 12, 1), *_ints(rng, 40, 1)), strict=True)
+    )
+    spec = ConvSpec.of(
+        in_channels=c, out_channels=o, spatial=spatial, kernel=kernel, rhs_dilation=dilation,
+        padding=tuple((int(rng.integers(0, K)), int(rng.integers(0, K))) for K in window),
+    ).replace(channels_first=bool(rng.random() < 0.5))  # fmt: skip
+    if spec.is_empty or spec.macs > MOST_MACS:
+        return None
+    return _faults(rng, "grad_kernel", onednn_blocks.grad_kernel, spec, repeats)
+
+
+def _faults(rng: np.random.Generator, role: Role, compute: Any, spec: ConvSpec, repeats: int) -> list[str]:
+    """Wrong values of compute(a, b, spec), and NaNs that left their window."""
     arrays = cases.whole(dataclasses.replace(spec, x_dtype="int8"), int(rng.integers(2**31)))
-    a, b = (v.astype(dtype) for v in cases.operands(role, arrays))
-    program = jax.jit(lambda a, b: _in_its_layout(role, a, b, spec))
+    a, b = (v.astype(spec.x_dtype) for v in cases.operands(role, arrays))
+    program = jax.jit(lambda a, b: compute(*_as_they_lie(a, b, spec), spec))
     want = cases.reference(role, a, b, spec)
     faults = [*_values(f"{role} of {spec}, {spec.padding}", program, (a, b), want, repeats)]
-    if dtype != "int8":
+    if spec.x_dtype != "int8":
         faults += _nans(rng, role, program, a, b, spec)
     return faults
 
 
-def _in_its_layout(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    """`run`, with images and kernels that lie in memory as a user's do."""
-    if spec.channels_first:
-        a, b = (jax.lax.optimization_barrier(jnp.moveaxis(v, -1, 1)) for v in (a, b))
-        a, b = (jnp.moveaxis(v, 1, -1) for v in (a, b))
-    return evaluate(ONEDNN, role, a, b, spec)
+def _as_they_lie(a: jax.Array, b: jax.Array, spec: ConvSpec) -> tuple[jax.Array, jax.Array]:
+    """Images and kernels that lie in memory as a user's do."""
+    if not spec.channels_first:
+        return a, b
+    a, b = (jax.lax.optimization_barrier(jnp.moveaxis(v, -1, 1)) for v in (a, b))
+    return jnp.moveaxis(a, 1, -1), jnp.moveaxis(b, 1, -1)
 
 
 def _nans(
