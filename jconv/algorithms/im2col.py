@@ -99,7 +99,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     m, k = part.positions, spec.taps * spec.c
     moved = math.prod(part.x_shape) + math.prod(part.y_shape) if spec.groups > 1 else 0  # split by group
     skips = max(spec.strides, default=1) > 1 and spec.c < LINE
-    passes = (2 if count == 1 else 6) + skips  # values of a cache line that a stride skips are read, too
+    passes = pieces.passes(spec, part, 2) + skips  # values of a cache line that a stride skips are read, too
     copy = Loop(0, passes * columns_bytes(part) + 8 * moved, spec.c)
     if role == "grad_input":
         return Gemm(spec.groups, m, k, spec.o), *_putting_back(spec), copy

@@ -33,7 +33,7 @@ from jconv.algorithms.windows import (
     put_together,
     tap_along,
 )
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -113,7 +113,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     elif role == "grad_kernel":
         copies += [Loop(0, 2 * columns, 1)]
     elif not by_image(spec, pixels, role):
-        copies += [Loop(0, 2 * (columns + math.prod(spec.y_shape) * itemsize(spec.y_dtype)), 4)]
+        copies += [Loop(0, 2 * (columns + spec.y_bytes), 4)]
     if role == "grad_kernel":
         return *copies, Gemm(spec.groups, spec.o, k, spec.positions)
     m, n = (spec.o, k) if role == "forward" else (k, spec.o)

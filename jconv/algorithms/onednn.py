@@ -31,7 +31,7 @@ from jconv.algorithms.phase import by_phase
 from jconv.algorithms.record import Algorithm, Loop, OneDnn, Step
 from jconv.algorithms.windows import resized
 from jconv.runtime import verified
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 from jconv.spec.roles import flips_image, is_transposed
 
 
@@ -156,7 +156,7 @@ def _steps_of_grad_input(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def _direct_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    copied = 2 * math.prod(spec.x_shape) * itemsize(spec.x_dtype) * any(map(any, moved_padding(spec)))
+    copied = 2 * spec.x_bytes * any(map(any, moved_padding(spec)))
     return OneDnn(spec), *((Loop(0, copied),) if copied else ())
 
 

@@ -12,15 +12,13 @@ in cache either way: there the longer rows multiply faster.
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.record import Loop, OneDnn, Step
 from jconv.algorithms.windows import resized
-from jconv.spec import ConvSpec, Ints, itemsize
+from jconv.spec import ConvSpec, Ints
 
 MOST_BLOCKS = 16  # of a row: with as many channels oneDNN multiplies as fast as with more
 
@@ -77,11 +75,6 @@ def _kernel_lies(spec: ConvSpec) -> Ints:
     return (4, 0, 3, 1, 2) if spec.channels_first else (0, 3, 1, 2, 4)
 
 
-def written(spec: ConvSpec) -> int:
-    """Bytes of x'."""
-    return math.prod(as_blocks(spec).x_shape) * itemsize(spec.x_dtype)
-
-
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
     """Writing x' transposed value by value, and the convolution."""
-    return Loop(0, 2 * written(spec), 2), OneDnn(as_blocks(spec))
+    return Loop(0, 2 * as_blocks(spec).x_bytes, 2), OneDnn(as_blocks(spec))

@@ -20,7 +20,7 @@ from jconv.algorithms import pieces
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.record import Loop, OneDnn, Repeated, Step
 from jconv.algorithms.windows import pad, resized
-from jconv.spec import ConvSpec, Ints, itemsize
+from jconv.spec import ConvSpec, Ints
 
 MOST_CALLS = 16
 CODE = 52  # bytes of machine code that oneDNN writes for every tap and output, as it unrolls all loops
@@ -120,7 +120,7 @@ def _steps_at_once(spec: ConvSpec) -> tuple[Step, ...]:
         return (OneDnn(spec.as_grad_kernel()),)
     whole = OneDnn(one_phase(spec.replace(strides=(1,) * spec.ndim), (0,) * spec.ndim))
     begun = (Loop(0, 0),) * (math.prod(spec.strides) - 1)
-    return whole, *begun, Loop(0, 2 * math.prod(spec.x_shape) * itemsize(spec.x_dtype))
+    return whole, *begun, Loop(0, 2 * spec.x_bytes)
 
 
 def workspace(spec: ConvSpec) -> int:
@@ -128,6 +128,5 @@ def workspace(spec: ConvSpec) -> int:
     if _is_folded(spec):
         return workspace(_folded(spec))
     part = _part(spec)
-    copied = 2 * math.prod(part.x_shape) * itemsize(spec.x_dtype) * (part.batch > 1 and spec.is_strided)
-    of_g = math.prod(part.y_shape) * itemsize(spec.y_dtype)
-    return copied + of_g + 4 * spec.parameters + pieces.workspace(spec, part)
+    copied = 2 * part.x_bytes * (part.batch > 1 and spec.is_strided)
+    return copied + part.y_bytes + 4 * spec.parameters + pieces.workspace(spec, part)

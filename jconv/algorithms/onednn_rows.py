@@ -25,7 +25,7 @@ from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.onednn_images import image_axis
 from jconv.algorithms.record import Loop, OneDnn, Repeated, Step
 from jconv.algorithms.windows import resized, spaced
-from jconv.spec import ConvSpec, Ints, extent, itemsize
+from jconv.spec import ConvSpec, Ints, extent
 
 MOST_TAPS = 64  # of a row, for each of which x is written once; hundreds compile in seconds
 STREAMED = 32 << 20  # bytes read of x', once for every row of taps, from which it is cut to stay in cache
@@ -44,25 +44,20 @@ def _part(spec: ConvSpec) -> ConvSpec:
     cache."""
     if _in_blocks(spec):
         one = spec.replace(batch=1)
-        return pieces.cut(one, onednn_blocks.written(one), BAND)
-    return pieces.cut(spec, _written(spec), BAND) if _is_large(spec) else spec
+        return pieces.cut(one, onednn_blocks.as_blocks(one).x_bytes, BAND)
+    return pieces.cut(spec, as_rows(spec).x_bytes, BAND) if _is_large(spec) else spec
 
 
 def _in_blocks(spec: ConvSpec) -> bool:
     """Whether single images are too large, and their rows are cut into blocks."""
-    large = _is_large(spec) and _written(spec) > spec.batch * BAND
+    large = _is_large(spec) and as_rows(spec).x_bytes > spec.batch * BAND
     return large and onednn_blocks.applies(spec.replace(batch=1))
 
 
 def _is_large(spec: ConvSpec) -> bool:
     """Whether x' is more than stays in cache.  (Halves the compiler makes float32, in a loop all of them
     every time.)"""
-    return spec.x_dtype == "float32" and _written(spec) * math.prod(spec.kernel[:-1]) > STREAMED
-
-
-def _written(spec: ConvSpec) -> int:
-    """Bytes of x'."""
-    return math.prod(as_rows(spec).x_shape) * itemsize(spec.x_dtype)
+    return spec.x_dtype == "float32" and as_rows(spec).x_bytes * math.prod(spec.kernel[:-1]) > STREAMED
 
 
 def _at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -135,12 +130,11 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
 def _steps_at_once(spec: ConvSpec) -> tuple[Step, ...]:
     """Writing x' transposed value by value, and the convolution."""
     moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
-    return Loop(0, 2 * _written(spec), 2), OneDnn(as_rows(spec)), *moved
+    return Loop(0, 2 * as_rows(spec).x_bytes, 2), OneDnn(as_rows(spec)), *moved
 
 
 def workspace(spec: ConvSpec) -> int:
     """Bytes of x' and of g as oneDNN multiplies them."""
     part = _part(spec)
-    copied = onednn_blocks.written(part) if _in_blocks(spec) else _written(part)
-    of_g = math.prod(part.y_shape) * itemsize(spec.y_dtype)
-    return copied + of_g + 4 * spec.parameters + pieces.workspace(spec, part)
+    inside = onednn_blocks.as_blocks(part) if _in_blocks(spec) else as_rows(part)
+    return inside.x_bytes + part.y_bytes + 4 * spec.parameters + pieces.workspace(spec, part)

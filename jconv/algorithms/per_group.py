@@ -41,6 +41,8 @@ def per_group(inner: Algorithm) -> Algorithm:
         return each
 
     def rejects(spec: ConvSpec) -> str | None:
+        if spec.groups == 1:
+            return "one group, which there is nothing to take apart from"
         if spec.groups > MAX_GROUPS:
             return f"{spec.groups} groups would be as many convolutions; it takes at most {MAX_GROUPS}"
         return inner.rejects(one(spec))

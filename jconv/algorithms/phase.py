@@ -98,7 +98,7 @@ def is_framed(spec: ConvSpec) -> bool:
     Where padding makes more than two runs of an axis, the loop chooses among dozens of sums value by value,
     which takes three to five times as long.  With two runs both take as long.
     """
-    size = math.prod(spec.x_shape) * itemsize(spec.x_dtype)
+    size = spec.x_bytes
     small = isinstance(size, int) and size <= IN_CACHE
     return small and any(regions.are_many(sub, axis) for sub in _subs(spec) for axis in range(spec.ndim))
 

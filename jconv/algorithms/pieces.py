@@ -72,6 +72,14 @@ def workspace(spec: ConvSpec, part: ConvSpec) -> int:
     return 0 if part == spec else part.image_bytes
 
 
+def passes(spec: ConvSpec, part: ConvSpec, at_once: int) -> int:
+    """How often the bytes that a piece copies go through memory: in a loop more often, and halves most
+    often, as XLA:CPU rounds every value to halves and back after each slice there."""
+    if part == spec:
+        return at_once
+    return 16 if spec.x_dtype in ("bfloat16", "float16") else 6
+
+
 def mapped(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
     """y, every piece of which is compute(its part of x)."""
     if part == spec:

@@ -6,10 +6,8 @@ and flipping a kernel or an image where one role is computed by another.
 
 from __future__ import annotations
 
-import math
-
 from jconv.algorithms.record import Algorithm, Loop, Step, form, own
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 from jconv.spec.roles import flips_image, rewritten
 
 
@@ -23,7 +21,7 @@ def steps(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step, ...]:
         # A kernel gradient computed as a forward takes the channels of x as its batch: in a single image they
         # come first already.
         as_batch = role == "grad_kernel" and not own(algorithm, role, spec) and spec.batch == 1
-        moved = math.prod(spec.y_shape) * itemsize(spec.y_dtype) if as_batch else spec.image_bytes
+        moved = spec.y_bytes if as_batch else spec.image_bytes
     if spec.channels_first and not algorithm.reads_kernel:
         # of a single tap, each cache line is read for one value
         moved += spec.kernel_bytes * (1 if spec.taps > 1 else 4)

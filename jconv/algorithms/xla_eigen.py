@@ -15,7 +15,7 @@ from jax import lax
 
 from jconv.algorithms.record import Algorithm, Loop, Native, Step
 from jconv.algorithms.xla import forward as by_xla
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 
 
 # until jaxlib ?: XLA:CPU hands a 2-D convolution to YNNPACK by its sizes
@@ -47,12 +47,12 @@ def rejects(spec: ConvSpec) -> str | None:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     # where the user's channels come first, y is cut and then transposed
-    cut = Loop(0, 2 * math.prod(spec.y_shape) * itemsize(spec.y_dtype), 1)
+    cut = Loop(0, 2 * spec.y_bytes, 1)
     return (Native(lengthened(spec)), cut) if spec.channels_first else (Native(lengthened(spec)),)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    return math.prod(lengthened(spec).y_shape) * itemsize(spec.y_dtype)
+    return lengthened(spec).y_bytes
 
 
 XLA_EIGEN = Algorithm("xla_eigen", forward, rejects, steps, workspace)

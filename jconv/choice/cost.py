@@ -30,7 +30,6 @@ TINY = 4e5  # FLOPs below which what replaces XLA's own has to gain twice SLACK
 
 WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing patches, and of mapping a large buffer of them anew
 KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
-PANEL = 64  # columns of a kernel that are multiplied at a time
 
 
 def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
@@ -62,12 +61,10 @@ def seconds(step: Step, rates: Platform) -> float:
 
 def onednn(spec: ConvSpec, way: Direct) -> float:
     """Estimated seconds of a convolution by oneDNN."""
-    if spec.is_depthwise:
-        rate = way.depthwise
-    else:
-        vectors = -(-spec.o // way.lanes)  # a last one that is not full takes as long
-        rate = way.rate * spec.o / (vectors * way.lanes)
-        rate *= 2 if spec.x_dtype == "bfloat16" else 1  # two fit where one float32 does
+    channels = spec.out_channels if spec.is_depthwise else spec.o  # side by side in a vector
+    used = channels / (-(-channels // way.lanes) * way.lanes)  # a last one that is not full takes as long
+    wide = 2 if spec.x_dtype == "bfloat16" else 1  # two fit where one float32 does
+    rate = used * (way.depthwise if spec.is_depthwise else way.rate * wide)
     transposed = spec.channels_first and spec.taps > 1  # a 1×1 kernel multiplies planes as they lie
     images = spec.image_bytes / (way.channels_first if transposed else way.bandwidth)
     moving = images + spec.kernel_bytes / way.kernel
@@ -82,7 +79,6 @@ def native(spec: ConvSpec, rates: Platform) -> float:
         k, flops = (size / math.prod(spec.lhs_dilation) for size in (k, flops))
     time = flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
     time += _gathering(spec, taken, way) + spec.bytes / way.bandwidth + spec.kernel_bytes / way.kernel
-    time *= _uncached(spec, way)
     if taken == "ynn" and spec.taps > 1 and not spec.is_padded and not spec.is_strided:
         size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)  # all patches, written to memory
         time += size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
@@ -104,14 +100,6 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
     elif taken.endswith("_kernel"):  # a patch is nearly the whole image: a copy for padding, one for dilation
         passes = (spec.ndim > 1 and spec.is_padded) + any(d > 1 for d in spec.rhs_dilation)
     return passes * size / (way.packing * min(run, way.packed))
-
-
-def _uncached(spec: ConvSpec, way: Route) -> float:
-    """The factor by which a kernel's panels slow the product: one that falls out of the cache before it is
-    read again takes up to three times as long, less over few images (in a kernel gradient the images are the
-    channels of x, which are few in a stem)."""
-    size = spec.taps * spec.c * min(spec.o, PANEL) * itemsize(spec.w_dtype)
-    return 1 + 2 * min(1.0, size / way.cached) ** 2 * spec.batch / (spec.batch + 6)
 
 
 def route(spec: ConvSpec) -> str:

@@ -24,7 +24,6 @@ class Route:
     unmapped: float = math.inf  # bytes/s of mapping a buffer of products too large to stay mapped
     call: float = 20e-6  # seconds per group
     packed: float = 14
-    cached: float = math.inf  # bytes of a kernel's panel from which it is read anew for every image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +66,11 @@ CPU = Platform(
     fft=13e9,
     native={
         "ynn": Route(220e9, 6, 3, 4.3e9, 45e9, kernel=10e9, call=4e-6),
-        "ynn_kernel": Route(170e9, bandwidth=7e9, cached=3e6),
+        "ynn_kernel": Route(170e9, bandwidth=7e9),
         "eigen": Route(460e9, 6, 3, 2.1e9, 17e9),
-        "eigen_kernel": Route(160e9, half_o=30, packing=3e9),
+        "eigen_kernel": Route(160e9, half_o=10, packing=10e9),
         "eigen_1d": Route(360e9, 6, 3, 1.7e9, 24e9, call=45e-6),
-        "eigen_1d_kernel": Route(100e9, packing=2e9, bandwidth=15e9, call=45e-6),
+        "eigen_1d_kernel": Route(250e9, packing=4e9, bandwidth=15e9, call=45e-6, packed=2),
         "eigen_grouped": Route(175e9, 82, 20, bandwidth=14e9),
         "eigen_grouped_kernel": Route(40e9, half_o=30),
         "eigen_transposed": Route(300e9, packing=0.67e9, bandwidth=25e9, unmapped=2e9, packed=6),

@@ -208,10 +208,29 @@ class ConvSpec:
         return 2 * self.macs
 
     @property
+    def x_bytes(self) -> int:
+        """Bytes of x."""
+        return math.prod(self.x_shape) * itemsize(self.x_dtype)
+
+    @property
+    def y_bytes(self) -> int:
+        """Bytes of y."""
+        return math.prod(self.y_shape) * itemsize(self.y_dtype)
+
+    @property
+    def kernel_bytes(self) -> int:
+        """Bytes of w."""
+        return self.parameters * itemsize(self.w_dtype)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of x and y."""
+        return self.x_bytes + self.y_bytes
+
+    @property
     def bytes(self) -> int:
         """Bytes of x, w and y: the least that has to move."""
-        shapes = (self.x_shape, self.x_dtype), (self.w_shape, self.w_dtype), (self.y_shape, self.y_dtype)
-        return sum(math.prod(shape) * itemsize(dtype) for shape, dtype in shapes)
+        return self.image_bytes + self.kernel_bytes
 
     @property
     def accumulator(self) -> str:
@@ -223,16 +242,6 @@ class ConvSpec:
         if kind == 0:
             return "int32" if size <= 4 else "int64"
         return name if size >= 4 else "float32"
-
-    @property
-    def image_bytes(self) -> int:
-        """Bytes of x and y."""
-        return self.bytes - self.kernel_bytes
-
-    @property
-    def kernel_bytes(self) -> int:
-        """Bytes of w."""
-        return self.parameters * itemsize(self.w_dtype)
 
     # -- what kind it is -----------------------------------------------------------------------
 
