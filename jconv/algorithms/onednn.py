@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms import onednn_images, onednn_products, onednn_rows
+from jconv.algorithms import onednn_images, onednn_products, onednn_rows, pieces
 from jconv.algorithms.derived import flipped, swapped_kernel
 from jconv.algorithms.onednn_direct import EXACT, direct, moved_padding, multiplies_planes
 from jconv.algorithms.phase import by_phase
@@ -37,17 +37,30 @@ from jconv.spec.roles import flips_image, is_transposed
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """y: one call, or one for each phase of a dilated input."""
-    return (PHASES.forward if spec.has_gaps else direct)(x, w, spec)
+    return PHASES.forward(x, w, spec) if spec.has_gaps else _direct(x, w, spec)
+
+
+def _direct(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False) -> jax.Array:
+    """y of an undilated x, at once or in pieces."""
+    part = _part(spec)
+    return pieces.mapped(functools.partial(direct, w=w, spec=part, swapped=swapped), x, spec, part)
+
+
+def _part(spec: ConvSpec) -> ConvSpec:
+    """The spec of a piece.  Images whose channels come first oneDNN copies, there and back, which takes long
+    where it needs fresh memory for that."""
+    copied = spec.channels_first and spec.taps > 1 and spec.image_bytes > pieces.REUSED
+    return pieces.cut(spec, spec.image_bytes, pieces.IN_CACHE) if copied else spec
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x: a convolution of g.  Whatever is smaller is flipped, the kernel or g and ∂x."""
     back = spec.as_grad_input()
     if spec.groups == 1 and not back.has_gaps and flips_image(spec):
-        return flipped(direct(flipped(g), w, back.mirrored(), swapped=True))
+        return flipped(_direct(flipped(g), w, back.mirrored(), swapped=True))
     w = lax.rev(w, tuple(range(spec.ndim))) if spec.taps > 1 else w
     w = _groups_out(w, spec)
-    return SWAPPED_PHASES.forward(g, w, back) if back.has_gaps else direct(g, w, back, swapped=True)
+    return SWAPPED_PHASES.forward(g, w, back) if back.has_gaps else _direct(g, w, back, swapped=True)
 
 
 def _groups_out(w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -169,8 +182,9 @@ def workspace(spec: ConvSpec, role: Role) -> int:
         return spec.kernel_bytes + workspace(back, "forward") + spec.image_bytes * flips_image(spec)
     if spec.has_gaps:
         return PHASES.workspace(spec, role)
-    moved = any(map(any, moved_padding(spec)))
-    return spec.kernel_bytes + math.prod(spec.padded) * spec.batch * spec.in_channels * 4 * moved
+    part = _part(spec)
+    moved = math.prod(part.padded) * part.batch * part.in_channels * 4 * any(map(any, moved_padding(part)))
+    return spec.kernel_bytes + moved + pieces.workspace(spec, part)
 
 
 def reads_channels_first(spec: ConvSpec, role: Role) -> bool:

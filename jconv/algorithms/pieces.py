@@ -81,28 +81,33 @@ def passes(spec: ConvSpec, part: ConvSpec, at_once: int) -> int:
 
 
 def mapped(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """y, every piece of which is compute(its part of x)."""
+    """y, every piece of which is compute(its part of x).
+
+    Here and below the arrays are cut as the spec says they lie: in the loop a transposition would not cancel
+    the door's.
+    """
     if part == spec:
         return compute(x)
     x, spec = _without_gaps(x, spec, part)
+    c, height = _lies(spec)
+    x = jnp.moveaxis(x, -1, c)
 
     def one(i: jax.Array, y: jax.Array) -> jax.Array:
         n, row = _begins(i, spec, part)
-        done = compute(_input(x, n, row, spec, part)).reshape(part.y_shape).astype(y.dtype)
-        return lax.dynamic_update_slice(y, done, (n, row, *[0] * spec.ndim))
+        seen = jnp.moveaxis(_input(x, n, row, spec, part, height), c, -1)
+        done = jnp.moveaxis(compute(seen).reshape(part.y_shape).astype(y.dtype), -1, c)
+        return lax.dynamic_update_slice(y, done, [{0: n, height: row}.get(axis, 0) for axis in range(y.ndim)])
 
-    return lax.fori_loop(0, math.prod(counts(spec, part)), one, jnp.zeros(spec.y_shape, spec.y_dtype))
+    y = jnp.moveaxis(jnp.zeros(spec.y_shape, spec.y_dtype), -1, c)
+    return jnp.moveaxis(lax.fori_loop(0, math.prod(counts(spec, part)), one, y), c, -1)
 
 
 def summed(compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
-    """The sum over all pieces of compute(x, g), which is ∂w or something ∂w is linear in.
-
-    The arrays are cut as the spec says they lie: in the loop a transposition would not cancel the door's.
-    """
+    """The sum over all pieces of compute(x, g), which is ∂w or something ∂w is linear in."""
     if part == spec:
         return compute(x, g)
     x, spec = _without_gaps(x, spec, part)
-    c, height = (1, 2) if spec.channels_first and spec.ndim else (-1, 1)
+    c, height = _lies(spec)
     x, g = jnp.moveaxis(x, -1, c), jnp.moveaxis(g, -1, c)
 
     def one(i: jax.Array | int) -> jax.Array:
@@ -137,6 +142,11 @@ def _begins(i: jax.Array | int, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Arr
     """The first image and output row of piece i: where it is due, or earlier if it would not fit there."""
     (n, row), (images, rows) = due(i, spec, part), part.y_shape[:2]
     return jnp.minimum(n, spec.batch - images), jnp.minimum(row, spec.y_shape[1] - rows)
+
+
+def _lies(spec: ConvSpec) -> tuple[int, int]:
+    """Which axes of x and y in memory are the channels and the rows."""
+    return (1, 2) if spec.channels_first and spec.ndim else (-1, 1)
 
 
 def _without_gaps(x: jax.Array, spec: ConvSpec, part: ConvSpec) -> tuple[jax.Array, ConvSpec]:
