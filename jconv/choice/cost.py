@@ -28,7 +28,7 @@ THREADS = 50e-6  # seconds that a matrix product takes longer to start than the 
 THREADED = 4e6  # FLOPs from which oneDNN starts its threads
 TINY = 4e5  # FLOPs below which what replaces XLA's own has to gain twice SLACK
 
-WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing patches, and of mapping a large buffer of them anew
+WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing a copy, and of mapping a large buffer for it anew
 KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
 
 
@@ -80,9 +80,15 @@ def native(spec: ConvSpec, rates: Platform) -> float:
     time = flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
     time += _gathering(spec, taken, way) + spec.bytes / way.bandwidth + spec.kernel_bytes / way.kernel
     if taken == "ynn" and spec.taps > 1 and not spec.is_padded and not spec.is_strided:
-        size = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)  # all patches, written to memory
-        time += size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
+        time += _writing(spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype))  # all patches
+    elif taken == "eigen" and itemsize(spec.x_dtype) == 2:
+        time += _writing(2 * spec.bytes)  # halves as float32
     return time + way.call * spec.groups
+
+
+def _writing(size: int) -> float:
+    """Seconds of writing so many bytes to a buffer of their own."""
+    return size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
 
 
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
