@@ -26,7 +26,7 @@ def by_pieces(role, a, b, spec, part):
     return pieces.mapped(lambda a: evaluate(XLA, role, a, b, part), a, spec, part)
 
 
-LAID = [("forward", "NHWC"), ("grad_kernel", "NHWC"), ("grad_kernel", "NCHW")]  # a forward's are all alike
+LAID = [(role, layout) for role in ("forward", "grad_kernel") for layout in ("NHWC", "NCHW")]
 
 
 @pytest.mark.parametrize(("role", "layout"), LAID)

@@ -21,6 +21,7 @@ from jconv.algorithms.derived import Compute
 from jconv.algorithms.record import Algorithm, Loop, Repeated, Step, evaluate
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
+from jconv.algorithms.xla import XLA
 from jconv.spec import ConvSpec, Role
 
 MAX_GROUPS = 32  # 32 convolutions compile in 1 s
@@ -41,8 +42,8 @@ def per_group(inner: Algorithm) -> Algorithm:
         return each
 
     def rejects(spec: ConvSpec) -> str | None:
-        if spec.groups == 1:
-            return "one group, which there is nothing to take apart from"
+        if spec.groups == 1 and inner is not XLA:
+            return f"one group: that is {inner.name!r}"
         if spec.groups > MAX_GROUPS:
             return f"{spec.groups} groups would be as many convolutions; it takes at most {MAX_GROUPS}"
         return inner.rejects(one(spec))
