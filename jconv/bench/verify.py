@@ -146,7 +146,7 @@ def _of_convolution(rng: np.random.Generator, dtype: str, repeats: int) -> list[
 
 
 def _of_blocks(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] | None:
-    """The faults of a random kernel gradient that is computed as a large image's; every other time, or None."""
+    """The faults of a random kernel gradient computed as a large image's is; every other time, or None."""
     if dtype != "float32" or rng.random() < 0.5:
         return None
     c, o = (int(v) for v in rng.choice(CHANNELS, 2))
