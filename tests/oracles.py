@@ -1,4 +1,4 @@
-"""What several test files compare with or look through: lax on canonical arrays, and jaxprs."""
+"""What several test files compute or compare with: algorithms and lax on canonical arrays, and jaxprs."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,17 @@ import jax
 import numpy as np
 from jax import lax
 
+from jconv.algorithms.record import evaluate
 from jconv.calculus import primitives
 from jconv.mesh import partition
 from jconv.runtime import verified
 from jconv.spec import ConvSpec, Role
 from jconv.testing import cases
+
+
+def compiled(algorithm, role, a, b, spec):
+    """What `evaluate` computes, as one program: step by step every operation is compiled on its own."""
+    return jax.jit(lambda a, b: evaluate(algorithm, role, a, b, spec))(a, b)
 
 
 def lax_forward(x, w, spec: ConvSpec):

@@ -6,6 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from oracles import compiled
 
 from jconv.algorithms import fft, pieces
 from jconv.algorithms.fft import FFT, fast_length, lengths_of
@@ -90,7 +91,7 @@ def test_error_is_the_square_root_of_log_points(size, taps):
     spec = ConvSpec.of(spatial=(size, size), kernel=(taps, taps))
     arrays = cases.normal(spec)
     want = cases.reference("forward", arrays["x"], arrays["w"], spec)
-    off = np.asarray(evaluate(FFT, "forward", arrays["x"], arrays["w"], spec)) - want
+    off = np.asarray(compiled(FFT, "forward", arrays["x"], arrays["w"], spec)) - want
     ratio = np.sqrt(np.mean(off**2) / np.mean(want**2)) / unit_roundoff("float32")
     points = math.prod(lengths_of(spec)[0])
     assert 0.5 < ratio / math.sqrt(math.log2(points)) < 1.5
@@ -100,7 +101,7 @@ def test_nan_spreads_over_its_image_and_group_only():
     spec = ConvSpec.of(batch=2, spatial=(6, 7), kernel=(3, 3), in_channels=4, out_channels=4, groups=2)
     x = np.ones(spec.x_shape, "float32")
     x[1, 2, 3, 0] = np.nan
-    y = np.asarray(evaluate(FFT, "forward", x, np.ones(spec.w_shape, "float32"), spec))
+    y = np.asarray(compiled(FFT, "forward", x, np.ones(spec.w_shape, "float32"), spec))
     expected = np.zeros(spec.y_shape, bool)
     expected[1, :, :, :2] = True
     np.testing.assert_array_equal(np.isnan(y), expected)

@@ -1,9 +1,9 @@
 """The input gradient of im2col, both ways: columns put back, or a convolution of g where they are many."""
 
 import pytest
+from oracles import compiled
 
 from jconv.algorithms import ALGORITHMS, pieces
-from jconv.algorithms.record import evaluate
 from jconv.algorithms.work import steps, workspace
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
@@ -17,7 +17,7 @@ def test_both_ways_are_the_gradient(name, bound, monkeypatch):
     monkeypatch.setattr(pieces, "IN_CACHE", bound)
     spec = cases.named(name).spec
     g, w = cases.operands("grad_input", cases.normal(spec))
-    got = evaluate(ALGORITHMS["im2col"], "grad_input", g, w, spec)
+    got = compiled(ALGORITHMS["im2col"], "grad_input", g, w, spec)
     bound = tolerance("float32", cases.reduction("grad_input", spec))
     assert cases.error(got, cases.reference("grad_input", g, w, spec)) <= bound
 

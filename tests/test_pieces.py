@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import compiled
 
 from jconv.algorithms import ALGORITHMS, FORMS, XLA, pieces
 from jconv.algorithms.pieces import in_pieces
@@ -65,7 +66,7 @@ def test_sums_of_halves_are_kept_wide(monkeypatch, name):
     monkeypatch.setattr(pieces.cut, "__defaults__", (1, 1))
     x, g = (jnp.ones(shape, "bfloat16") for shape in (spec.x_shape, spec.y_shape))
     assert pieces.cut(spec, 300) is not spec
-    got = evaluate(ALGORITHMS[name], "grad_kernel", x, g, spec)
+    got = compiled(ALGORITHMS[name], "grad_kernel", x, g, spec)
     np.testing.assert_array_equal(np.asarray(got, "f").ravel(), [600.0] * spec.parameters)
 
 
@@ -106,7 +107,7 @@ def test_some_images_at_a_time_give_the_whole(name, role, images):
 def test_sums_of_halves_over_images_are_kept_wide():
     spec = cases.with_dtype(ConvSpec.of(batch=256, spatial=(3,), kernel=(3,)), "bfloat16")
     x, g = (jnp.ones(shape, "bfloat16") for shape in (spec.x_shape, spec.y_shape))
-    got = evaluate(in_pieces(ALGORITHMS["im2col"], "grad_kernel", 1), "grad_kernel", x, g, spec)
+    got = compiled(in_pieces(ALGORITHMS["im2col"], "grad_kernel", 1), "grad_kernel", x, g, spec)
     np.testing.assert_array_equal(np.asarray(got, "f").ravel(), [256.0] * 3)
 
 
