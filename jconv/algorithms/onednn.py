@@ -3,9 +3,9 @@
     forward      one call; of a dilated input one for each output phase (`phase`)
     grad_input   the same, of g; the kernel's channels are swapped by dimension numbers and not in memory
                  (in groups, its groups are brought beside the channels that come out)
-    grad_kernel  another convolution (`onednn_rows`), in one dimension and with a 1×1 kernel a product
-                 (`onednn_products`), and of a depthwise one the depthwise convolution of x with g
-                 (`onednn_images`)
+    grad_kernel  another convolution (`onednn_rows`, of large images `onednn_blocks`), in one dimension and
+                 with a 1×1 kernel a product (`onednn_products`), and of a depthwise one the depthwise
+                 convolution of x with g (`onednn_images`)
 
 Cost: the direct sum, and copying the kernel into the order in which oneDNN multiplies.  It wins for layers of
 nearly every kind and size; it loses to `depthwise` where a group has one channel and the channels come first
