@@ -12,6 +12,7 @@ from jconv.choice.candidates import Policy
 from jconv.choice.pick import _choose
 from jconv.runtime import verified
 from jconv.spec import ROLES, ConvSpec
+from jconv.spec.roles import canonical
 from jconv.testing import cases
 
 POLICIES = {"with oneDNN": Policy(), "portable": Policy("portable", "as if there were none")}
@@ -31,7 +32,7 @@ def choices() -> Iterator[str]:
 
 def _names(spec: ConvSpec, policy: Policy) -> str:
     with unittest.mock.patch.multiple(verified, refusal=lambda: None, refusal_of=lambda *dtypes: None):
-        taken = [_choose.__wrapped__(spec, role, "cpu", policy, None) for role in ROLES]
+        taken = [_choose.__wrapped__(*canonical(spec, role), "cpu", policy, None) for role in ROLES]
     return ", ".join(choice.algorithm.name for choice in taken)
 
 

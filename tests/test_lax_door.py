@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from oracles import convolutions
 
 import jconv
 from jconv.algorithms import ALGORITHMS
@@ -539,3 +540,20 @@ def test_installed_for_any_height_and_width(strides, gradient):
     finally:
         jconv.uninstall()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layout", "order", "swapped"),
+    [("NHWC", "HWIO", False), ("NHWC", "HWOI", True), ("NCHW", "OIHW", False), ("NCHW", "IOHW", True)],
+)
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_kernel_that_lies_swapped_is_told(layout, order, swapped, dilation):
+    """lax writes input gradients with the kernel as it lies, a user transposed ones with it to be swapped."""
+    x = jnp.zeros((1, 5, 4, 8) if layout == "NHWC" else (1, 8, 5, 4))
+    w = jnp.zeros([{"H": 3, "W": 3, "I": 8, "O": 6}[letter] for letter in order])
+    knobs = dict(lhs_dilation=(dilation,) * 2, dimension_numbers=(layout, order, layout))
+    conv = functools.partial(
+        jconv.conv_general_dilated, window_strides=(1, 1), padding=((1, 1),) * 2, **knobs
+    )
+    ((_, spec),) = convolutions(conv, x, w)
+    assert spec.kernel_swapped == (swapped if dilation == 1 else not swapped)

@@ -311,14 +311,15 @@ def test_any_dimension_numbers_are_undone(perms):
 PLAIN = ConvSpec.of(batch=2, spatial=(7, 6), kernel=(3, 2), in_channels=4, out_channels=6, groups=2)
 STRIDED = PLAIN.replace(strides=(2, 3), padding=((1, 0), (2, 1)))
 PATCHES = ConvSpec.of(spatial=(9, 8), kernel=(4, 4), strides=(4, 4), in_channels=3, out_channels=2)
+BEHIND = without_leftover(STRIDED).replace(kernel_swapped=True)
 PLAYED = {
     "patches, more taps than outputs": (PATCHES, "forward", PATCHES),
     "forward": (PLAIN, "forward", PLAIN),
     "strided": (STRIDED, "forward", STRIDED),
-    "transposed": (STRIDED.as_grad_input(), "grad_input", without_leftover(STRIDED)),
+    "transposed": (STRIDED.as_grad_input(), "grad_input", BEHIND),
     "kernel gradient": (STRIDED.as_grad_kernel(), "grad_kernel", without_leftover(STRIDED)),
     "kernel gradient of a transposed": (
-        STRIDED.as_grad_input().as_grad_kernel(), "grad_kernel", without_leftover(STRIDED),
+        STRIDED.as_grad_input().as_grad_kernel(), "grad_kernel", BEHIND,
     ),
 }  # fmt: skip
 

@@ -5,9 +5,9 @@ layers of `jconv.bench.layers` in float32 (`tests/choices.txt` has all choices),
 
     name         with oneDNN              portable                          teaches
     onednn       every kind                                                 the sum in hardware's order
-    xla          1-D                      1-D, transposed                   what the compiler does
+    xla          1-D, transposed          1-D, transposed                   what the compiler does
     pointwise    1×1                      1×1                               1×1 is a matrix product
-    patchify     patch embeddings         patch embeddings                  windows that tile
+    patchify     patch embeddings, back   patch embeddings, back            windows that tile
     depthwise    depthwise, 1-D, dilated  depthwise of every kind           no product at all
     broadcast                             groups of few channels            the same over groups
     im2col       channels first, 1-D      dense, grouped, transposed, 3-D   explicit GEMM

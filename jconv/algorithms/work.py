@@ -32,10 +32,11 @@ def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step
     """The steps of `role`, or of the forward it is rewritten to where the algorithm has no `role` of its own;
     without transposing arrays, which an algorithm that calls this one does itself."""
     algorithm = form(algorithm, role, spec)
-    if own(algorithm, role, spec):
-        return algorithm.steps(spec, role)
-    moved = (swapping(spec),) if role == "grad_input" else ()
-    return *moved, *algorithm.steps(rewritten(spec, role), "forward")
+    is_own = own(algorithm, role, spec) is not None
+    # a kernel that was swapped before is swapped back by one that swaps it, which moves nothing
+    moved = (swapping(spec),) if role == "grad_input" and is_own == spec.kernel_swapped else ()
+    inside = algorithm.steps(spec, role) if is_own else algorithm.steps(rewritten(spec, role), "forward")
+    return *moved, *inside
 
 
 FLIPPED = 5  # flipping a value costs as much as copying it so many times

@@ -34,6 +34,7 @@ from jconv.calculus.primitives import convolve
 from jconv.choice.pick import choose
 from jconv.spec import ConvSpec, Ints, Role
 from jconv.spec import layout as layouts
+from jconv.spec.roles import canonical
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
 
@@ -128,7 +129,7 @@ def contest(
             torch = contest_torch.calls(entry.spec, entry.role, entry.layout, sets[0])
             if torch is not None:
                 bursts["PyTorch"], results["PyTorch"] = (torch.call, 1), jax.numpy.asarray(torch.result())
-        chosen = choose(entry.spec, entry.role, entry.platform).algorithm
+        chosen = choose(*canonical(entry.spec, entry.role), entry.platform).algorithm
         errors, bounds = compared(entry, results, chosen)
         del results
         times = race({name: call for name, (call, _) in bursts.items()}, rounds, seed)

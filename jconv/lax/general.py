@@ -309,6 +309,7 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Kno
         strides, tuple((plain_int(lo), plain_int(hi)) for lo, hi in padding), lhs_dilation, rhs_dilation,
         int(call["feature_group_count"]) * batch_groups, str(lhs.dtype), str(rhs.dtype), str(result.dtype),
         arguments.precision(call["precision"], presets=True), layout.channels_first,
+        kernel_swapped=(layout.w[-2] > layout.w[-1]) != layout.channels_first,
     )  # fmt: skip
     arguments.possible(spec.x_shape, spec.y_shape)
     return LaxProblem(spec, layout, batch_groups)
@@ -375,5 +376,5 @@ def convolve_as_role(
         return bilinear("forward", x, w, spec, algorithm)
     n = spec.ndim
     x, g = channels_as_batch(x, spec), w.transpose(n, *range(n), n + 1)
-    kernel = bilinear("grad_kernel", x, g, spec.as_grad_kernel(), algorithm)
+    kernel = bilinear("grad_kernel", x, g, spec.as_grad_kernel().replace(kernel_swapped=False), algorithm)
     return kernel.transpose(n, *range(n), n + 1)

@@ -12,12 +12,13 @@ import jax
 import numpy as np
 
 from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.derived import channels_swapped, swapped_kernel
 from jconv.algorithms.record import Algorithm
 from jconv.api import arguments
 from jconv.calculus.primitives import convolve
 from jconv.spec import ConvSpec, Role
 from jconv.spec.layout import Perm, inverse
-from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF
+from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF, flips_image
 
 Call = Callable[[], jax.Array]
 
@@ -51,12 +52,16 @@ def _called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array
     only where the compiler sees both together."""
     axes = _axes(spec)
     a, b = (array.transpose(axes[name]) for name, array in zip(OPERANDS[role], arrays, strict=True))
+    if spec.kernel_swapped and role != "grad_kernel":
+        b = (channels_swapped if flips_image(spec) else swapped_kernel)(b, spec.as_grad_input())
     return convolve(role, a, b, spec, algorithm).transpose(inverse(axes[RESULT[role]]))
 
 
 def _random(name: str, spec: ConvSpec) -> jax.Array:
     """An operand as a call lays it out: noise, for zeros and small integers may be faster than data."""
     canonical, named = spec.result(ROLE_OF[name])
+    if name == "w" and spec.kernel_swapped:
+        canonical = spec.as_grad_input().w_shape
     shape, dtype = tuple(canonical[axis] for axis in inverse(_axes(spec)[name])), np.dtype(named)
     rng = np.random.default_rng(0)
     values = rng.integers(0, 2, shape) if dtype.kind in "iub" else rng.standard_normal(shape, np.float32)

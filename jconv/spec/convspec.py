@@ -68,6 +68,8 @@ class ConvSpec:
       precision: a pair of `jax.lax.Precision`, or None for the platform's default.
       channels_first: whether the pixels of a row lie side by side in the user's x and y, as in NCHW.  A
         hint for the choice, which no result depends on: the arrays here are channels last all the same.
+      kernel_swapped: whether the user's w lies with its channels swapped: as HWOI or, channels first, IOHW. A
+        hint for the choice, too: what swaps them finds it as it lies.
       onednn: whether matrix products may be oneDNN's.  Set where a program is lowered that need not be
         portable; no result depends on it.
 
@@ -93,6 +95,7 @@ class ConvSpec:
     y_dtype: str = "float32"
     precision: Any = None
     channels_first: bool = False
+    kernel_swapped: bool = False
     onednn: bool = False
 
     @staticmethod

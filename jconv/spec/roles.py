@@ -52,7 +52,7 @@ def canonical(spec: ConvSpec, role: Role) -> tuple[ConvSpec, Role]:
     """
     if not is_transposed(spec) or spec.is_empty:
         return spec, role
-    behind = spec.as_grad_input()
+    behind = spec.as_grad_input().replace(kernel_swapped=not spec.kernel_swapped)
     played: dict[Role, Role] = {
         "forward": "grad_input",
         "grad_input": "forward",
