@@ -33,8 +33,10 @@ def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step
     without transposing arrays, which an algorithm that calls this one does itself."""
     algorithm = form(algorithm, role, spec)
     is_own = own(algorithm, role, spec) is not None
-    # a kernel that was swapped before is swapped back by one that swaps it, which moves nothing
-    moved = (swapping(spec),) if role == "grad_input" and is_own == spec.kernel_swapped else ()
+    # a kernel that was swapped before is swapped back by one that swaps it, which moves nothing (channels
+    # first, as OIHW, all of it is moved in any case)
+    undone = spec.kernel_swapped and not spec.channels_first
+    moved = (swapping(spec),) if role == "grad_input" and is_own == undone else ()
     inside = algorithm.steps(spec, role) if is_own else algorithm.steps(rewritten(spec, role), "forward")
     return *moved, *inside
 
