@@ -7,11 +7,12 @@ from oracles import equations, lax_role
 
 from jconv.algorithms import XLA, pieces
 from jconv.algorithms.per_group import per_group
-from jconv.algorithms.record import evaluate
+from jconv.algorithms.record import evaluate, own
 from jconv.algorithms.unrolled import by_plane, inside
 from jconv.algorithms.winograd import WINOGRAD
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.tolerance import tolerance
+from jconv.testing import cases
 
 SPEC = ConvSpec.of(
     batch=2, spatial=(7, 6, 5), kernel=(3, 2, 3), in_channels=6, out_channels=4,
@@ -54,3 +55,9 @@ def test_it_refuses_what_it_cannot_unroll():
     assert "taps along the first axis" in rejects(ConvSpec.of(spatial=(9, 9), kernel=(1, 3)))
     assert "2 groups" in rejects(SPEC.replace(groups=2))
     assert "input dilation" in rejects(ConvSpec.of(spatial=(9, 9), kernel=(3, 3), lhs_dilation=(2, 1)))
+
+
+@pytest.mark.parametrize(("dtype", "is_own"), [("float32", True), ("int8", True), ("bfloat16", False)])
+def test_only_halves_have_no_kernel_gradient_of_their_own(dtype, is_own):
+    spec = cases.with_dtype(cases.named("3d").spec, dtype)
+    assert (own(BY_XLA, "grad_kernel", spec) is not None) == is_own

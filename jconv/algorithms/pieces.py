@@ -77,7 +77,7 @@ def passes(spec: ConvSpec, part: ConvSpec, at_once: int) -> int:
     often, as XLA:CPU rounds every value to halves and back after each slice there."""
     if part == spec:
         return at_once
-    return 16 if spec.x_dtype in ("bfloat16", "float16") else 6
+    return 16 if spec.is_half else 6
 
 
 def mapped(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:

@@ -23,7 +23,7 @@ from jconv.algorithms.record import Algorithm, Loop, Repeated, Step, evaluate
 from jconv.algorithms.windows import pad, padded_bytes, put_together, tap_along
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 
 MAX_TAPS = 16  # along the first axis, a slice each
 
@@ -75,7 +75,7 @@ def _own(spec: ConvSpec, role: Role) -> bool:
     """The kernel's gradient, but not of halves, which XLA:CPU rounds after every slice; the input's where a
     stride would leave planes of zeros to convolve."""
     if role == "grad_kernel":
-        return itemsize(spec.x_dtype) > 2
+        return not spec.is_half
     return spec.ndim > 0 and spec.strides[0] > 1
 
 

@@ -81,7 +81,7 @@ def native(spec: ConvSpec, rates: Platform) -> float:
     time += _gathering(spec, taken, way) + spec.bytes / way.bandwidth + spec.kernel_bytes / way.kernel
     if taken == "ynn" and spec.taps > 1 and not spec.is_padded and not spec.is_strided:
         time += _writing(spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype))  # all patches
-    elif taken == "eigen" and itemsize(spec.x_dtype) == 2:
+    elif taken == "eigen" and spec.is_half:
         time += _writing(2 * spec.bytes)  # halves as float32
     return time + way.call * spec.groups
 

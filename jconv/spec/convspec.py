@@ -249,6 +249,11 @@ class ConvSpec:
     # -- what kind it is -----------------------------------------------------------------------
 
     @property
+    def is_half(self) -> bool:
+        """x is of bfloat16 or float16, which XLA:CPU moves and rounds as float32."""
+        return self.x_dtype in ("bfloat16", "float16")
+
+    @property
     def is_known(self) -> bool:
         """False where a size is one that only a run will tell (`jax.export`, symbolic shapes)."""
         sizes = self.batch, self.in_channels, self.out_channels, self.groups, *self.spatial, *self.kernel
