@@ -57,6 +57,12 @@ def channels_swapped(w: jax.Array, spec: ConvSpec) -> jax.Array:
     return w.transpose(*range(n), n + 2, n + 1, n).reshape(*spec.kernel, spec.o, spec.in_channels)
 
 
+def carried(behind: ConvSpec) -> tuple[Callable, Callable]:
+    """How w, and how x and y, go over into a role of the strided convolution behind a transposed one, and
+    back: its kernel is flipped, or they are."""
+    return (channels_swapped, flipped) if flips_image(behind) else (swapped_kernel, lambda image: image)
+
+
 def flipped(image: jax.Array) -> jax.Array:
     """x or y with every spatial axis backwards."""
     return lax.rev(image, tuple(range(1, image.ndim - 1)))

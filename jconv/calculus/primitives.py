@@ -30,14 +30,14 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.derived import channels_swapped, flipped, swapped_kernel
+from jconv.algorithms.derived import carried
 from jconv.algorithms.record import Algorithm, evaluate, serves
 from jconv.calculus import interpreters
 from jconv.choice.pick import resolve
 from jconv.mesh import explicit, partition
 from jconv.runtime.private import needs_devices
 from jconv.spec import ROLES, ConvSpec, Role
-from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF, canonical, flips_image
+from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF, canonical
 
 Named = str | Algorithm
 Found = Callable[[ConvSpec], Named]  # the algorithm for the problem as it is posed
@@ -71,7 +71,7 @@ def convolve(
     algorithm = algorithm(B) if callable(algorithm) else algorithm
     if B is spec:
         return _bind(role, a, b, spec=spec, algorithm=algorithm)
-    kernel, image = (channels_swapped, flipped) if flips_image(B) else (swapped_kernel, lambda array: array)
+    kernel, image = carried(B)
     if role == "grad_kernel":
         return kernel(_bind(role, image(b), image(a), spec=B, algorithm=algorithm), B)
     return image(_bind(played, image(a), kernel(b, spec), spec=B, algorithm=algorithm))

@@ -12,13 +12,13 @@ import jax
 import numpy as np
 
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.derived import channels_swapped, swapped_kernel
+from jconv.algorithms.derived import carried
 from jconv.algorithms.record import Algorithm
 from jconv.api import arguments
 from jconv.calculus.primitives import convolve
 from jconv.spec import ConvSpec, Role
 from jconv.spec.layout import Perm, inverse
-from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF, flips_image
+from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF
 
 Call = Callable[[], jax.Array]
 
@@ -53,7 +53,7 @@ def _called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array
     axes = _axes(spec)
     a, b = (array.transpose(axes[name]) for name, array in zip(OPERANDS[role], arrays, strict=True))
     if spec.kernel_swapped and role != "grad_kernel":
-        b = (channels_swapped if flips_image(spec) else swapped_kernel)(b, spec.as_grad_input())
+        b = carried(spec)[0](b, spec.as_grad_input())
     return convolve(role, a, b, spec, algorithm).transpose(inverse(axes[RESULT[role]]))
 
 
