@@ -173,5 +173,5 @@ def test_phases_with_padding_on_both_sides_read_one_framed_image(role, groups, m
     assert phase.is_framed(spec)
     for bound in (phase.IN_CACHE, 0):  # framed, and too large for it
         monkeypatch.setattr(phase, "IN_CACHE", bound)
-        got = jax.jit(lambda a, w: evaluate(algorithm, role, a, w, spec))(a, w)
+        got = compiled(algorithm, role, a, w, spec)
         np.testing.assert_array_equal(got, lax_role(role, a, w, spec))

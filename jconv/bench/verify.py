@@ -15,7 +15,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ from jconv.algorithms import ONEDNN, onednn_blocks, onednn_calls
 from jconv.algorithms.record import evaluate, refuses
 from jconv.bench import options
 from jconv.runtime import store, verified
-from jconv.spec import ROLES, ConvSpec, Role
+from jconv.spec import ROLES, ConvSpec, Role, extent
 from jconv.testing import cases
 
 CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 40, 48, 63, 64, 65)
@@ -117,11 +117,11 @@ def _drawn(rng: np.random.Generator, dtype: str) -> ConvSpec:
     if rng.random() < 0.2:  # depthwise
         groups, c, o = int(rng.choice(CHANNELS[1:])), 1, int(rng.choice([1, 1, 2]))
     kernel, strides, dilation = (_ints(rng, top, n) for top in ((7, 7, 4)[n - 1] + 1, 4, 4))
-    window = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    window = list(map(extent, kernel, dilation))
     longer = _ints(rng, 3000 if n == 1 and rng.random() < 0.2 else (40, 14, 6)[n - 1], n)
-    spatial = tuple(K - 1 + more for K, more in zip(window, longer, strict=True))
+    spatial = _inputs(window, longer)
     widest = [K + 2 if rng.random() < 0.1 else K for K in window]
-    padding = tuple((int(rng.integers(0, K)), int(rng.integers(0, K))) for K in widest)
+    padding = _paddings(rng, widest)
     result = str(rng.choice(verified.DTYPES[dtype].results))
     one, batch, first = (1,) * n, int(rng.integers(1, 4)), bool(rng.random() < 0.5)
     return ConvSpec(
@@ -132,6 +132,16 @@ def _drawn(rng: np.random.Generator, dtype: str) -> ConvSpec:
 
 def _ints(rng: np.random.Generator, top: int, count: int) -> tuple[int, ...]:
     return tuple(int(v) for v in rng.integers(1, top, count))
+
+
+def _inputs(window: Sequence[int], longer: Sequence[int]) -> tuple[int, ...]:
+    """Sizes of inputs with so many more positions than the window's last but one."""
+    return tuple(K - 1 + more for K, more in zip(window, longer, strict=True))
+
+
+def _paddings(rng: np.random.Generator, widest: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """(lo, hi) per dimension, each below the widest."""
+    return tuple((int(rng.integers(0, K)), int(rng.integers(0, K))) for K in widest)
 
 
 def _of_convolution(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] | None:
@@ -151,13 +161,11 @@ def _of_blocks(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] 
         return None
     c, o = (int(v) for v in rng.choice(CHANNELS, 2))
     kernel, dilation = _ints(rng, 6, 2), _ints(rng, 4, 2)
-    window = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    spatial = tuple(
-        K - 1 + more for K, more in zip(window, (*_ints(rng, 12, 1), *_ints(rng, 40, 1)), strict=True)
-    )
+    window = list(map(extent, kernel, dilation))
+    spatial = _inputs(window, (*_ints(rng, 12, 1), *_ints(rng, 40, 1)))
     spec = ConvSpec.of(
         in_channels=c, out_channels=o, spatial=spatial, kernel=kernel, rhs_dilation=dilation,
-        padding=tuple((int(rng.integers(0, K)), int(rng.integers(0, K))) for K in window),
+        padding=_paddings(rng, window),
     ).replace(channels_first=bool(rng.random() < 0.5))  # fmt: skip
     if spec.is_empty or spec.macs > MOST_MACS:
         return None
