@@ -19,12 +19,13 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jconv.algorithms import onednn_blocks, pieces
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.onednn_images import image_axis
 from jconv.algorithms.record import Loop, OneDnn, Repeated, Step
-from jconv.algorithms.windows import resized, spaced
+from jconv.algorithms.windows import resized
 from jconv.spec import ConvSpec, Ints, extent
 
 MOST_TAPS = 64  # of a row, for each of which x is written once; hundreds compile in seconds
@@ -86,24 +87,44 @@ def as_rows(spec: ConvSpec) -> ConvSpec:
 
 
 def _shifted(x: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(1, n, *h, s·c, g·q) or, in 3-D, (1, d, h, s·c, g·n·q): x as every tap of a row sees it.
+    """(1, n, *h, s·c, g·q) or, in 3-D, (1, d, h, s·c, g·n·q): x as every tap of a row sees it, cut from its
+    phases in runs of q.  Taps side by side in x are phases side by side, and are cut at once."""
+    lines, axis = _phases(x, spec), len(image_axis(spec)) + spec.ndim - 1
+    taps, stride, dilation = spec.kernel[-1], spec.strides[-1], spec.rhs_dilation[-1]
+    tap, parts = 0, []
+    while tap < taps:
+        start, phase = divmod(tap * dilation + _before(spec), stride)
+        count = min(stride - phase, taps - tap) if dilation == 1 else 1
+        part = lax.slice_in_dim(lines, phase, phase + count, axis=axis)
+        parts.append(lax.slice_in_dim(part, start, start + spec.out_spatial[-1], axis=lines.ndim - 1))
+        tap += count
+    return jnp.concatenate(parts, axis).reshape(as_rows(spec).x_shape)
 
-    Padded and cut as it lies, so that it is transposed once, if at all.
-    """
-    (lo, _), stride, dilation = spec.padding[-1], spec.strides[-1], spec.rhs_dilation[-1]
-    first, q = spec.channels_first, spec.out_spatial[-1]
+
+def _before(spec: ConvSpec) -> int:
+    """Zeros before the padding of a row that make it a multiple of the stride.  (After it they would often be
+    the only ones there, and a row that is padded at both ends is written at half the speed.)"""
+    return -_seen(spec) % spec.strides[-1]
+
+
+def _seen(spec: ConvSpec) -> int:
+    """Positions of a padded row that windows see."""
+    return extent(spec.out_spatial[-1], spec.strides[-1]) + spec.window[-1] - 1
+
+
+def _phases(x: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(n, *h, stride, c, g, i) or, in three dimensions, (*h, stride, c, g, n, i): position i·stride + phase
+    of every padded row.  Padded as it lies, so that x is transposed once, if at all."""
+    first, axis, stride = spec.channels_first, spec.ndim + spec.channels_first, spec.strides[-1]
+    lo, before, seen = spec.padding[-1][0], _before(spec), _seen(spec)
     x = jnp.moveaxis(x, -1, 1) if first else x
-    axis = x.ndim - 1 if first else x.ndim - 2
-    needed = extent(q, stride) + extent(spec.kernel[-1], dilation) - 1
-    x = resized(x, [(lo, needed - lo - x.shape[axis], 0)], axis)
-    taps = jnp.stack([spaced(x, s * dilation, q, stride, axis) for s in range(spec.kernel[-1])])
-    at = 2 if first else taps.ndim - 1
-    taps = taps.reshape(*taps.shape[:at], spec.groups, spec.c, *taps.shape[at + 1 :])
-    tap, image, *rest = range(taps.ndim)  # s n g c *h q or s n *h q g c
-    group, channel, *rows, pixels = rest if first else (*rest[-2:], *rest[:-2])
-    before, beside = ((image,), ()) if image_axis(spec) else ((), (image,))
-    order = (*before, *rows, tap, channel, group, *beside, pixels)
-    return taps.transpose(order).reshape(as_rows(spec).x_shape)
+    x = resized(x, [(before + lo, seen - lo - x.shape[axis], 0)], axis)
+    row, channels = ((before + seen) // stride, stride), (spec.groups, spec.c)
+    x = x.reshape(spec.batch, *channels * first, *spec.spatial[:-1], *row, *channels * (not first))
+    image, *rest = range(x.ndim)  # n g c *h i phase or n *h i phase g c
+    group, channel, *rows, i, phase = rest if first else (*rest[-2:], *rest[:-2])
+    outer, beside = ((image,), ()) if image_axis(spec) else ((), (image,))
+    return x.transpose(*outer, *rows, phase, channel, group, *beside, i)
 
 
 def _as_kernel(g: jax.Array, spec: ConvSpec) -> jax.Array:
