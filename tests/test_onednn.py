@@ -38,11 +38,6 @@ def available():
         pytest.skip(reason)
 
 
-def needs(dtype, result):
-    if reason := verified.refusal_of(dtype, result):
-        pytest.skip(reason)
-
-
 def whole(*shape):
     return np.random.default_rng(shape).integers(-2, 3, shape).astype("float32")
 
@@ -111,20 +106,28 @@ def test_float32_is_exact_on_whole_numbers(case):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_bfloat16_is_right_to_its_rounding(case):
-    needs("bfloat16", "bfloat16")
     check_values(cases.with_dtype(case.spec, "bfloat16"), "bfloat16", ROUNDING)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("case", [c for c in CASES if c in cases.tagged("few")], ids=str)
+def test_float32_stands_in_where_bfloat16_was_not_verified(case, role, monkeypatch):
+    monkeypatch.setattr(verified, "features", lambda: frozenset(verified.FEATURES))
+    spec = cases.with_dtype(case.spec, "bfloat16")
+    a, b = cases.operands(role, {name: jnp.bfloat16(v) for name, v in cases.normal(spec).items()})
+    assert refuses(ONEDNN, role, spec) == refuses(ONEDNN, role, case.spec)
+    wide = compiled(ONEDNN, role, np.float32(a), np.float32(b), case.spec)
+    np.testing.assert_array_equal(compiled(ONEDNN, role, a, b, spec), wide.astype("bfloat16"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_bfloat16_to_float32_is_exact_on_whole_numbers(case):
-    needs("bfloat16", "float32")
     spec = cases.with_dtype(case.spec, "bfloat16").replace(y_dtype="float32")
     check_values(spec, "bfloat16", 0.0, ["forward"])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_int8_to_int32_is_exact(case):
-    needs("int8", "int32")
     check_values(cases.with_dtype(case.spec, "int8").replace(y_dtype="int32"), "int8", 0.0, ["forward"])
 
 
@@ -144,7 +147,6 @@ def test_complex64_by_name_is_three_real_ones(role):
 
 def test_int8_is_exact_where_float32_is_not():
     """4050 products of -128 and ±127: their sum needs more than the 24 bits of a float32."""
-    needs("int8", "int32")
     spec = ConvSpec.of(
         spatial=(6, 7), kernel=(3, 3), in_channels=450, out_channels=5, padding=((1, 1), (0, 1)), dtype="int8"
     ).replace(y_dtype="int32")
@@ -160,7 +162,6 @@ def test_halves_and_bytes_of_lax():
     x, w = np.arange(-60, 60).reshape(1, 4, 5, 6) % 7 - 3, np.arange(-36, 36).reshape(2, 4, 3, 3) % 5 - 2
     want = lax.conv_general_dilated(x.astype("float32"), w.astype("float32"), (1, 2), "SAME")
     for dtype, result in (("bfloat16", "float32"), ("int8", "int32")):
-        needs(dtype, result)
         plain = functools.partial(lax.conv_general_dilated, window_strides=(1, 2), padding="SAME",
                                   preferred_element_type=jnp.dtype(result))  # fmt: skip
         f = jconv.accelerate(plain, "onednn")

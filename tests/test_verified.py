@@ -160,13 +160,16 @@ def test_a_limit_of_the_instruction_set_refuses_what_was_not_verified_with_it(fi
 
 @pytest.mark.parametrize(("dtype", "result"), PAIRS.items())
 def test_a_processor_without_the_features(fine, dtype, result):
+    spec = DENSE.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=result)
     for missing in (*verified.FEATURES, *verified.DTYPES[dtype].needs):
         fine.setattr(verified, "features", lambda missing=missing: EVERY - {missing})
         reason = verified.refusal_of(dtype, result)
         assert reason == f"{dtype} was not verified with oneDNN on a processor without {missing}"
+        pick._choose.cache_clear()
+        stands_in = missing in verified.DTYPES["bfloat16"].needs  # float32, which does not need it
+        assert (pick.choose(spec, platform="cpu").algorithm.name == "onednn") == stands_in
     fine.setattr(verified, "features", frozenset)  # the system does not tell
     assert "without" in verified.refusal_of(dtype, result)
-    spec = DENSE.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=result)
     pick._choose.cache_clear()
     assert pick.choose(spec, platform="cpu").algorithm.name != "onednn"
 

@@ -7,6 +7,8 @@
                  with a 1×1 kernel a product (`onednn_products`), and of a depthwise one the depthwise
                  convolution of x with g (`onednn_images`)
 
+float32 stands in for bfloat16 on processors where oneDNN's own kernels for it were not verified (`widened`).
+
 Cost: the direct sum, and copying the kernel into the order in which oneDNN multiplies.  It wins for layers of
 nearly every kind and size; it loses to `depthwise` where a group has one channel and the channels come first
 or there is a stride, and to XLA's own for tiny problems.
@@ -29,6 +31,7 @@ from jconv.algorithms.derived import flipped, swapped_kernel
 from jconv.algorithms.onednn_direct import EXACT, direct, moved_padding, multiplies_planes
 from jconv.algorithms.phase import by_phase
 from jconv.algorithms.record import Algorithm, Loop, OneDnn, Step
+from jconv.algorithms.widened import through_float32
 from jconv.algorithms.windows import resized
 from jconv.runtime import verified
 from jconv.spec import ConvSpec, Role
@@ -201,7 +204,15 @@ def _one(swapped: bool) -> Algorithm:
 
 PHASES, SWAPPED_PHASES = by_phase(_one(swapped=False)), by_phase(_one(swapped=True))
 
-ONEDNN = Algorithm(
+
+def is_widened(spec: ConvSpec) -> bool:
+    """Whether float32 stands in for bfloat16, which was not verified on this processor."""
+    halves = spec.x_dtype == spec.w_dtype == "bfloat16"
+    return halves and _rejects_dtypes(spec) is not None and verified.refusal_of("float32", "float32") is None
+
+
+AS_IT_IS = Algorithm(
     "onednn", forward, rejects, steps, workspace, grad_input, grad_kernel,
     reads_channels_first=reads_channels_first, reads_kernel=True, own=own, portable=False,
 )  # fmt: skip
+ONEDNN = through_float32(AS_IT_IS, is_widened)

@@ -18,7 +18,8 @@ from typing import Any
 import jax
 import jax.export
 
-from jconv.algorithms import XLA
+from jconv.algorithms import ONEDNN, XLA
+from jconv.algorithms.onednn import is_widened
 from jconv.algorithms.pieces import equal, in_pieces
 from jconv.algorithms.record import Algorithm, Native, allowed, each, forms_of, real_valued, refuses
 from jconv.algorithms.work import steps, workspace
@@ -121,6 +122,8 @@ def _asked(
     if reason:
         return Candidate(fits, reason)
     seconds = cost.total(work, needed, rates) if rates else math.inf
+    if is_widened(spec) and algorithm is not ONEDNN:
+        seconds *= cost.HALVES
     return Candidate(fits, None, seconds, images)
 
 
@@ -152,9 +155,10 @@ def _above(needed: int, algorithm: Algorithm, role: Role, spec: ConvSpec) -> str
 
 
 def _most_bytes(role: Role, spec: ConvSpec) -> int:
-    """Bytes of temporaries that "auto" allows: over 32 MiB only where XLA's own transposes x and y, too."""
+    """Bytes of temporaries that "auto" allows: over 32 MiB only where XLA's own transposes x and y, too, or
+    copies halves as float32."""
     transposed = 2 if spec.channels_first else 1 if role == "grad_kernel" else 0
-    return BOUND + transposed * spec.image_bytes
+    return BOUND + transposed * spec.image_bytes + 2 * spec.is_half * spec.bytes
 
 
 def si(number: float) -> str:

@@ -26,6 +26,7 @@ SLACK = 40e-6
 TIE = 1.15  # estimates closer than this factor count as equal
 THREADS = 50e-6  # seconds that a matrix product takes longer to start than the same by XLA's 1×1 convolution
 THREADED = 4e6  # FLOPs from which oneDNN starts its threads
+HALVES = 1.3  # times that bfloat16 takes longer on a processor that has no instructions for it
 TINY = 4e5  # FLOPs below which what replaces XLA's own has to gain twice SLACK
 
 WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing a copy, and of mapping a large buffer for it anew

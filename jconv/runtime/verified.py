@@ -8,7 +8,7 @@ in child processes against float64 (`python -m jconv verify`), and all else is r
     jaxlib      a version in `JAXLIBS`, or one whose verdict lies in the cache folder; a verdict against it
                 refuses either
     build       XLA's compiler knows the call; it is asked once, by compiling (not running) one
-    dtypes      those of `DTYPES`, on processors with their features
+    dtypes      those of `DTYPES`, on processors with their features; float32 stands in for bfloat16
     program     one that is neither exported nor kept: such a program cannot be serialised
     geometry    `algorithms.onednn.rejects`, and what `algorithms.onednn_direct` brings inside of it
 """
