@@ -1,7 +1,7 @@
 """Matrix products in the operand order the platform is fast at.
 
-XLA:CPU multiplies row-major operands about twice as fast as it multiplies a transposed one.  So an operand
-is transposed in memory first, and a barrier keeps the compiler from folding that back into the product.  A
+XLA:CPU multiplies by rows of b as fast as by its columns, but by columns of a at half the speed.  So a is
+transposed in memory first, and a barrier keeps the compiler from folding that back into the product.  A
 transposed product over many rows keeps both cores busy only if it is cut into parts that run side by side,
 and then nothing has to be transposed first.
 """
@@ -28,24 +28,25 @@ PARTS = 4  # how many, at most
 
 def product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, m, k) times (…, k, n), accumulated as the spec says."""
-    if a.ndim > 2 and _is_onednns(a, b, spec):
+    if _is_onednns(a, b, b.shape[-1], spec):
         return onednn_calls.matmul(a, b, spec.accumulator)
     return jnp.matmul(a, b, precision=spec.precision, preferred_element_type=spec.accumulator)
 
 
-def _is_onednns(a: jax.Array, b: jax.Array, spec: ConvSpec) -> bool:
-    """Whether oneDNN multiplies: batched and transposed products, for which XLA's library is half as fast."""
+def _is_onednns(a: jax.Array, b: jax.Array, n: int, spec: ConvSpec) -> bool:
+    """Whether oneDNN multiplies a by a b of n columns: large products.  XLA's library is half as fast at
+    batched and transposed ones, and nearly as fast at plain ones."""
     if not spec.onednn or a.dtype != b.dtype or a.shape[:-2] != b.shape[:-2]:
         return False
     known = all(isinstance(size, int) for size in (*a.shape, *b.shape))
-    if not known or a.ndim > MOST_AXES or math.prod(a.shape) * math.prod(b.shape[-2:]) < MANY * a.shape[-1]:
+    if not known or a.ndim > MOST_AXES or math.prod(a.shape) * n < MANY:
         return False
     return verified.refusal_of(a.dtype.name, spec.accumulator) is None
 
 
 def transposed_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, k, m) transposed times (…, k, n): a is transposed in memory, or b and the result if smaller."""
-    if _is_onednns(a, b, spec):
+    if _is_onednns(a, b, b.shape[-1], spec):
         return onednn_calls.matmul(a, b, spec.accumulator, transpose_a=True)
     *_, k, m, n = *a.shape, b.shape[-1]
     if is_long(k, m, n):
@@ -64,22 +65,17 @@ def is_long(k: int, m: int, n: int) -> bool:
 
 def by_rows(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, m, k) times (…, n, k) transposed, both read as they lie in memory."""
-    if _is_onednns(a, b, spec):
+    if _is_onednns(a, b, b.shape[-2], spec):
         return onednn_calls.matmul(a, b, spec.accumulator, transpose_b=True)
     last, batch = a.ndim - 1, tuple(range(a.ndim - 2))
     numbers = ((last,), (last,)), (batch, batch)
     return lax.dot_general(a, b, numbers, spec.precision, preferred_element_type=spec.accumulator)
 
 
-def product_by_rows(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The same of a b that is small beside a: XLA multiplies by a transposed copy faster."""
-    return by_rows(a, b, spec) if _is_onednns(a, b, spec) else product(a, _transposed(b), spec)
-
-
 def by_columns(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     """(…, k, m) transposed times (…, k, n), both read as they lie in memory.  The narrower one comes first,
     as the other order takes up to twice as long."""
-    if _is_onednns(a, b, spec):
+    if _is_onednns(a, b, b.shape[-1], spec):
         return onednn_calls.matmul(a, b, spec.accumulator, transpose_a=True)
     if a.shape[-1] > b.shape[-1]:
         return _swapped(by_columns(b, a, spec))

@@ -17,7 +17,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv.algorithms.gemm import as_they_lie, by_image, by_rows, product, product_by_rows, transposed_product
+from jconv.algorithms.gemm import as_they_lie, by_image, by_rows, product, transposed_product
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.windows import from_planes, pad, planes, put_back, tap
 from jconv.spec import ConvSpec, Role, itemsize
@@ -36,7 +36,7 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     if spec.channels_first:
         rows = from_planes(as_they_lie(_rows(w, spec), planes(g), spec, "grad_input"), spec.out_spatial)
     else:
-        rows = product_by_rows(g.reshape(-1, spec.o), w.reshape(spec.c, spec.o), spec)
+        rows = by_rows(g.reshape(-1, spec.o), w.reshape(spec.c, spec.o), spec)
     rows = rows.reshape(spec.batch, *spec.out_spatial, spec.c).astype(spec.x_dtype)
     return put_back(rows, (0,) * spec.ndim, spec)
 
