@@ -8,14 +8,13 @@ three dimensions, such as two and the images; so then one image is taken at a ti
 from __future__ import annotations
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 
 from jconv.algorithms import pieces
 from jconv.algorithms.onednn_direct import direct
-from jconv.algorithms.record import OneDnn, Repeated, Step
+from jconv.algorithms.record import OneDnn, Step
 from jconv.spec import ConvSpec, Ints
 
 CODE = 52  # bytes of machine code that oneDNN writes for every tap and output, as it unrolls all loops
@@ -87,7 +86,7 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
     if _is_folded(spec):
         return steps(_folded(spec))
     part = _part(spec)
-    return (Repeated((OneDnn(as_depthwise(part)),), math.prod(pieces.counts(spec, part))),)
+    return pieces.repeated((OneDnn(as_depthwise(part)),), spec, part)
 
 
 def workspace(spec: ConvSpec) -> int:

@@ -24,7 +24,7 @@ from jax import lax
 from jconv.algorithms import onednn_blocks, pieces
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.onednn_images import image_axis
-from jconv.algorithms.record import Loop, OneDnn, Repeated, Step
+from jconv.algorithms.record import Loop, OneDnn, Step
 from jconv.algorithms.windows import resized
 from jconv.spec import ConvSpec, Ints, extent
 
@@ -145,7 +145,7 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
     """What every band takes."""
     part = _part(spec)
     once = onednn_blocks.steps(part) if _in_blocks(spec) else _steps_at_once(part)
-    return once if part == spec else (Repeated(once, math.prod(pieces.counts(spec, part))),)
+    return pieces.repeated(once, spec, part)
 
 
 def _steps_at_once(spec: ConvSpec) -> tuple[Step, ...]:

@@ -80,6 +80,13 @@ def passes(spec: ConvSpec, part: ConvSpec, at_once: int) -> int:
     return 16 if spec.is_half else 6
 
 
+def repeated(steps: tuple[Step, ...], spec: ConvSpec, part: ConvSpec) -> tuple[Step, ...]:
+    """The steps of one piece, and copying what it reads and writes, for every piece."""
+    if part == spec:
+        return steps
+    return (Repeated((*steps, Loop(0, 2 * part.image_bytes)), math.prod(counts(spec, part))),)
+
+
 def mapped(compute: Callable, x: jax.Array, spec: ConvSpec, part: ConvSpec) -> jax.Array:
     """y, every piece of which is compute(its part of x).
 
@@ -205,8 +212,8 @@ def in_pieces(inner: Algorithm, role: Role, images: int) -> Algorithm:
         return mapped(lambda a: evaluate(inner, role, a, b, part), a, around, inside)
 
     def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-        each = steps_inside(inner, role, spec.replace(batch=images))
-        return Repeated(each, -(-spec.batch // images)), Loop(0, 2 * spec.image_bytes)
+        part = spec.replace(batch=images)
+        return repeated(steps_inside(inner, role, part), spec, part)
 
     def workspace(spec: ConvSpec, role: Role) -> int:
         part = spec.replace(batch=images)
