@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithms.gemm import as_they_lie, by_image, product
-from jconv.algorithms.pieces import REUSED
+from jconv.algorithms.pieces import IN_CACHE, REUSED
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.windows import from_planes, planes, resized
 from jconv.algorithms.work import FLIPPED
@@ -148,6 +148,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     m, n, k = math.prod(spec.spatial), _columns(spec), spec.c
     if _by_image(spec):
         run = spec.spatial[-1] if spec.lhs_dilation[-1] == 1 else 1
+        added *= 3 if added > IN_CACHE else 1  # what no cache holds is written to memory and read again
         return flip, Gemm(spec.batch, n, m, k), Loop(0, added + 2 * y, run)
     if _is_large(spec):
         added *= 8  # each block's product and the sum are written to memory and read again
