@@ -27,11 +27,12 @@ def by_pieces(role, a, b, spec, part):
     return pieces.mapped(lambda a: evaluate(XLA, role, a, b, part), a, spec, part)
 
 
-LAID = [(role, layout) for role in ("forward", "grad_kernel") for layout in ("NHWC", "NCHW")]
+# where the channels come first another axis is cut, in the same way
+LAID = [(case, "NHWC") for case in CUT] + [(case, "NCHW") for case in cases.tagged("few") if case in CUT]
 
 
-@pytest.mark.parametrize(("role", "layout"), LAID)
-@pytest.mark.parametrize("case", CUT, ids=str)
+@pytest.mark.parametrize("role", ["forward", "grad_kernel"])
+@pytest.mark.parametrize(("case", "layout"), LAID, ids=str)
 def test_bands_give_the_whole(case, role, layout):
     spec = case.spec.replace(batch=3, channels_first=layout == "NCHW")
     a, b = cases.operands(role, cases.normal(spec))
@@ -89,7 +90,7 @@ LARGE = ConvSpec.of(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("images", [1, 3, 4])
+@pytest.mark.parametrize("images", [1, 4])
 @pytest.mark.parametrize(("name", "role"), TAKEN)
 def test_some_images_at_a_time_give_the_whole(name, role, images):
     specs = [case.spec.replace(batch=6) for case in cases.CASES]
