@@ -120,6 +120,13 @@ def test_float32_stands_in_where_bfloat16_was_not_verified(case, role, monkeypat
     np.testing.assert_array_equal(compiled(ONEDNN, role, a, b, spec), wide.astype("bfloat16"))
 
 
+@pytest.mark.parametrize("result", ["float64", "float16", "complex64"])
+def test_float32_stands_in_for_no_other_result(result, monkeypatch):
+    monkeypatch.setattr(verified, "features", lambda: frozenset(verified.FEATURES))
+    spec = cases.with_dtype(cases.named("plain").spec, "bfloat16").replace(y_dtype=result)
+    assert f"bfloat16 to {result} was not verified" in ONEDNN.rejects(spec)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_bfloat16_to_float32_is_exact_on_whole_numbers(case):
     spec = cases.with_dtype(case.spec, "bfloat16").replace(y_dtype="float32")

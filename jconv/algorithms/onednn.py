@@ -206,9 +206,13 @@ PHASES, SWAPPED_PHASES = by_phase(_one(swapped=False)), by_phase(_one(swapped=Tr
 
 
 def is_widened(spec: ConvSpec) -> bool:
-    """Whether float32 stands in for bfloat16, which was not verified on this processor."""
+    """Whether float32 stands in for bfloat16, which was not verified on this processor.  A wider result than
+    oneDNN's own is summed wider, and no stand-in is enough for it."""
     halves = spec.x_dtype == spec.w_dtype == "bfloat16"
-    return halves and _rejects_dtypes(spec) is not None and verified.refusal_of("float32", "float32") is None
+    if not halves or spec.y_dtype not in verified.DTYPES["bfloat16"].results:
+        return False
+    unseen = verified.refusal_of("bfloat16", spec.y_dtype) is not None
+    return unseen and verified.refusal_of("float32", "float32") is None
 
 
 AS_IT_IS = Algorithm(
