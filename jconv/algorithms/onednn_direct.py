@@ -110,5 +110,5 @@ def _integers(x: jax.Array, w: jax.Array, spec: ConvSpec, **never: object) -> ja
 
 
 def _widened(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    wide = spec.replace(x_dtype="float32", w_dtype="float32", y_dtype="float32")
+    wide = spec.with_dtype("float32")
     return onednn_calls.convolution(x.astype("float32"), w.astype("float32"), wide).astype(spec.y_dtype)

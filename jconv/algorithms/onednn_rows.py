@@ -25,8 +25,8 @@ from jconv.algorithms import onednn_blocks, pieces
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.onednn_images import image_axis
 from jconv.algorithms.record import Loop, OneDnn, Step
-from jconv.algorithms.windows import resized
-from jconv.spec import ConvSpec, Ints, extent
+from jconv.algorithms.windows import framing, resized
+from jconv.spec import ConvSpec, Ints
 
 MOST_TAPS = 64  # of a row, for each of which x is written once; hundreds compile in seconds
 STREAMED = 32 << 20  # bytes read of x', once for every row of taps, from which it is cut to stay in cache
@@ -104,22 +104,18 @@ def _shifted(x: jax.Array, spec: ConvSpec) -> jax.Array:
 def _before(spec: ConvSpec) -> int:
     """Zeros before the padding of a row that make it a multiple of the stride.  (After it they would often be
     the only ones there, and a row that is padded at both ends is written at half the speed.)"""
-    return -_seen(spec) % spec.strides[-1]
-
-
-def _seen(spec: ConvSpec) -> int:
-    """Positions of a padded row that windows see."""
-    return extent(spec.out_spatial[-1], spec.strides[-1]) + spec.window[-1] - 1
+    lo, hi, _ = framing(spec)[-1]
+    return -(lo + spec.spatial[-1] + hi) % spec.strides[-1]
 
 
 def _phases(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """(n, *h, stride, c, g, i) or, in three dimensions, (*h, stride, c, g, n, i): position i·stride + phase
     of every padded row.  Padded as it lies, so that x is transposed once, if at all."""
     first, axis, stride = spec.channels_first, spec.ndim + spec.channels_first, spec.strides[-1]
-    lo, before, seen = spec.padding[-1][0], _before(spec), _seen(spec)
+    lo, hi, _ = framing(spec)[-1]
     x = jnp.moveaxis(x, -1, 1) if first else x
-    x = resized(x, [(before + lo, seen - lo - x.shape[axis], 0)], axis)
-    row, channels = ((before + seen) // stride, stride), (spec.groups, spec.c)
+    x = resized(x, [(_before(spec) + lo, hi, 0)], axis)
+    row, channels = (x.shape[axis] // stride, stride), (spec.groups, spec.c)
     x = x.reshape(spec.batch, *channels * first, *spec.spatial[:-1], *row, *channels * (not first))
     image, *rest = range(x.ndim)  # n g c *h i phase or n *h i phase g c
     group, channel, *rows, i, phase = rest if first else (*rest[-2:], *rest[:-2])

@@ -287,7 +287,7 @@ def _by_three_real_ones(
 def real_valued(spec: ConvSpec) -> ConvSpec:
     """The spec of each of the three real convolutions that a complex one is; a real one itself."""
     dtype = {"complex64": "float32", "complex128": "float64"}.get(spec.accumulator)
-    return spec.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=dtype) if dtype else spec
+    return spec.with_dtype(dtype) if dtype else spec
 
 
 def own(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute | None:

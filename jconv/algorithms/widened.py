@@ -38,30 +38,25 @@ def through_float32(inner: Algorithm, applies: Applies) -> Algorithm:
     )
 
 
-def wide(spec: ConvSpec) -> ConvSpec:
-    """The spec of the same convolution in float32."""
-    return spec.replace(x_dtype="float32", w_dtype="float32", y_dtype="float32")
-
-
 def _computed(compute: Compute, applies: Applies, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
-    return (
-        compute(a.astype("float32"), b.astype("float32"), wide(spec))
-        if applies(spec)
-        else compute(a, b, spec)
-    )
+    if applies(spec):
+        a, b, spec = a.astype("float32"), b.astype("float32"), spec.with_dtype("float32")
+    return compute(a, b, spec)
 
 
 def _asked(question: Callable[..., Any], applies: Applies, spec: ConvSpec, *role: Role) -> Any:
-    return question(wide(spec) if applies(spec) else spec, *role)
+    return question(spec.with_dtype("float32") if applies(spec) else spec, *role)
 
 
 def _steps(inner: Algorithm, applies: Applies, spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if not applies(spec):
         return inner.steps(spec, role)
-    return *inner.steps(wide(spec), role), Loop(0, spec.bytes + wide(spec).bytes)
+    wide = spec.with_dtype("float32")
+    return *inner.steps(wide, role), Loop(0, spec.bytes + wide.bytes)
 
 
 def _workspace(inner: Algorithm, applies: Applies, spec: ConvSpec, role: Role) -> int:
-    return (
-        inner.workspace(wide(spec), role) + wide(spec).bytes if applies(spec) else inner.workspace(spec, role)
-    )
+    if not applies(spec):
+        return inner.workspace(spec, role)
+    wide = spec.with_dtype("float32")
+    return inner.workspace(wide, role) + wide.bytes

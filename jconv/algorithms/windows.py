@@ -36,10 +36,11 @@ def resized(x: jax.Array, config: Config, first: int = 1) -> jax.Array:
 
 def pad(x: jax.Array, spec: ConvSpec, first: int = 1) -> jax.Array:
     """x dilated, padded and cut to exactly the extent the taps read; `first` is its first spatial axis."""
-    return resized(x, _padding(spec), first)
+    return resized(x, framing(spec), first)
 
 
-def _padding(spec: ConvSpec) -> Config:
+def framing(spec: ConvSpec) -> Config:
+    """What `pad` does to every spatial axis."""
     needed = [(p - 1) * s + K for p, s, K in zip(spec.out_spatial, spec.strides, spec.window, strict=True)]
     sizes = zip(spec.padding, needed, spec.padded, spec.lhs_dilation, strict=True)
     return [(lo, hi + need - have, dilation - 1) for (lo, hi), need, have, dilation in sizes]
@@ -47,7 +48,7 @@ def _padding(spec: ConvSpec) -> Config:
 
 def padded_bytes(spec: ConvSpec) -> int:
     """Bytes of the padded copy of x; none where there is nothing to pad."""
-    if all(entry == (0, 0, 0) for entry in _padding(spec)):
+    if all(entry == (0, 0, 0) for entry in framing(spec)):
         return 0
     return spec.batch * math.prod(spec.padded) * spec.in_channels * itemsize(spec.x_dtype)
 

@@ -127,6 +127,10 @@ class ConvSpec:
             raise no_option("ConvSpec.replace", wrong, fields)
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
+    def with_dtype(self, dtype: str) -> ConvSpec:
+        """The same problem with x, w and y of another dtype."""
+        return self.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=dtype)
+
     # -- sizes ---------------------------------------------------------------------------------
 
     @property

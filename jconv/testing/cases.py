@@ -116,7 +116,7 @@ def tagged(*tags: str, without: str = "") -> tuple[Case, ...]:
 
 def with_dtype(spec: ConvSpec, dtype: str) -> ConvSpec:
     """The same problem on arrays of another dtype."""
-    return spec.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=dtype)
+    return spec.with_dtype(dtype)
 
 
 def shapes(spec: ConvSpec) -> dict[str, Ints]:
