@@ -73,7 +73,8 @@ def train(step, mesh, cut):
 def main(rank, processes, port, result, die=""):
     jax.config.update("jax_num_cpu_devices", 2)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"localhost:{port}", int(processes), int(rank), heartbeat_timeout_seconds=10)
+    patience = dict(heartbeat_timeout_seconds=4 if die else 10)
+    jax.distributed.initialize(f"localhost:{port}", int(processes), int(rank), **patience)
     mesh = jax.make_mesh((jax.device_count(),), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
     by_data = train(data_parallel(mesh), mesh, P("devices"))
     if die and rank == "1":

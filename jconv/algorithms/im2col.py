@@ -24,7 +24,8 @@ from jconv.algorithms import pieces
 from jconv.algorithms.gemm import by_rows, product, transposed_product
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Repeated, Step
 from jconv.algorithms.windows import (
-    TAPS_AT_ONCE,
+    MOST_CALLS,
+    WRITTEN_OUT,
     columns_bytes,
     groups_as_batch,
     padded_bytes,
@@ -33,7 +34,6 @@ from jconv.algorithms.windows import (
 )
 from jconv.spec import ConvSpec, Role
 
-MOST_TAPS = 150  # of all dimensions added up: a slice each
 LINE = 16  # words of a cache line
 ASKED = 9  # taps up to which `put_together` with a stride adds in vector registers
 
@@ -84,12 +84,12 @@ def own(spec: ConvSpec, role: Role) -> bool:
         return True
     size = columns_bytes(spec)
     few = isinstance(size, int) and size <= pieces.IN_CACHE
-    return few and not spec.has_gaps and 1 <= spec.taps <= TAPS_AT_ONCE
+    return few and not spec.has_gaps and 1 <= spec.taps <= WRITTEN_OUT
 
 
 def rejects(spec: ConvSpec) -> str | None:
-    if sum(spec.kernel) > MOST_TAPS:
-        return f"the columns of a {spec.kernel} kernel are {sum(spec.kernel)} slices; it takes {MOST_TAPS}"
+    if sum(spec.kernel) > MOST_CALLS:
+        return f"the columns of a {spec.kernel} kernel are {sum(spec.kernel)} slices; it takes {MOST_CALLS}"
     return None
 
 

@@ -24,7 +24,7 @@ from jconv.algorithms import pieces
 from jconv.algorithms.gemm import as_they_lie, by_image
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step, always
 from jconv.algorithms.windows import (
-    TAPS_AT_ONCE,
+    WRITTEN_OUT,
     columns_bytes,
     from_planes,
     pad,
@@ -88,8 +88,8 @@ def rejects(spec: ConvSpec) -> str | None:
         return "there is no spatial axis to slide along"
     if spec.taps == spec.groups == 1:
         return "one tap and one group: the columns are the image, which is 'pointwise'"
-    if spec.taps > TAPS_AT_ONCE:
-        return f"the kernel has {spec.taps} taps; at most {TAPS_AT_ONCE} are written out"
+    if spec.taps > WRITTEN_OUT:
+        return f"the kernel has {spec.taps} taps; at most {WRITTEN_OUT} are written out"
     if spec.has_gaps:
         return f"the input is dilated by {spec.lhs_dilation}: most of the columns would be zeros"
     size = columns_bytes(spec)

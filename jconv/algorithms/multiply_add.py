@@ -28,11 +28,9 @@ from jconv.algorithms import regions
 from jconv.algorithms.chains import added, share
 from jconv.algorithms.pieces import IN_CACHE, kept, tap_block, taps_from
 from jconv.algorithms.record import Algorithm, Loop, Step, always
-from jconv.algorithms.windows import pad, padded_bytes, positions, tap
+from jconv.algorithms.windows import MOST_CALLS, WRITTEN_OUT, pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
-WRITTEN_OUT = 64  # products per fused loop, for the time they take to compile
-IN_REGIONS = 200  # products of all regions, likewise
 IN_REGISTERS = 36  # products per output that fit the vector registers
 MOST_REPEATED = 16 << 20  # bytes; fresh memory for more costs more than repeating gains
 
@@ -106,12 +104,12 @@ def _sum_of_products(views: list[tuple[jax.Array, Ints]], w: jax.Array, spec: Co
 
 def by_region(spec: ConvSpec) -> bool:
     """Whether x is padded, and the regions are so few that the products of all can be written out."""
-    return regions.taps(spec, IN_REGIONS // spec.c) < math.inf
+    return regions.taps(spec, MOST_CALLS // spec.c) < math.inf
 
 
 def written_out(spec: ConvSpec) -> float:
     """The number of products in the one loop that `forward` compiles to."""
-    count = regions.taps(spec, IN_REGIONS // spec.c) if by_region(spec) else tap_block(spec, WRITTEN_OUT).taps
+    count = regions.taps(spec, MOST_CALLS // spec.c) if by_region(spec) else tap_block(spec, WRITTEN_OUT).taps
     return spec.c * count
 
 

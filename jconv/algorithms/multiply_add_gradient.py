@@ -20,10 +20,9 @@ from jax import lax
 
 from jconv.algorithms.pieces import IN_CACHE, equal, kept, summed, tap_block, taps_from
 from jconv.algorithms.record import Loop, Step
-from jconv.algorithms.windows import pad, padded_bytes, tap
+from jconv.algorithms.windows import MOST_CALLS, pad, padded_bytes, tap
 from jconv.spec import ConvSpec, itemsize
 
-SUMMED_UP = 150  # products of the loop, for the time they take to compile
 CACHED = 4 << 20  # bytes of x and g that the caches of two cores hold
 STACKED = 8  # taps side by side in one loop
 ROWS = 16  # rows added up before the compiler reduces
@@ -153,7 +152,7 @@ def workspace(spec: ConvSpec) -> int:
 
 def block_of(spec: ConvSpec) -> ConvSpec:
     """The spec of the rows of taps that are summed at a time."""
-    return tap_block(spec, SUMMED_UP // rows_added(spec))
+    return tap_block(spec, MOST_CALLS // rows_added(spec))
 
 
 def _padded_to_blocks(x: jax.Array, spec: ConvSpec, block: ConvSpec) -> tuple[jax.Array, int]:

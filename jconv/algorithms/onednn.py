@@ -32,7 +32,7 @@ from jconv.algorithms.onednn_direct import EXACT, direct, moved_padding, multipl
 from jconv.algorithms.phase import by_phase
 from jconv.algorithms.record import Algorithm, Loop, OneDnn, Step
 from jconv.algorithms.widened import through_float32
-from jconv.algorithms.windows import resized
+from jconv.algorithms.windows import WRITTEN_OUT, resized
 from jconv.runtime import verified
 from jconv.spec import ConvSpec, Role
 from jconv.spec.roles import flips_image, is_transposed
@@ -152,7 +152,7 @@ def own(spec: ConvSpec, role: Role) -> bool:
         back = spec.as_grad_input()
         return not back.has_gaps or PHASES.rejects(back) is None
     seen = spec.as_grad_input() if is_transposed(spec) else spec
-    few = seen.kernel[-1] <= onednn_rows.MOST_TAPS
+    few = seen.kernel[-1] <= WRITTEN_OUT
     return onednn_images.applies(seen) or (few and _rejects_groups(onednn_rows.as_rows(seen)) is None)
 
 

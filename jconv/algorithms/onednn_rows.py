@@ -28,7 +28,6 @@ from jconv.algorithms.record import Loop, OneDnn, Step
 from jconv.algorithms.windows import framing, resized
 from jconv.spec import ConvSpec, Ints
 
-MOST_TAPS = 64  # of a row, for each of which x is written once; hundreds compile in seconds
 STREAMED = 32 << 20  # bytes read of x', once for every row of taps, from which it is cut to stay in cache
 BAND = 3 << 20  # bytes of x' at a time then, or of an image whose rows are cut into blocks
 

@@ -25,12 +25,10 @@ from jax import lax
 from jconv.algorithms.gemm import as_they_lie, by_image, product
 from jconv.algorithms.pieces import IN_CACHE, REUSED
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
-from jconv.algorithms.windows import from_planes, planes, resized
+from jconv.algorithms.windows import WRITTEN_OUT, from_planes, planes, resized
 from jconv.algorithms.work import FLIPPED
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 from jconv.spec.roles import rewritten
-
-MOST_BLOCKS = 64
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -115,8 +113,8 @@ def rejects(spec: ConvSpec) -> str | None:
         return f"stride {spec.strides}: most of the products would be thrown away"
     if any(d != 1 for d in spec.rhs_dilation):
         return f"dilation {spec.rhs_dilation}: the taps do not come in blocks"
-    if math.prod(_blocks(spec)) > MOST_BLOCKS:
-        return f"{math.prod(_blocks(spec))} shifted blocks; it adds at most {MOST_BLOCKS}"
+    if math.prod(_blocks(spec)) > WRITTEN_OUT:
+        return f"{math.prod(_blocks(spec))} shifted blocks; it adds at most {WRITTEN_OUT}"
     return None
 
 

@@ -29,14 +29,13 @@ from jax.extend.core import InconclusiveDimensionOperation
 from jconv.algorithms import regions
 from jconv.algorithms.pieces import IN_CACHE
 from jconv.algorithms.record import Algorithm, Loop, Step
-from jconv.algorithms.windows import resized
+from jconv.algorithms.windows import WRITTEN_OUT, resized
 from jconv.algorithms.work import FLIPPED
 from jconv.spec import ConvSpec, Role, extent, itemsize
 
-MAX_PHASES = 64
 # The compiler merges phases that are loops into one loop, in a second for so many products of one channel per
 # group, in as long for a third of them with more channels.
-WRITTEN_OUT = 600
+IN_ONE_LOOP = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,13 +155,13 @@ def _rejects(inner: Algorithm, written_out: Count | None, spec: ConvSpec) -> str
     if spec.taps > math.prod(spec.out_spatial):
         return "as a kernel gradient: each phase takes a part of g for its kernel"
     count = math.prod(spec.lhs_dilation)
-    if count > MAX_PHASES:
-        return f"{count} phases would be {count} convolutions; it takes at most {MAX_PHASES}"
+    if count > WRITTEN_OUT:
+        return f"{count} phases would be {count} convolutions; it takes at most {WRITTEN_OUT}"
     subs = _subs(spec)
     if reason := next((reason for sub in subs if (reason := inner.rejects(sub))), None):
         return reason
     products = sum(map(written_out, subs)) if written_out else 0
-    most = WRITTEN_OUT if spec.c == 1 else WRITTEN_OUT // 3
+    most = IN_ONE_LOOP if spec.c == 1 else IN_ONE_LOOP // 3
     if products > most:
         return f"{products} products in one loop over all phases; at most {most} are written out"
     return None

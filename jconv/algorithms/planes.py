@@ -17,10 +17,8 @@ import jax.numpy as jnp
 
 from jconv.algorithms.chains import added, share
 from jconv.algorithms.record import Algorithm, Loop, Step, always
-from jconv.algorithms.windows import pad, positions, tap
+from jconv.algorithms.windows import WRITTEN_OUT, pad, positions, tap
 from jconv.spec import ConvSpec, Role, itemsize
-
-WRITTEN_OUT = 64  # products in the loop, for the time they take to compile
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:

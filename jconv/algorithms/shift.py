@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jconv.algorithms.gemm import product, transposed_product
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
-from jconv.algorithms.windows import groups_as_batch, pad, padded_bytes, positions, tap
+from jconv.algorithms.windows import MOST_CALLS, groups_as_batch, pad, padded_bytes, positions, tap
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 
@@ -45,12 +45,9 @@ def _views(x: jax.Array, spec: ConvSpec) -> Iterator[tuple[Ints, jax.Array]]:
     return ((at, tap(padded, at, each).reshape(spec.groups, -1, spec.c)) for at in positions(spec))
 
 
-MAX_TAPS = 150  # a GEMM each, which takes about 10 ms to compile
-
-
 def rejects(spec: ConvSpec) -> str | None:
-    if spec.taps > MAX_TAPS:
-        return f"{spec.taps} taps would be {spec.taps} matrix products; it takes at most {MAX_TAPS}"
+    if spec.taps > MOST_CALLS:
+        return f"{spec.taps} taps would be {spec.taps} matrix products; it takes at most {MOST_CALLS}"
     return None
 
 

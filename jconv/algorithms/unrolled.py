@@ -20,12 +20,10 @@ import jax.numpy as jnp
 
 from jconv.algorithms import pieces
 from jconv.algorithms.record import Algorithm, Loop, Repeated, Step, evaluate
-from jconv.algorithms.windows import pad, padded_bytes, put_together, tap_along
+from jconv.algorithms.windows import MAX_SLICES, pad, padded_bytes, put_together, tap_along
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role
-
-MAX_TAPS = 16  # along the first axis, a slice each
 
 
 def inside(spec: ConvSpec) -> ConvSpec:
@@ -111,8 +109,8 @@ def _grad_kernel(inner: Algorithm, x: jax.Array, g: jax.Array, spec: ConvSpec) -
 def _rejects(inner: Algorithm, spec: ConvSpec) -> str | None:
     if spec.ndim < 2:
         return f"{spec.ndim} spatial dimensions: there is none to spare"
-    if not 1 < spec.kernel[0] <= MAX_TAPS:
-        return f"{spec.kernel[0]} taps along the first axis; it unrolls 2 to {MAX_TAPS}"
+    if not 1 < spec.kernel[0] <= MAX_SLICES:
+        return f"{spec.kernel[0]} taps along the first axis; it unrolls 2 to {MAX_SLICES}"
     if spec.lhs_dilation[0] != 1:
         return "input dilation along the first axis: most of what it would copy is zeros"
     if spec.groups != 1:

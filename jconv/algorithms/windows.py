@@ -19,8 +19,10 @@ from jax import lax
 
 from jconv.spec import ConvSpec, Ints, extent, itemsize
 
-TAPS_AT_ONCE = 64  # taps written out in one loop, each a slice or a term of a sum
-MAX_SLICES = 16  # per dimension, before a loop takes over: few run faster unrolled, many compile too long
+# For the time they take to compile:
+WRITTEN_OUT = 64  # products, slices or phases in one loop
+MOST_CALLS = 150  # in several loops or matrix products, about 10 ms each
+MAX_SLICES = 16  # along one dimension, before a loop takes over
 
 Config = Sequence[tuple[int, int, int]]  # (low, high, interior) of each axis, as `lax.pad` takes them
 
