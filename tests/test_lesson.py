@@ -88,8 +88,9 @@ class Page:
 
     def click(self, selector):
         # into the middle of the screen first: the navigation bar covers the top
-        self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", self.find(selector))
-        self.find(selector).click()
+        found = self.find(selector)
+        self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found)
+        found.click()
 
     def keys(self, *names):
         from selenium.webdriver.common.keys import Keys
