@@ -347,7 +347,7 @@ SOME = tuple(itertools.islice(random_specs(0), 24))
 @pytest.fixture
 def as_if_large(monkeypatch):
     """Choices as for problems so large that a difference of microseconds does not count."""
-    for name, value in dict(SLACK=0, MARGIN=1, THREADS=0).items():
+    for name, value in dict(SLACK=0, MARGIN=1).items():
         monkeypatch.setattr(jconv.choice.cost, name, value)
     jconv.choice.pick._choose.cache_clear()
     yield

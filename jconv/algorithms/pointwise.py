@@ -83,7 +83,8 @@ def rejects(spec: ConvSpec) -> str | None:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     c, o, pixels, size = spec.c, spec.o, math.prod(spec.out_spatial), itemsize(spec.accumulator)
-    subsampled = Loop(0, (math.prod(spec.x_shape) + spec.positions * c) * itemsize(spec.x_dtype), c)
+    run = 1 if spec.is_padded else c  # every value is tested for being inside
+    subsampled = Loop(0, (math.prod(spec.x_shape) + spec.positions * c) * itemsize(spec.x_dtype), run)
     moved = [subsampled] if spec.out_spatial != spec.spatial or any(map(any, spec.padding)) else []
     if role != "grad_kernel":
         n, k = (o, c) if role == "forward" else (c, o)

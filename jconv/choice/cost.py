@@ -24,8 +24,8 @@ from jconv.spec import ConvSpec, itemsize
 MARGIN = 1.2
 SLACK = 40e-6
 TIE = 1.15  # estimates closer than this factor count as equal
-THREADS = 50e-6  # seconds that a matrix product takes longer to start than the same by XLA's 1×1 convolution
-THREADED = 4e6  # FLOPs from which oneDNN starts its threads
+THREADS = 50e-6  # seconds that oneDNN takes to start its threads
+THREADED = 4e6  # FLOPs from which it starts all of them
 HALVES = 1.3  # times that bfloat16 takes longer on a processor that has no instructions for it
 TINY = 4e5  # FLOPs below which what replaces XLA's own has to gain twice SLACK
 

@@ -11,8 +11,8 @@
     4. If this convolution was tuned on this kind of device, the measured winner is taken.
     5. XLA's own convolution is taken unless the least estimate beats it by more than the model is usually
        wrong (`cost.MARGIN`, and `cost.SLACK` or, below `cost.TINY`, twice that); from there on oneDNN's need
-       only be the least.  In XLA's place a plain matrix product computes a 1×1 kernel, if the estimate with
-       `cost.THREADS` added ties (within `cost.TIE`) or wins.
+       only be the least.  In XLA's place a plain matrix product computes a 1×1 kernel, if the estimate ties
+       (within `cost.TIE`) or wins.
     6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.  Before a
        depthwise loop, which takes ten times as long to compile, oneDNN's call wins within `cost.MARGIN`.
     7. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
@@ -151,7 +151,7 @@ def preferred(seconds: Mapping[str, float], flops: float = math.inf) -> str:
         return best
     native = seconds.get(XLA.name, math.inf)
     if native < cost.MARGIN * seconds[best] + cost.SLACK * (2 if is_tiny else 1):
-        product = seconds.get(POINTWISE.name, math.inf) + cost.THREADS
+        product = seconds.get(POINTWISE.name, math.inf)
         return POINTWISE.name if product < cost.TIE * native else XLA.name
     if best == DEPTHWISE.name and seconds.get(ONEDNN.name, math.inf) < cost.MARGIN * seconds[best]:
         return ONEDNN.name
