@@ -28,6 +28,7 @@ from jconv.algorithms.windows import (
     WRITTEN_OUT,
     columns_bytes,
     groups_as_batch,
+    overlap_add,
     padded_bytes,
     patches,
     put_together,
@@ -35,7 +36,7 @@ from jconv.algorithms.windows import (
 from jconv.spec import ConvSpec, Role
 
 LINE = 16  # words of a cache line
-ASKED = 9  # taps up to which `put_together` with a stride adds in vector registers
+ASKED = 9  # taps up to which, with a stride, all are added in one loop
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -49,11 +50,22 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """∂x: g times the kernel transposed, added up tap by tap where it was read."""
+    """∂x: g times the kernel transposed, added up where it was read, tap by tap or axis by axis."""
     taps = lax.optimization_barrier(by_rows(_matrices(g, spec), _matrices(w, spec), spec))
-    taps = taps.reshape(spec.groups, spec.batch, *spec.out_spatial, spec.taps, spec.c)
-    x = put_together((taps[..., i, :] for i in range(spec.taps)), spec, first=2)
+    if is_by_axis(spec):
+        each = spec.replace(batch=spec.groups * spec.batch, in_channels=spec.c, groups=1)
+        x = overlap_add(taps.reshape(each.batch, *spec.out_spatial, *spec.kernel, spec.c), each)
+    else:
+        taps = taps.reshape(spec.groups * spec.batch, *spec.out_spatial, spec.taps, spec.c)
+        x = put_together((taps[..., i, :] for i in range(spec.taps)), spec)
+    x = x.reshape(spec.groups, spec.batch, *spec.spatial, spec.c)
     return jnp.moveaxis(x, 0, -2).reshape(spec.x_shape)
+
+
+def is_by_axis(spec: ConvSpec) -> bool:
+    """Whether taps are added along one axis after the other: with a stride, and too many of them to be tested
+    at every pixel."""
+    return spec.is_strided and spec.taps > ASKED
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -110,12 +122,12 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
     """The further steps of grad_input: splitting the kernel by group; with a stride, testing at every pixel
-    (above nine taps at every value) which taps read it; and where the channels come first, reading the
-    columns in that order."""
+    which taps read it, or adding along each axis; and where the channels come first, reading the columns in
+    that order."""
     apart = (Loop(0, 64 * spec.parameters, spec.o),) if spec.groups > 1 else ()
-    each = 72 + (5 * spec.c if spec.taps > ASKED else 0)
-    gaps = Loop(spec.taps * each * spec.groups * spec.batch * math.prod(spec.spatial), 0)
-    asked = (gaps,) if spec.is_strided else ()
+    tested = Loop(spec.taps * 72 * spec.groups * spec.batch * math.prod(spec.spatial), 0)
+    added = Loop(0, 2 * columns_bytes(spec), spec.c)
+    asked = (added if is_by_axis(spec) else tested,) if spec.is_strided else ()
     return *apart, *asked, *((Loop(0, 8 * columns_bytes(spec), 1),) if spec.channels_first else ())
 
 

@@ -27,6 +27,7 @@ from jconv.algorithms.windows import (
     WRITTEN_OUT,
     columns_bytes,
     from_planes,
+    overlap_add_planes,
     pad,
     padded_bytes,
     planes,
@@ -43,9 +44,13 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """∂x: the kernel transposed times g, the planes of every tap added up where it read them."""
+    """∂x: the kernel transposed times g, the planes of every tap added up where it read them; with a stride
+    along one axis after the other, since to add them all at once every tap is tested at every input."""
     taps = as_they_lie(_rows(w, spec), _by_group(g, spec), spec, "grad_input")
     taps = lax.optimization_barrier(taps)
+    if spec.is_strided:
+        taps = taps.reshape(spec.batch, spec.in_channels, *spec.kernel, *spec.out_spatial)
+        return jnp.moveaxis(overlap_add_planes(taps, spec), 1, -1)
     taps = taps.reshape(spec.batch, spec.in_channels, spec.taps, *spec.out_spatial)
     x = put_together((taps[:, :, i] for i in range(spec.taps)), spec, first=2)
     return jnp.moveaxis(x, 1, -1)
@@ -123,20 +128,18 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def _copy(spec: ConvSpec, role: Role) -> Loop:
-    """Each tap's plane is written twice (once if windows tile) or added once; with a stride it is written
-    value by value, and to be added every tap is tested at every input."""
-    columns, back, tiled = columns_bytes(spec), role == "grad_input", _is_tiled(spec)
+    """Each tap's plane is written twice (once if windows tile) or added; with a stride value by value."""
+    columns, back = columns_bytes(spec), role == "grad_input"
     if not spec.is_strided:
         return Loop(0, (2 if back else 4) * columns, spec.out_spatial[-1])
-    if back:
-        return Loop((5 if tiled else 14) * spec.taps * math.prod(spec.x_shape), 0)
-    return Loop(0, (2 if tiled else 4) * columns, 1)
+    return Loop(0, (3 if back else 2 if _is_tiled(spec) else 4) * columns, 1)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    """Bytes of the columns (twice where each tap's plane is written by itself first), of x padded, and of the
-    kernel where it is repeated for every image."""
-    copies = 1 if role == "grad_input" or (role == "forward" and _is_tiled(spec)) else 2
+    """Bytes of the columns (twice where each tap's plane is written by itself first, or sums are kept on the
+    way), of x padded, and of the kernel where it is repeated for every image."""
+    once = not spec.is_strided if role == "grad_input" else role == "forward" and _is_tiled(spec)
+    copies = 1 if once else 2
     repeated = role != "grad_kernel" and by_image(spec, math.prod(spec.out_spatial), role)
     kernels = spec.batch * spec.kernel_bytes if repeated else 0
     return copies * columns_bytes(spec) + padded_bytes(spec) + kernels

@@ -42,7 +42,7 @@ def _typed_as(x: jax.Array, w: jax.Array, spec: ConvSpec) -> ConvSpec:
 def _inside(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
     """x and its spec, padded or cut where its padding or its length lies outside of what was verified."""
     moved = moved_padding(spec)
-    x = resized(x, [(lo, hi, 0) for lo, hi in moved])
+    x = resized(x, [(lo, hi, 0) for lo, hi in moved], in_order=not spec.channels_first)
     left = tuple((lo - a, hi - b) for (lo, hi), (a, b) in zip(spec.padding, moved, strict=True))
     return x, spec.replace(spatial=x.shape[1:-1], padding=left)
 

@@ -113,7 +113,7 @@ def _phases(x: jax.Array, spec: ConvSpec) -> jax.Array:
     first, axis, stride = spec.channels_first, spec.ndim + spec.channels_first, spec.strides[-1]
     lo, hi, _ = framing(spec)[-1]
     x = jnp.moveaxis(x, -1, 1) if first else x
-    x = resized(x, [(_before(spec) + lo, hi, 0)], axis)
+    x = resized(x, [(_before(spec) + lo, hi, 0)], axis, in_order=True)
     row, channels = (x.shape[axis] // stride, stride), (spec.groups, spec.c)
     x = x.reshape(spec.batch, *channels * first, *spec.spatial[:-1], *row, *channels * (not first))
     image, *rest = range(x.ndim)  # n g c *h i phase or n *h i phase g c

@@ -181,7 +181,7 @@ def _input(
     if above <= 0 and below <= 0:
         return seen
     above = max(0, above)
-    seen = resized(seen, [(above, max(0, below), 0)], axis)
+    seen = resized(seen, [(above, max(0, below), 0)], axis, in_order=True)
     return lax.dynamic_slice_in_dim(seen, first - start + above, read, axis)
 
 
