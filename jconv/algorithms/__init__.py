@@ -47,7 +47,7 @@ IM2COL = of_forms(IM2COL_ROWS, IM2COL_PLANES)
 OVERLAP_ADD = of_forms(ALL_TAPS, TWO_LEVEL)
 UNROLLED = of_forms(by_plane(XLA), by_plane(XLA_EIGEN))
 PER_GROUP = of_forms(per_group(XLA), per_group(by_plane(XLA)))
-PHASE = of_forms(*map(by_phase, (XLA, IM2COL_ROWS, PLANES)), by_phase(IN_THE_OPEN, written_out))
+PHASE = of_forms(by_phase(XLA), by_phase(IM2COL_ROWS), by_phase(IN_THE_OPEN, written_out))
 
 ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm

@@ -46,10 +46,12 @@ def _cut(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """(1, h, u, c, b): the padded rows, a block's own positions and then those it shares with the next."""
     q, reach, count = spec.out_spatial[-1], spec.window[-1] - 1, _count(spec)
     (lo, _), (h, w) = spec.padding[-1], spec.spatial
-    if count == 1:
-        return resized(x, [(lo, q + reach - lo - w, 0)], 2)[..., None]
     width = q // count
-    rows = resized(x, [(lo, q + width - lo - w, 0)], 2).reshape(1, h, count + 1, width, spec.c)
+    more = reach if count == 1 else width
+    rows = resized(x, [(lo, q + more - lo - w, 0)], 2, in_order=not spec.channels_first)
+    if count == 1:
+        return rows[..., None]
+    rows = rows.reshape(1, h, count + 1, width, spec.c)
     blocks = jnp.concatenate([rows[:, :, :-1], rows[:, :, 1:, :reach]], axis=3)
     return jnp.moveaxis(blocks, 2, -1)
 
