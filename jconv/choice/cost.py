@@ -22,10 +22,9 @@ from jconv.spec import ConvSpec, itemsize
 # An algorithm replaces XLA's own convolution only if that is estimated to take at least MARGIN times as long
 # plus SLACK seconds.
 MARGIN = 1.2
-SLACK = 40e-6
+SLACK = 20e-6
 TIE = 1.15  # estimates closer than this factor count as equal
 THREADS = 50e-6  # seconds that oneDNN takes to start its threads
-THREADED = 4e6  # FLOPs from which it starts all of them
 HALVES = 1.3  # times that bfloat16 takes longer on a processor that has no instructions for it
 TINY = 4e5  # FLOPs below which what replaces XLA's own has to gain twice SLACK
 
@@ -69,7 +68,8 @@ def onednn(spec: ConvSpec, way: Direct) -> float:
     transposed = spec.channels_first and spec.taps > 1  # a 1×1 kernel multiplies planes as they lie
     images = spec.image_bytes / (way.channels_first if transposed else way.bandwidth)
     moving = images + spec.kernel_bytes / way.kernel
-    return spec.flops / rate + moving + way.call + THREADS * min(1.0, spec.flops / THREADED)
+    started = (2 if transposed else 1) * min(1.0, spec.flops / TINY)  # x and y are copied beside it
+    return spec.flops / rate + moving + way.call + THREADS * started
 
 
 def native(spec: ConvSpec, rates: Platform) -> float:

@@ -67,8 +67,8 @@ CPU = Platform(
     native={
         "ynn": Route(220e9, 6, 3, 4.3e9, 45e9, kernel=10e9, call=4e-6),
         "ynn_kernel": Route(170e9, bandwidth=7e9),
-        "eigen": Route(460e9, 6, 3, 2.1e9, 17e9),
-        "eigen_kernel": Route(160e9, half_o=20, packing=10e9),
+        "eigen": Route(460e9, 6, 3, 2.1e9, 17e9, call=45e-6),
+        "eigen_kernel": Route(160e9, half_o=20, packing=4e9, call=45e-6),
         "eigen_1d": Route(360e9, 6, 3, 1.7e9, 24e9, call=45e-6),
         "eigen_1d_kernel": Route(250e9, packing=4e9, bandwidth=15e9, call=45e-6, packed=2),
         "eigen_grouped": Route(175e9, 82, 20, bandwidth=14e9),
