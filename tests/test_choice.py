@@ -40,6 +40,12 @@ def test_of_estimates_that_tie(seconds, taken):
     assert preferred(dict(sorted(seconds.items(), key=lambda item: item[1]))) == taken
 
 
+def test_a_tiny_depthwise_problem_starts_nothing():
+    seconds = dict(depthwise=1 * MS, onednn=1.1 * MS)
+    assert preferred(seconds, flops=cost.TINY) == "onednn"
+    assert preferred(seconds, flops=cost.TINY / 2) == "depthwise"
+
+
 def test_what_starts_something_for_a_tiny_problem_has_to_gain_more():
     seconds = dict(onednn=0.02 * MS, xla=0.02 * MS + 1.5 * cost.SLACK)
     assert preferred(seconds, flops=cost.TINY) == "onednn"

@@ -1,0 +1,44 @@
+"""Slices, pads and sums of the padded input, which the direct algorithms share."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jconv.algorithms import windows
+from jconv.spec import ConvSpec
+from jconv.testing import cases
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_pad_of_axes_in_order_is_a_pad(seed):
+    """Zeros around, cuts and zeros between, of some of the axes."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(size) for size in rng.integers(1, 5, rng.integers(2, 6)))
+    first = int(rng.integers(0, len(shape)))
+    each = [tuple(int(v) for v in (*rng.integers(0, 3, 2), rng.integers(0, 2))) for _ in shape[first:]]
+    config = [one if rng.random() < 0.5 else windows.NONE for one in each]
+    config = [(-1, hi, 0) if size > 1 and lo == 2 else (lo, hi, between)
+              for size, (lo, hi, between) in zip(shape[first:], config, strict=True)]  # fmt: skip
+    x = jnp.asarray(rng.standard_normal(shape, "float32"))
+    wanted = lax.pad(x, 0.0, [*[windows.NONE] * first, *config])
+    got = windows.resized(x, config, first, in_order=True)
+    np.testing.assert_array_equal(got, wanted)
+
+
+STRIDED = [case for case in cases.CASES if case.spec.is_strided and case.spec.groups == 1]
+
+
+@pytest.mark.parametrize("most", [windows.MAX_SLICES, 0])
+@pytest.mark.parametrize("case", STRIDED, ids=str)
+def test_planes_are_added_up_as_pixels_are(case, most, monkeypatch):
+    monkeypatch.setattr(windows, "MAX_SLICES", most)
+    spec: ConvSpec = case.spec
+    n, rng = spec.ndim, np.random.default_rng(0)
+    shape = (spec.batch, *spec.out_spatial, *spec.kernel, spec.in_channels)
+    columns = jnp.asarray(rng.integers(-8, 9, shape).astype("float32"))
+    pixels = windows.overlap_add(columns, spec)
+    assert pixels.shape == spec.x_shape
+    first = (0, 2 * n + 1, *range(n + 1, 2 * n + 1), *range(1, n + 1))
+    planes = windows.overlap_add_planes(columns.transpose(first), spec)
+    np.testing.assert_array_equal(jnp.moveaxis(planes, 1, -1), pixels)
