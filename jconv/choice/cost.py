@@ -26,7 +26,7 @@ SLACK = 20e-6
 TIE = 1.15  # estimates closer than this factor count as equal
 THREADS = 50e-6  # seconds that oneDNN takes to start its threads
 HALVES = 1.3  # times that bfloat16 takes longer on a processor that has no instructions for it
-TINY = 4e5  # FLOPs below which oneDNN starts fewer, and what replaces XLA's own has to gain twice SLACK
+TINY = 4e5  # FLOPs below which oneDNN starts fewer, and what replaces XLA's own has to gain 4·SLACK
 
 WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing a copy, and of mapping a large buffer for it anew
 KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call

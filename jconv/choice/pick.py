@@ -10,7 +10,7 @@
        - compute integers by XLA's own convolution where that is a naive loop (CPU) or does not exist (GPU).
     4. If this convolution was tuned on this kind of device, the measured winner is taken.
     5. XLA's own convolution is taken unless the least estimate beats it by more than the model is usually
-       wrong (`cost.MARGIN`, and `cost.SLACK` or, below `cost.TINY`, twice that); from there on oneDNN's need
+       wrong (`cost.MARGIN`, and `cost.SLACK` or, below `cost.TINY`, four times that); from there on oneDNN's need
        only be the least.  In XLA's place a plain matrix product computes a 1×1 kernel, if the estimate ties
        (within `cost.TIE`) or wins.
     6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.  Before a
@@ -151,7 +151,7 @@ def preferred(seconds: Mapping[str, float], flops: float = math.inf) -> str:
     if best == ONEDNN.name and not is_tiny:  # whose times are estimated better than those of XLA's many ways
         return best
     native = seconds.get(XLA.name, math.inf)
-    if native < cost.MARGIN * seconds[best] + cost.SLACK * (2 if is_tiny else 1):
+    if native < cost.MARGIN * seconds[best] + cost.SLACK * (4 if is_tiny else 1):
         product = seconds.get(POINTWISE.name, math.inf)
         return POINTWISE.name if product < cost.TIE * native else XLA.name
     called = seconds.get(ONEDNN.name, math.inf) < cost.MARGIN * seconds[best]
