@@ -51,7 +51,7 @@ def sources(root, *folders):
 
 
 def test_the_source_distribution_is_the_whole_tree(sdist):
-    folders = "tests", "examples", ".ci", "jconv"
+    folders = "tests", "examples", "findings", ".ci", "jconv"
     assert sources(ROOT, *folders) <= sources(sdist, *folders)
     for name in ("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", ".pre-commit-config.yaml"):
         assert (sdist / name).read_bytes() == (ROOT / name).read_bytes(), name

@@ -10,9 +10,9 @@
        - compute integers by XLA's own convolution where that is a naive loop (CPU) or does not exist (GPU).
     4. If this convolution was tuned on this kind of device, the measured winner is taken.
     5. XLA's own convolution is taken unless the least estimate beats it by more than the model is usually
-       wrong (`cost.MARGIN`, and `cost.SLACK` or, below `cost.TINY`, four times that); from there on oneDNN's need
-       only be the least.  In XLA's place a plain matrix product computes a 1×1 kernel, if the estimate ties
-       (within `cost.TIE`) or wins.
+       wrong (`cost.MARGIN`, and `cost.SLACK` or, below `cost.TINY`, four times that); from there on oneDNN's
+       need only be the least.  In XLA's place a plain matrix product computes a 1×1 kernel, if the estimate
+       ties (within `cost.TIE`) or wins.
     6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.  Before a
        depthwise loop, which takes ten times as long to compile, oneDNN's call wins within `cost.MARGIN`, but
        not below `cost.TINY`.
