@@ -471,7 +471,6 @@ LARGE = [
          padding=((15, 15), (15, 15))),
     dict(batch=2, in_channels=512, out_channels=512, spatial=(14, 14), kernel=(3, 3),
          padding=((1, 1), (1, 1))),
-    dict(batch=8, in_channels=256, out_channels=64, spatial=(28, 28), kernel=(1, 1)),
     dict(batch=1, in_channels=16, out_channels=32, spatial=(16, 28, 28), kernel=(3, 3, 3),
          padding=((1, 1),) * 3),
 ]  # fmt: skip
