@@ -11,12 +11,12 @@ from pathlib import Path
 
 import compiling
 import pytest
+import untimed
 
 from jconv.bench.timing import Times
 
 ROOT = Path(__file__).parent.parent
 EDGES = ROOT / "examples" / "edges.py"  # has a test of its own
-UNTIMED = Path(__file__).with_name("untimed.py")
 TOUR = sorted((ROOT / "examples" / "tour").glob("*.py"))
 EXAMPLES = sorted([*(ROOT / "examples").glob("*.py"), *TOUR])
 
@@ -32,15 +32,19 @@ def missing_imports(script):
     return sorted(name for name in found if importlib.util.find_spec(name) is None)
 
 
-def run(script, folder):
-    """What the script prints, run to its end in `folder` as its current directory."""
+def skip_without_imports(script):
     if missing := missing_imports(script):
         pytest.skip(f"{', '.join(missing)} not installed; pip install 'jconv[examples]'")
+
+
+def run(script, folder):
+    """What the script prints, run to its end in `folder` as its current directory."""
+    skip_without_imports(script)
     folder.mkdir()
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     around = {**os.environ, **compiling.environment(), "PYTHONPATH": path}
     done = subprocess.run(
-        [sys.executable, UNTIMED, script], cwd=folder, env=around, timeout=300,
+        [sys.executable, untimed.__file__, script], cwd=folder, env=around, timeout=300,
         capture_output=True, text=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -66,7 +70,8 @@ def test_example(script, folders):
 @pytest.mark.parametrize("script", TOUR, ids=lambda script: script.stem)
 def test_the_tour(script, monkeypatch, capsys):
     """It prints, word for word, the lines that its index promises, "…" being any words."""
-    monkeypatch.setattr("jconv.bench.timing.measure", lambda call, expected: expected)
+    skip_without_imports(script)
+    monkeypatch.setattr("jconv.bench.timing.measure", untimed.once)
     runpy.run_path(str(script))
     printed = capsys.readouterr().out
     promised = [re.escape(line).replace("…", ".+") for name, line in index() if name == script.name]

@@ -7,7 +7,6 @@ import pytest
 from jax import lax
 
 from jconv.algorithms import windows
-from jconv.spec import ConvSpec
 from jconv.testing import cases
 
 
@@ -34,8 +33,7 @@ STRIDED = [case for case in cases.CASES if case.spec.is_strided and case.spec.gr
 @pytest.mark.parametrize("case", STRIDED, ids=str)
 def test_planes_are_added_up_as_pixels_are(case, most, monkeypatch):
     monkeypatch.setattr(windows, "MAX_SLICES", most)
-    spec: ConvSpec = case.spec
-    n, rng = spec.ndim, np.random.default_rng(0)
+    spec, n, rng = case.spec, case.spec.ndim, np.random.default_rng(0)
     shape = (spec.batch, *spec.out_spatial, *spec.kernel, spec.in_channels)
     columns = jnp.asarray(rng.integers(-8, 9, shape).astype("float32"))
     first = (0, 2 * n + 1, *range(n + 1, 2 * n + 1), *range(1, n + 1))

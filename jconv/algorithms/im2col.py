@@ -27,6 +27,7 @@ from jconv.algorithms.windows import (
     MOST_CALLS,
     WRITTEN_OUT,
     columns_bytes,
+    each_group,
     groups_as_batch,
     overlap_add,
     padded_bytes,
@@ -52,17 +53,17 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x: g times the kernel transposed, added up where it was read, tap by tap or axis by axis."""
     taps = lax.optimization_barrier(by_rows(_matrices(g, spec), _matrices(w, spec), spec))
-    if is_by_axis(spec):
-        each = spec.replace(batch=spec.groups * spec.batch, in_channels=spec.c, groups=1)
+    each = each_group(spec)
+    if _is_by_axis(spec):
         x = overlap_add(taps.reshape(each.batch, *spec.out_spatial, *spec.kernel, spec.c), each)
     else:
-        taps = taps.reshape(spec.groups * spec.batch, *spec.out_spatial, spec.taps, spec.c)
+        taps = taps.reshape(each.batch, *spec.out_spatial, spec.taps, spec.c)
         x = put_together((taps[..., i, :] for i in range(spec.taps)), spec)
     x = x.reshape(spec.groups, spec.batch, *spec.spatial, spec.c)
     return jnp.moveaxis(x, 0, -2).reshape(spec.x_shape)
 
 
-def is_by_axis(spec: ConvSpec) -> bool:
+def _is_by_axis(spec: ConvSpec) -> bool:
     """Whether taps are added along one axis after the other: with a stride, and too many of them to be tested
     at every pixel."""
     return spec.is_strided and spec.taps > ASKED
@@ -127,7 +128,7 @@ def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
     apart = (Loop(0, 64 * spec.parameters, spec.o),) if spec.groups > 1 else ()
     tested = Loop(spec.taps * 72 * spec.groups * spec.batch * math.prod(spec.spatial), 0)
     added = Loop(0, 2 * columns_bytes(spec), spec.c)
-    asked = (added if is_by_axis(spec) else tested,) if spec.is_strided else ()
+    asked = (added if _is_by_axis(spec) else tested,) if spec.is_strided else ()
     return *apart, *asked, *((Loop(0, 8 * columns_bytes(spec), 1),) if spec.channels_first else ())
 
 

@@ -138,8 +138,9 @@ def _copy(spec: ConvSpec, role: Role) -> Loop:
 def workspace(spec: ConvSpec, role: Role) -> int:
     """Bytes of the columns (twice where each tap's plane is written by itself first, or sums are kept on the
     way), of x padded, and of the kernel where it is repeated for every image."""
-    once = not spec.is_strided if role == "grad_input" else role == "forward" and _is_tiled(spec)
-    copies = 1 if once else 2
+    written_once = role == "forward" and _is_tiled(spec)
+    added_once = role == "grad_input" and not spec.is_strided
+    copies = 1 if written_once or added_once else 2
     repeated = role != "grad_kernel" and by_image(spec, math.prod(spec.out_spatial), role)
     kernels = spec.batch * spec.kernel_bytes if repeated else 0
     return copies * columns_bytes(spec) + padded_bytes(spec) + kernels

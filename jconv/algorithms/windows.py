@@ -60,7 +60,8 @@ def _merged(shape: Ints, config: Config) -> tuple[list[int], list[tuple[int, int
 
 
 def pad(x: jax.Array, spec: ConvSpec, first: int = 1) -> jax.Array:
-    """x dilated, padded and cut to exactly the extent the taps read; `first` is its first spatial axis."""
+    """x dilated, padded and cut to exactly the extent the taps read; `first` is its first spatial axis: 2 of
+    planes, which lie as they are written where the user's channels come first, 1 of what does where not."""
     return resized(x, framing(spec), first, in_order=spec.channels_first == (first == 2))
 
 
@@ -73,7 +74,7 @@ def framing(spec: ConvSpec) -> Config:
 
 def padded_bytes(spec: ConvSpec) -> int:
     """Bytes of the padded copy of x; none where there is nothing to pad."""
-    if all(entry == (0, 0, 0) for entry in framing(spec)):
+    if all(entry == NONE for entry in framing(spec)):
         return 0
     return spec.batch * math.prod(spec.padded) * spec.in_channels * itemsize(spec.x_dtype)
 
@@ -98,9 +99,14 @@ def from_planes(x: jax.Array, spatial: Ints) -> jax.Array:
     return jnp.moveaxis(x.reshape(*x.shape[:2], *spatial), 1, -1)
 
 
+def each_group(spec: ConvSpec) -> ConvSpec:
+    """The spec of (g·n, *h, c): every group is an image of its own."""
+    return spec.replace(batch=spec.groups * spec.batch, in_channels=spec.c, groups=1)
+
+
 def groups_as_batch(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
     """x as (g·n, *h, c), and a spec without groups for it, each tap of which is one slice of all groups."""
-    each = spec.replace(batch=spec.groups * spec.batch, in_channels=spec.c, groups=1)
+    each = each_group(spec)
     x = jnp.moveaxis(x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c), -2, 0)
     return x.reshape(each.x_shape), each
 
