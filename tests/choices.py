@@ -13,7 +13,6 @@ from jconv.choice.pick import _choose
 from jconv.runtime import verified
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.roles import canonical
-from jconv.testing import cases
 
 POLICIES = {"with oneDNN": Policy(), "portable": Policy("portable", "as if there were none")}
 
@@ -24,7 +23,7 @@ def choices() -> Iterator[str]:
         for dtype in ("float32", "bfloat16"):
             yield f"\n## {what}, {dtype}: forward, grad_input, grad_kernel\n"
             for layer in LAYERS:
-                spec = cases.with_dtype(layer.spec, dtype)
+                spec = layer.spec.with_dtype(dtype)
                 last, first = (_names(spec.replace(channels_first=hint), policy) for hint in (False, True))
                 differs = f"  |  NCHW: {first}" if first != last else ""
                 yield f"{layer.family:13}{layer.name:32}{last}{differs}"

@@ -83,7 +83,7 @@ def test_halves_err_by_little_more_than_their_last_rounding(name, dtype):
 
 
 def test_sums_kept_in_halves_would_be_seen():
-    spec = cases.with_dtype(accuracy.dense(576), "bfloat16")
+    spec = accuracy.dense(576).with_dtype("bfloat16")
     x, w = cases.operands("forward", cases.normal(spec))
     total = np.zeros(spec.y_shape, spec.y_dtype)
     for r, p, h in cases.meetings(spec):

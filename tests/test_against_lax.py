@@ -76,13 +76,13 @@ DTYPES = [("float64", "winograd_size"), ("bfloat16", "winograd_size"), ("bfloat1
 OF_DTYPES = [
     (name, dtype, case, role)
     for name, (dtype, case), role in itertools.product(ALGORITHMS, DTYPES, ROLES)
-    if takes(ALGORITHMS[name], role, cases.with_dtype(cases.named(case).spec, dtype))
+    if takes(ALGORITHMS[name], role, cases.named(case).spec.with_dtype(dtype))
 ]
 
 
 @pytest.mark.parametrize(("name", "dtype", "case", "role"), OF_DTYPES)
 def test_dtype(x64, name, dtype, case, role):
-    spec, algorithm = cases.with_dtype(cases.named(case).spec, dtype), ALGORITHMS[name]
+    spec, algorithm = cases.named(case).spec.with_dtype(dtype), ALGORITHMS[name]
     arrays = cases.normal(spec)
     got = compiled(algorithm, role, spec)(*cases.operands(role, arrays))
     assert_agrees(got, role, arrays, spec, algorithm.exact)
@@ -90,7 +90,7 @@ def test_dtype(x64, name, dtype, case, role):
 
 @pytest.mark.parametrize("case", cases.CASES, ids=str)
 def test_reference_is_what_lax_computes(x64, case):
-    spec = cases.with_dtype(case.spec, "float64")
+    spec = case.spec.with_dtype("float64")
     arrays = cases.whole(spec)
     got = jax.jit(functools.partial(lax_forward, spec=spec))(arrays["x"], arrays["w"])
     np.testing.assert_array_equal(got, cases.reference("forward", arrays["x"], arrays["w"], spec))
@@ -99,7 +99,7 @@ def test_reference_is_what_lax_computes(x64, case):
 @pytest.mark.parametrize("dtype", ["int32", "int8", "complex64"])
 @pytest.mark.parametrize("name", ["everything", "multiplier"])
 def test_other_dtypes_by_default(dtype, name):
-    spec = cases.with_dtype(cases.named(name).spec, dtype)
+    spec = cases.named(name).spec.with_dtype(dtype)
     arrays = cases.whole(spec, most=1)
     for role in ROLES if dtype == "complex64" else ("forward",):
         a, b = cases.operands(role, arrays)

@@ -78,7 +78,7 @@ def test_the_textbook_gives_them_too(case):
 
 @pytest.mark.parametrize("case", cases.CASES, ids=str)
 def test_lax_gives_them_too(x64, case):
-    spec = cases.with_dtype(case.spec, "float64")  # until jaxlib 0.12: float32 reads beside x in "crop"
+    spec = case.spec.with_dtype("float64")  # until jaxlib 0.12: float32 reads beside x in "crop"
     a = cases.whole(spec)
     back = jax.jit(lambda x, w, g: jax.vjp(functools.partial(lax_forward, spec=spec), x, w)[1](g))
     for ours, theirs in zip(gradients(case)["primitives"], back(a["x"], a["w"], a["y"]), strict=True):
@@ -125,7 +125,7 @@ def check(fn, args, order, reduction, modes=("fwd", "rev")):
     ],
 )
 def test_check_grads(x64, name, role, order):
-    spec = cases.with_dtype(cases.named(name).spec, "float64")
+    spec = cases.named(name).spec.with_dtype("float64")
     a, b = map(jnp.asarray, cases.operands(role, cases.normal(spec)))
     reduction = max(cases.reduction(r, spec) for r in ROLES)
     check(lambda a, b: convolve(role, a, b, spec, "auto"), (a, b), order, reduction)

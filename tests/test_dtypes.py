@@ -132,7 +132,7 @@ def test_without_x64_wide_types_become_narrow():
 @pytest.mark.parametrize("name", ["same", "stride", "groups", "depthwise", "transposed", "1d", "3d"])
 def test_integers_avoid_the_naive_convolution(dtype, name):
     """XLA:CPU has no fast convolution for them, but it has a matrix product."""
-    spec = cases.with_dtype(cases.named(name).spec, dtype)
+    spec = cases.named(name).spec.with_dtype(dtype)
     assert "xla" not in choose(spec, "forward", "cpu").algorithm.name
 
 

@@ -62,7 +62,7 @@ def test_agrees(name):
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "complex64"])
 def test_dtypes(x64, dtype):
-    assert_agrees(cases.with_dtype(SPECS["cropped"], dtype))
+    assert_agrees(SPECS["cropped"].with_dtype(dtype))
 
 
 @pytest.mark.parametrize(("bytes_", "batch"), [(500_000, 3), (300_000, 1), (150_000, 0)])
@@ -109,7 +109,7 @@ def test_nan_spreads_over_its_image_and_group_only():
 
 def test_refuses_with_a_reason():
     spec = ConvSpec.of(spatial=(5,), kernel=(3,))
-    assert "integers" in FFT.rejects(cases.with_dtype(spec, "int32"))
+    assert "integers" in FFT.rejects(spec.with_dtype("int32"))
     assert "dimensions" in FFT.rejects(ConvSpec.of(spatial=(3,) * 4, kernel=(2,) * 4))
 
 

@@ -7,7 +7,6 @@ import pytest
 from jconv.algorithms.gemm import LONG, PARTS, is_long, transposed_product
 from jconv.spec import ConvSpec
 from jconv.spec.tolerance import tolerance
-from jconv.testing import cases
 
 SHAPES = {
     "short, wide": ((), 49, 300, 40),
@@ -38,7 +37,7 @@ def test_short_products_and_large_results_are_not_cut(k, m, n):
 
 
 def test_parts_of_halves_are_summed_wide():
-    spec = cases.with_dtype(ConvSpec.of(spatial=(), kernel=()), "bfloat16")
+    spec = ConvSpec.of(spatial=(), kernel=()).with_dtype("bfloat16")
     ones = jax.numpy.ones((2 * LONG, 3), "bfloat16")
     got = transposed_product(ones, ones, spec)
     assert got.dtype == spec.accumulator

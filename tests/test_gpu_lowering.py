@@ -77,7 +77,7 @@ def test_every_portable_algorithm_lowers_by_name(algorithm):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_halves_lower(dtype):
-    exported = lowered(cases.with_dtype(named("groups").spec, dtype), "auto")
+    exported = lowered(named("groups").spec.with_dtype(dtype), "auto")
     assert {str(aval.dtype) for aval in exported.out_avals} == {dtype}
 
 

@@ -106,14 +106,14 @@ def test_float32_is_exact_on_whole_numbers(case):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_bfloat16_is_right_to_its_rounding(case):
-    check_values(cases.with_dtype(case.spec, "bfloat16"), "bfloat16", ROUNDING)
+    check_values(case.spec.with_dtype("bfloat16"), "bfloat16", ROUNDING)
 
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("case", [c for c in CASES if c in cases.tagged("few")], ids=str)
 def test_float32_stands_in_where_bfloat16_was_not_verified(case, role, monkeypatch):
     monkeypatch.setattr(verified, "features", lambda: frozenset(verified.FEATURES))
-    spec = cases.with_dtype(case.spec, "bfloat16")
+    spec = case.spec.with_dtype("bfloat16")
     a, b = cases.operands(role, {name: jnp.bfloat16(v) for name, v in cases.normal(spec).items()})
     assert refuses(ONEDNN, role, spec) == refuses(ONEDNN, role, case.spec)
     wide = compiled(ONEDNN, role, np.float32(a), np.float32(b), case.spec)
@@ -123,19 +123,19 @@ def test_float32_stands_in_where_bfloat16_was_not_verified(case, role, monkeypat
 @pytest.mark.parametrize("result", ["float64", "float16", "complex64"])
 def test_float32_stands_in_for_no_other_result(result, monkeypatch):
     monkeypatch.setattr(verified, "features", lambda: frozenset(verified.FEATURES))
-    spec = cases.with_dtype(cases.named("plain").spec, "bfloat16").replace(y_dtype=result)
+    spec = cases.named("plain").spec.with_dtype("bfloat16").replace(y_dtype=result)
     assert f"bfloat16 to {result} was not verified" in ONEDNN.rejects(spec)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_bfloat16_to_float32_is_exact_on_whole_numbers(case):
-    spec = cases.with_dtype(case.spec, "bfloat16").replace(y_dtype="float32")
+    spec = case.spec.with_dtype("bfloat16").replace(y_dtype="float32")
     check_values(spec, "bfloat16", 0.0, ["forward"])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_int8_to_int32_is_exact(case):
-    check_values(cases.with_dtype(case.spec, "int8").replace(y_dtype="int32"), "int8", 0.0, ["forward"])
+    check_values(case.spec.with_dtype("int8").replace(y_dtype="int32"), "int8", 0.0, ["forward"])
 
 
 @pytest.mark.parametrize("role", ROLES)

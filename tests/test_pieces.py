@@ -63,7 +63,7 @@ def test_what_no_output_sees_is_not_seen(images):
 
 @pytest.mark.parametrize("name", ["im2col", "unrolled"])
 def test_sums_of_halves_are_kept_wide(monkeypatch, name):
-    spec = cases.with_dtype(cases.named("plain").spec, "bfloat16").replace(spatial=(302, 3))
+    spec = cases.named("plain").spec.with_dtype("bfloat16").replace(spatial=(302, 3))
     monkeypatch.setattr(pieces.cut, "__defaults__", (1, 1))
     x, g = (jnp.ones(shape, "bfloat16") for shape in (spec.x_shape, spec.y_shape))
     assert pieces.cut(spec, 300) is not spec
@@ -106,7 +106,7 @@ def test_some_images_at_a_time_give_the_whole(name, role, images):
 
 
 def test_sums_of_halves_over_images_are_kept_wide():
-    spec = cases.with_dtype(ConvSpec.of(batch=256, spatial=(3,), kernel=(3,)), "bfloat16")
+    spec = ConvSpec.of(batch=256, spatial=(3,), kernel=(3,)).with_dtype("bfloat16")
     x, g = (jnp.ones(shape, "bfloat16") for shape in (spec.x_shape, spec.y_shape))
     got = compiled(in_pieces(ALGORITHMS["im2col"], "grad_kernel", 1), "grad_kernel", x, g, spec)
     np.testing.assert_array_equal(np.asarray(got, "f").ravel(), [256.0] * 3)

@@ -282,7 +282,7 @@ def test_the_choice_keeps_members_apart(name, role, word):
 def test_other_dtypes_keep_the_promise(name, role, dtype):
     with jax.enable_x64(dtype == "float64"):
         for case in some_of_the_table(name, role)[:1]:
-            spec = cases.with_dtype(case.spec, dtype)
+            spec = case.spec.with_dtype(dtype)
             if refuses(ALGORITHMS[name], role, spec):
                 continue
             rng, program = (

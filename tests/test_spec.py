@@ -56,7 +56,7 @@ def test_flops_and_bytes():
     assert DENSE.flops == 2 * DENSE.macs
     assert DEPTHWISE.flops + POINTWISE.flops == 2 * positions * 67_840
     assert DENSE.bytes == 4 * (positions * 256 + 589_824 + positions * 256)
-    halves = cases.with_dtype(DENSE, "bfloat16")
+    halves = DENSE.with_dtype("bfloat16")
     assert halves.bytes == DENSE.bytes // 2
     assert halves.replace(y_dtype="float32").bytes == DENSE.bytes // 2 + 2 * positions * 256
 

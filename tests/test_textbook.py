@@ -10,7 +10,7 @@ from jax import lax
 
 from jconv import textbook
 from jconv.spec.tolerance import tolerance
-from jconv.testing.cases import named, normal, reduction, reference, tagged, whole, with_dtype
+from jconv.testing.cases import named, normal, reduction, reference, tagged, whole
 from jconv.textbook import CONV2D, conv2d_backward, im2col_loops, im2col_view, patch_view
 from jconv.textbook.example import INPUT, OUTPUT, SOBEL_X
 
@@ -75,7 +75,7 @@ def test_five_by_five_is_what_it_says():
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_integers_exactly(case, name):
     """int64 throughout: no rounding to hide behind, and a bias for every channel."""
-    arrays = whole(with_dtype(case.spec, "int64"))
+    arrays = whole(case.spec.with_dtype("int64"))
     x, w, _ = textbook_layout(arrays)
     b = np.arange(case.spec.out_channels) - 2
     expected = reference("forward", arrays["x"], arrays["w"], case.spec) + b
@@ -95,7 +95,7 @@ def test_lax_agrees(case):
 @pytest.mark.parametrize("name", CONV2D)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex128", "int8"])
 def test_any_dtype_is_kept(name, dtype):
-    x, w, _ = textbook_layout(whole(with_dtype(EVERYTHING.spec, dtype), most=1))
+    x, w, _ = textbook_layout(whole(EVERYTHING.spec.with_dtype(dtype), most=1))
     y = CONV2D[name](x, w, **knobs(EVERYTHING.spec))
     assert y.dtype == dtype
     expected = CONV2D["loops"](x.astype("complex128"), w.astype("complex128"), **knobs(EVERYTHING.spec))
@@ -196,7 +196,7 @@ def test_patch_view_copies_nothing_and_is_read_only():
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_backward_integers_exactly(case):
-    arrays = whole(with_dtype(case.spec, "int64"))
+    arrays = whole(case.spec.with_dtype("int64"))
     x, w, g = textbook_layout(arrays)
     grads = conv2d_backward(g, x, w, **knobs(case.spec))
     assert {grad.dtype for grad in grads} == {np.dtype("int64")}
@@ -222,7 +222,7 @@ def test_backward_is_lax_vjp(case):
 @pytest.mark.parametrize("case", [EVERYTHING, named("multiplier"), named("gaps")], ids=str)
 def test_backward_is_the_slope(case):
     """y is linear in each of x, w and b, so that a central difference has no error but rounding."""
-    x, w, g = textbook_layout(normal(with_dtype(case.spec, "float64")))
+    x, w, g = textbook_layout(normal(case.spec.with_dtype("float64")))
     b = np.linspace(-1, 1, case.spec.out_channels)
     place = dict(zip("xwb", (x, w, b), strict=True))
     grads = conv2d_backward(g, x, w, **knobs(case.spec))._asdict()

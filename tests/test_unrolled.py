@@ -59,5 +59,5 @@ def test_it_refuses_what_it_cannot_unroll():
 
 @pytest.mark.parametrize(("dtype", "is_own"), [("float32", True), ("int8", True), ("bfloat16", False)])
 def test_only_halves_have_no_kernel_gradient_of_their_own(dtype, is_own):
-    spec = cases.with_dtype(cases.named("3d").spec, dtype)
+    spec = cases.named("3d").spec.with_dtype(dtype)
     assert (own(BY_XLA, "grad_kernel", spec) is not None) == is_own

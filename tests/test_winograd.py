@@ -175,7 +175,7 @@ def test_within_the_stated_error(algorithm, name):
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_dtypes(x64, dtype):
-    assert_agrees(WINOGRAD4, cases.with_dtype(SPECS["partial"], dtype))
+    assert_agrees(WINOGRAD4, SPECS["partial"].with_dtype(dtype))
 
 
 @pytest.mark.parametrize(("name", "block"), [("partial", 20_000), ("partial", 2_500), ("line", 800)])

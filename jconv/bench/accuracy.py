@@ -143,7 +143,7 @@ def measure(
     >>> 0 < cell.error < cell.bound < 1e-4
     True
     """
-    spec = cases.with_dtype(FAMILIES[family](length), dtype)
+    spec = FAMILIES[family](length).with_dtype(dtype)
     if refuses(algorithm, role, spec) is not None:
         return None
     operands, reference = _problem(family, dtype, length, role)
@@ -162,7 +162,7 @@ def amplification(algorithm: Algorithm, role: Role, spec: ConvSpec) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _problem(family: str, dtype: str, length: int, role: Role) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    spec = cases.with_dtype(FAMILIES[family](length), dtype)
+    spec = FAMILIES[family](length).with_dtype(dtype)
     operands = cases.operands(role, cases.normal(spec))
     return operands, cases.reference(role, *operands, spec)
 

@@ -70,8 +70,8 @@ class Entry:
         """The layer's, in the dtype and precision of the mode; on a CPU float32 is never rounded further."""
         dtype, precision = MODES[self.mode]
         if precision is None or self.platform == "cpu":
-            return cases.with_dtype(self.layer.spec, dtype)
-        return cases.with_dtype(self.layer.spec, dtype).replace(precision=(precision, precision))
+            return self.layer.spec.with_dtype(dtype)
+        return self.layer.spec.with_dtype(dtype).replace(precision=(precision, precision))
 
     def __str__(self) -> str:
         return f"{self.layer.name}, {self.role}, {self.layout}, {self.mode}"

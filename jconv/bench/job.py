@@ -97,7 +97,7 @@ def few_cases() -> tuple[Case, ...]:
     those the first in the table that it takes."""
     chosen = list(map(cases.named, FEW))
     for case in map(cases.named, HALVES):
-        chosen.append(Case(f"{case.name}_bfloat16", cases.with_dtype(case.spec, "bfloat16"), case.tags))
+        chosen.append(Case(f"{case.name}_bfloat16", case.spec.with_dtype("bfloat16"), case.tags))
     for algorithm in FORMS:
         if not _taken(algorithm, chosen):
             chosen += _taken(algorithm, cases.CASES)[:1]

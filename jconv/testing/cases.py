@@ -114,11 +114,6 @@ def tagged(*tags: str, without: str = "") -> tuple[Case, ...]:
 # -- arrays ----------------------------------------------------------------------------------------
 
 
-def with_dtype(spec: ConvSpec, dtype: str) -> ConvSpec:
-    """The same problem on arrays of another dtype."""
-    return spec.with_dtype(dtype)
-
-
 def shapes(spec: ConvSpec) -> dict[str, Ints]:
     """The shapes of x, w and y."""
     return {"x": spec.x_shape, "w": spec.w_shape, "y": spec.y_shape}
