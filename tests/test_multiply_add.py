@@ -112,7 +112,8 @@ def test_large_batches_are_summed_some_images_at_a_time(images, monkeypatch):
     )  # fmt: skip
     x, g = (rng.standard_normal(shape, dtype="f") for shape in (spec.x_shape, spec.y_shape))
     one = (x.nbytes + g.nbytes) // spec.batch
-    monkeypatch.setattr(multiply_add_gradient, "CACHED", images * one)
+    for limit in ("CACHED", "REUSED"):
+        monkeypatch.setattr(multiply_add_gradient, limit, images * one)
     program = jax.jit(lambda x, g: evaluate(DEPTHWISE, "grad_kernel", x, g, spec))
     loops = [e for e in equations(jax.make_jaxpr(program)(x, g)) if e.primitive.name in ("while", "scan")]
     assert len(loops) == 1

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms.pieces import IN_CACHE, equal, kept, summed, tap_block, taps_from
+from jconv.algorithms.pieces import IN_CACHE, REUSED, equal, kept, repeated, summed, tap_block, taps_from
 from jconv.algorithms.record import Loop, Step
-from jconv.algorithms.windows import MOST_CALLS, pad, padded_bytes, tap
+from jconv.algorithms.windows import WRITTEN_OUT, pad, padded_bytes, tap
 from jconv.spec import ConvSpec, itemsize
 
 CACHED = 4 << 20  # bytes of x and g that the caches of two cores hold
@@ -31,7 +31,8 @@ ROWS = 16  # rows added up before the compiler reduces
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w: for each tap and channel its view of x times g, summed over all positions.
 
-    x and g are read once per row of taps, so they are taken a few images at a time, which stay in cache.
+    x and g are read once per row of taps, so large ones are taken a few images at a time, which stay in
+    cache.
     """
     images = images_at_a_time(spec)
     if images == spec.batch:
@@ -41,9 +42,10 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def images_at_a_time(spec: ConvSpec) -> int:
-    """The number of images taken at a time: as many as stay in cache."""
+    """The number of images taken at a time: all, as a loop over some takes half as long again, or where these
+    would be mapped afresh, as many as stay in cache."""
     size = (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.accumulator)
-    if not isinstance(size, int) or size <= CACHED:
+    if not isinstance(size, int) or size <= REUSED:
         return spec.batch
     return equal(spec.batch, spec.batch * CACHED // size)
 
@@ -132,13 +134,20 @@ def rows_added(spec: ConvSpec) -> int:
 
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
-    """One loop per tap, at half the rate, as no sum is kept in a register."""
+    """For each piece a copy with the padding, and one loop per stack of taps, at half the rate, as no sum is
+    kept in a register."""
+    part = spec.replace(batch=images_at_a_time(spec))
+    return repeated(_steps_of_images(part), spec, part)
+
+
+def _steps_of_images(spec: ConvSpec) -> tuple[Step, ...]:
     block, size = block_of(spec), itemsize(spec.accumulator)
     count, run = -(-spec.kernel[0] // block.kernel[0]), 4 if spec.channels_first else spec.out_channels
     x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
     partial = block.taps * spec.c * y // rows_added(spec)
-    each = Loop(2 * block.flops / block.taps, (x + y + partial) / block.taps, run, count=block.taps * count)
-    return each, Loop(0, 2 * partial, run, count=count)
+    stacks = math.prod(block.kernel[:-1]) * -(-block.kernel[-1] // STACKED)
+    each = Loop(2 * block.flops / stacks, x + y + partial / stacks, run, count=stacks * count)
+    return Loop(0, 2 * padded_bytes(spec), run), each, Loop(0, 2 * partial, run, count=count)
 
 
 def workspace(spec: ConvSpec) -> int:
@@ -152,7 +161,7 @@ def workspace(spec: ConvSpec) -> int:
 
 def block_of(spec: ConvSpec) -> ConvSpec:
     """The spec of the rows of taps that are summed at a time."""
-    return tap_block(spec, MOST_CALLS // rows_added(spec))
+    return tap_block(spec, WRITTEN_OUT // 2)
 
 
 def _padded_to_blocks(x: jax.Array, spec: ConvSpec, block: ConvSpec) -> tuple[jax.Array, int]:

@@ -41,6 +41,8 @@ def rejects(spec: ConvSpec) -> str | None:
     products = spec.taps * spec.c
     if not isinstance(products, int) or products > WRITTEN_OUT:
         return f"{products} products per output; at most {WRITTEN_OUT} are written out"
+    if spec.taps >= math.prod(spec.out_spatial):
+        return "as a kernel gradient: the rows of its outputs fill no vector"
     return None
 
 

@@ -131,10 +131,15 @@ def tap_along(padded: jax.Array, axis: int, r: int, spec: ConvSpec, first: int =
 
 
 def tap(padded: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) -> jax.Array:
-    """What the tap `at` sees of the padded input, whose first spatial axis is `first`."""
-    for axis, r in enumerate(at):
-        padded = tap_along(padded, axis, r, spec, first)
-    return padded
+    """What the tap `at` sees of the padded input, whose first spatial axis is `first`.
+
+    It is one slice: of one along each axis XLA writes out what neighbouring taps share.
+    """
+    starts = [r * dilation for r, dilation in zip(at, spec.rhs_dilation, strict=True)]
+    ends = [a + (p - 1) * s + 1 for a, p, s in zip(starts, spec.out_spatial, spec.strides, strict=True)]
+    before, after = padded.shape[:first], padded.shape[first + spec.ndim :]
+    steps = (*[1] * first, *spec.strides, *[1] * len(after))
+    return lax.slice(padded, (*[0] * first, *starts, *[0] * len(after)), (*before, *ends, *after), steps)
 
 
 def put_back(seen: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) -> jax.Array:

@@ -67,9 +67,10 @@ def onednn(spec: ConvSpec, way: Direct) -> float:
     rate = used * (way.depthwise if spec.is_depthwise else way.rate * wide)
     transposed = spec.channels_first and spec.taps > 1  # a 1×1 kernel multiplies planes as they lie
     images = spec.image_bytes / (way.channels_first if transposed else way.bandwidth)
-    moving = images + spec.kernel_bytes / way.kernel
+    apart = 2 if spec.is_depthwise and any(d > 1 for d in spec.rhs_dilation) else 1  # taps share no loads
+    working = apart * (spec.flops / rate + images) + spec.kernel_bytes / way.kernel
     started = (2 if transposed else 1) * min(1.0, spec.flops / TINY)  # x and y are copied beside it
-    return spec.flops / rate + moving + way.call + THREADS * started
+    return working + way.call + THREADS * started
 
 
 def native(spec: ConvSpec, rates: Platform) -> float:
