@@ -34,6 +34,7 @@ from jconv.algorithms.windows import (
     patches,
     put_together,
 )
+from jconv.algorithms.work import splitting
 from jconv.spec import ConvSpec, Role
 
 LINE = 16  # words of a cache line
@@ -115,26 +116,24 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     passes = pieces.passes(spec, part, 2) + skips  # values of a cache line that a stride skips are read, too
     copy = Loop(0, passes * columns_bytes(part) + 8 * moved, spec.c)
     if role == "grad_input":
-        return Gemm(spec.groups, m, k, spec.o), *_putting_back(spec), copy
-    if role == "grad_kernel":
-        return (Repeated((copy, Gemm(spec.groups, k, spec.o, m)), count),)
-    return (Repeated((copy, Gemm(spec.groups, m, spec.o, k)), count),)
+        return *splitting(spec), Gemm(spec.groups, m, k, spec.o), *_putting_back(spec), copy
+    multiplied = Gemm(spec.groups, m, spec.o, k) if role == "forward" else Gemm(spec.groups, k, spec.o, m)
+    return *splitting(spec), Repeated((copy, multiplied), count)
 
 
 def _putting_back(spec: ConvSpec) -> tuple[Step, ...]:
-    """The further steps of grad_input: splitting the kernel by group; with a stride, testing at every pixel
-    which taps read it, or adding along each axis; and where the channels come first, reading the columns in
-    that order."""
-    apart = (Loop(0, 64 * spec.parameters, spec.o),) if spec.groups > 1 else ()
+    """The further steps of grad_input: with a stride, testing at every pixel which taps read it, or adding
+    along each axis; and where the channels come first, reading the columns in that order."""
     tested = Loop(spec.taps * 72 * spec.groups * spec.batch * math.prod(spec.spatial), 0)
     added = Loop(0, 2 * columns_bytes(spec), spec.c)
     asked = (added if _is_by_axis(spec) else tested,) if spec.is_strided else ()
-    return *apart, *asked, *((Loop(0, 8 * columns_bytes(spec), 1),) if spec.channels_first else ())
+    return *asked, *((Loop(0, 8 * columns_bytes(spec), 1),) if spec.channels_first else ())
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
     part = pieces.cut(spec, columns_bytes(spec))
-    return 2 * columns_bytes(part) + padded_bytes(part) + pieces.workspace(spec, part)
+    split = spec.kernel_bytes * (spec.groups > 1)
+    return split + 2 * columns_bytes(part) + padded_bytes(part) + pieces.workspace(spec, part)
 
 
 IM2COL = Algorithm(

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jconv.algorithms.gemm import product, transposed_product
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
 from jconv.algorithms.windows import MOST_CALLS, groups_as_batch, pad, padded_bytes, positions, tap
+from jconv.algorithms.work import splitting
 from jconv.spec import ConvSpec, Ints, Role, itemsize
 
 
@@ -53,7 +54,8 @@ def rejects(spec: ConvSpec) -> str | None:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     count = spec.taps * spec.groups
-    apart = [Loop(0, 8 * (math.prod(spec.x_shape) + math.prod(spec.y_shape)), spec.c)] * (spec.groups > 1)
+    moved = 8 * (math.prod(spec.x_shape) + math.prod(spec.y_shape))
+    apart = (Loop(0, moved, spec.c), *splitting(spec)) if spec.groups > 1 else ()
     if role == "grad_kernel":
         cut = Loop(0, 12 * spec.positions * spec.c * count, spec.c)
         return Gemm(count, spec.c, spec.o, spec.positions), cut, *apart

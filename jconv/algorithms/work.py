@@ -54,6 +54,12 @@ def swapping(spec: ConvSpec) -> Loop:
     return Loop(0, 4 * w + flipped // 2, 1) if w >= LARGE_KERNEL else Loop(0, 2 * w + flipped)
 
 
+def splitting(spec: ConvSpec) -> tuple[Step, ...]:
+    """The step of making a matrix of each group's part of the kernel, which moves runs of its outputs far
+    apart."""
+    return (Loop(0, 7 * spec.kernel_bytes, spec.o),) if spec.groups > 1 else ()
+
+
 def workspace(algorithm: Algorithm, role: Role, spec: ConvSpec) -> int:
     """Bytes of temporaries of `role`, or of the forward it is rewritten to, without the transposed arrays."""
     algorithm = form(algorithm, role, spec)
