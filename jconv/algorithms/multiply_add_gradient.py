@@ -20,12 +20,13 @@ from jax import lax
 
 from jconv.algorithms.pieces import IN_CACHE, REUSED, equal, kept, repeated, summed, tap_block, taps_from
 from jconv.algorithms.record import Loop, Step
-from jconv.algorithms.windows import WRITTEN_OUT, pad, padded_bytes, tap
+from jconv.algorithms.windows import pad, padded_bytes, tap
 from jconv.spec import ConvSpec, itemsize
 
 CACHED = 4 << 20  # bytes of x and g that the caches of two cores hold
 STACKED = 8  # taps side by side in one loop
 ROWS = 16  # rows added up before the compiler reduces
+TAPS = 36  # taps and channels of which so many sums are written out: most a second of compiling
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -161,7 +162,7 @@ def workspace(spec: ConvSpec) -> int:
 
 def block_of(spec: ConvSpec) -> ConvSpec:
     """The spec of the rows of taps that are summed at a time."""
-    return tap_block(spec, WRITTEN_OUT // 2)
+    return tap_block(spec, TAPS)
 
 
 def _padded_to_blocks(x: jax.Array, spec: ConvSpec, block: ConvSpec) -> tuple[jax.Array, int]:

@@ -15,7 +15,7 @@ from jconv.algorithms import onednn_calls
 from jconv.algorithms.onednn_direct import is_pixelwise
 from jconv.algorithms.pointwise import summed_by_image
 from jconv.algorithms.record import Loop, OneDnn, Step
-from jconv.algorithms.windows import columns_bytes, pad, planes, spaced
+from jconv.algorithms.windows import columns_bytes, pad, planes, positions, tap
 from jconv.spec import ConvSpec
 
 MOST_COLUMNS = 8 << 20  # bytes; where all taps' columns would be more, one tap at a time is multiplied
@@ -51,9 +51,8 @@ def _by_planes(spec: ConvSpec) -> bool:
 
 
 def _of_columns(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    padded, (stride,), (dilation,) = pad(x, spec), spec.strides, spec.rhs_dilation
-    (k,), (q,) = spec.kernel, spec.out_spatial
-    taps = [spaced(padded, s * dilation, q, stride, 1) for s in range(k)]  # n q c, each
+    padded = pad(x, spec)
+    taps = [tap(padded, at, spec) for at in positions(spec)]  # n q c, each
     fit = columns_bytes(spec) <= MOST_COLUMNS
     parts = [jnp.concatenate(taps, -1)] if fit else taps
     rows = g.reshape(-1, spec.o)

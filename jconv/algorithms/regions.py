@@ -91,11 +91,11 @@ def joined(compute: Callable[[Region], jax.Array], spec: ConvSpec) -> jax.Array:
 def views(x: jax.Array, region: Region, spec: ConvSpec) -> list[tuple[jax.Array, Ints]]:
     """What every tap that the region sees sees of x, and the tap."""
 
+    counts = [run.count for run in region]
+
     def seen(at: Ints) -> jax.Array:
-        part = x
-        for d, (r, run) in enumerate(zip(at, region, strict=True)):
-            start = run.start + (r - run.taps.start) * spec.rhs_dilation[d]
-            part = spaced(part, start, run.count, spec.strides[d], d + 1)
-        return part
+        along = zip(at, region, spec.rhs_dilation, strict=True)
+        starts = [run.start + (r - run.taps.start) * dilation for r, run, dilation in along]
+        return spaced(x, starts, counts, spec.strides)
 
     return [(seen(at), at) for at in itertools.product(*(run.taps for run in region))]

@@ -119,27 +119,30 @@ def positions(spec: ConvSpec) -> Iterator[Ints]:
     return itertools.product(*map(range, spec.kernel))
 
 
-def spaced(x: jax.Array, start: int, count: int, stride: int, axis: int) -> jax.Array:
-    """`count` positions of an axis, `stride` apart."""
-    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis=axis)
+def spaced(
+    x: jax.Array, starts: Sequence[int], counts: Sequence[int], strides: Sequence[int], first: int = 1
+) -> jax.Array:
+    """`counts` positions, `strides` apart, of as many axes of x from `first` on.
+
+    It is one slice: of one along each axis XLA writes out what neighbouring taps share.
+    """
+    sizes = zip(starts, counts, strides, strict=True)
+    ends = [start + extent(count, stride) for start, count, stride in sizes]
+    before, after = x.shape[:first], x.shape[first + len(ends) :]
+    steps = (*[1] * first, *strides, *[1] * len(after))
+    return lax.slice(x, (*[0] * first, *starts, *[0] * len(after)), (*before, *ends, *after), steps)
 
 
 def tap_along(padded: jax.Array, axis: int, r: int, spec: ConvSpec, first: int = 1) -> jax.Array:
     """The slice of one spatial axis that tap `r` sees."""
     start, count = r * spec.rhs_dilation[axis], spec.out_spatial[axis]
-    return spaced(padded, start, count, spec.strides[axis], first + axis)
+    return spaced(padded, [start], [count], [spec.strides[axis]], first + axis)
 
 
 def tap(padded: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) -> jax.Array:
-    """What the tap `at` sees of the padded input, whose first spatial axis is `first`.
-
-    It is one slice: of one along each axis XLA writes out what neighbouring taps share.
-    """
+    """What the tap `at` sees of the padded input, whose first spatial axis is `first`."""
     starts = [r * dilation for r, dilation in zip(at, spec.rhs_dilation, strict=True)]
-    ends = [a + (p - 1) * s + 1 for a, p, s in zip(starts, spec.out_spatial, spec.strides, strict=True)]
-    before, after = padded.shape[:first], padded.shape[first + spec.ndim :]
-    steps = (*[1] * first, *spec.strides, *[1] * len(after))
-    return lax.slice(padded, (*[0] * first, *starts, *[0] * len(after)), (*before, *ends, *after), steps)
+    return spaced(padded, starts, spec.out_spatial, spec.strides, first)
 
 
 def put_back(seen: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) -> jax.Array:
