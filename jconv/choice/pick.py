@@ -14,8 +14,8 @@
        need only be the least.  In XLA's place a plain matrix product computes a 1×1 kernel, if the estimate
        ties (within `cost.TIE`) or wins.
     6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.  Before a
-       depthwise loop, which takes ten times as long to compile, oneDNN's call wins within `cost.MARGIN`, but
-       not below `cost.TINY`.
+       depthwise loop, which takes ten times as long to compile, oneDNN's call wins within `cost.MARGIN` and
+       twice `cost.SLACK`, but not below `cost.TINY`.
     7. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
 
 **The promise.**  What a direct sum gives without being asked, "auto" and "portable" give, too, in every role
@@ -154,7 +154,7 @@ def preferred(seconds: Mapping[str, float], flops: float = math.inf) -> str:
     if native < cost.MARGIN * seconds[best] + cost.SLACK * (4 if is_tiny else 1):
         product = seconds.get(POINTWISE.name, math.inf)
         return POINTWISE.name if product < cost.TIE * native else XLA.name
-    called = seconds.get(ONEDNN.name, math.inf) < cost.MARGIN * seconds[best]
+    called = seconds.get(ONEDNN.name, math.inf) < cost.MARGIN * seconds[best] + 2 * cost.SLACK
     if best == DEPTHWISE.name and called and not is_tiny:
         return ONEDNN.name
     tied = (name for name, time in seconds.items() if time < cost.TIE * seconds[best])
