@@ -41,15 +41,15 @@ def rejects(spec: ConvSpec) -> str | None:
     products = spec.taps * spec.c
     if not isinstance(products, int) or products > WRITTEN_OUT:
         return f"{products} products per output; at most {WRITTEN_OUT} are written out"
-    if spec.taps >= math.prod(spec.out_spatial):
-        return "as a kernel gradient: the rows of its outputs fill no vector"
     return None
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     size = itemsize(spec.accumulator)
     x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
-    run = 1 if spec.is_strided else spec.out_spatial[-1]
+    # in a kernel gradient the taps are the pixels of g, and each is gathered
+    gathered = spec.taps >= math.prod(spec.out_spatial)
+    run = 1 if spec.is_strided or gathered else spec.out_spatial[-1]
     transposed = () if spec.channels_first else (Loop(0, 2 * x, 1), Loop(0, 2 * y, 1))
     flops = share(spec.taps * spec.c) * spec.flops
     return (Loop(0, 2 * x, spec.spatial[-1]), Loop(flops, x + y, run), *transposed)
