@@ -10,7 +10,7 @@ import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
+from jax import lax
 
 CHAINS = 4
 SHORTEST = 6  # terms of a chain
@@ -25,4 +25,4 @@ def share(terms: float) -> float:
 def added(terms: Sequence[jax.Array]) -> jax.Array:
     """The sum of all terms."""
     count = max(1, min(CHAINS, len(terms) // SHORTEST))
-    return functools.reduce(jnp.add, (functools.reduce(jnp.add, terms[i::count]) for i in range(count)))
+    return functools.reduce(lax.add, (functools.reduce(lax.add, terms[i::count]) for i in range(count)))

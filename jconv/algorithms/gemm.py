@@ -87,7 +87,7 @@ def _by_parts(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
     *lead, k, _ = a.shape
     parts = next(parts for parts in range(PARTS, 0, -1) if k % parts == 0)
     a, b = (v.reshape(*lead, parts, k // parts, v.shape[-1]) for v in (a, b))
-    return functools.reduce(jnp.add, jnp.moveaxis(by_columns(a, b, spec), -3, 0))
+    return functools.reduce(lax.add, jnp.moveaxis(by_columns(a, b, spec), -3, 0))
 
 
 def _transposed(a: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ The kernel gradient is the same products summed over the positions: `multiply_ad
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 
@@ -91,14 +92,25 @@ def _repeated(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
 
 
 def _written_out(padded: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    return _sum_of_products([(tap(padded, at, spec), at) for at in positions(spec)], w, spec)
+    return _sum_of_products([(tap(padded, at, spec), at) for at in positions(spec)], _taps(w, spec), spec)
 
 
-def _sum_of_products(views: list[tuple[jax.Array, Ints]], w: jax.Array, spec: ConvSpec) -> jax.Array:
+def _taps(w: jax.Array, spec: ConvSpec) -> dict[Ints, jax.Array]:
+    """What every (*tap, c) multiplies by: (g, o)."""
+    w = w.reshape(-1, spec.groups, spec.o)
+    places = itertools.product(*map(range, spec.kernel), range(spec.c))
+    return {at: lax.index_in_dim(w, i, keepdims=False) for i, at in enumerate(places)}
+
+
+def _sum_of_products(
+    views: list[tuple[jax.Array, Ints]], taps: dict[Ints, jax.Array], spec: ConvSpec
+) -> jax.Array:
     """Σ over taps and channels of the tap's view (n, *p, g·c) times the tap: (n, *p, g·o)."""
-    w = w.reshape(*spec.kernel, spec.c, spec.groups, spec.o)
     separate = (*views[0][0].shape[:-1], spec.groups, spec.c)
-    products = [view.reshape(separate)[..., c, None] * w[at][c] for view, at in views for c in range(spec.c)]
+    apart = [(view.reshape(separate), at) for view, at in views]
+    products = [
+        lax.slice_in_dim(view, c, c + 1, axis=-1) * taps[*at, c] for view, at in apart for c in range(spec.c)
+    ]
     return added(products).reshape(*separate[:-2], spec.out_channels)
 
 
@@ -114,9 +126,11 @@ def written_out(spec: ConvSpec) -> float:
 
 
 def _by_region(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    taps = _taps(w, spec)
+
     def compute(region: regions.Region) -> jax.Array:
         if views := regions.views(x, region, spec):
-            return _sum_of_products(views, w, spec)
+            return _sum_of_products(views, taps, spec)
         return jnp.zeros((spec.batch, *(run.count for run in region), spec.out_channels), x.dtype)
 
     return regions.joined(compute, spec)

@@ -69,8 +69,9 @@ def _written_out_kernel(padded: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.
     padded = padded.reshape(*padded.shape[:-1], spec.groups, spec.c)
     pieces = _pieces(g, spec)
     along = max((d for d, size in enumerate(spec.kernel) if size > 1), default=0)
-    rows = itertools.product(*map(range, spec.kernel[:along]), range(spec.c))
-    w = jnp.stack([_row_of_taps(padded[..., c], row, pieces, spec) for *row, c in rows])
+    channels = [padded[..., c] for c in range(spec.c)]
+    rows = itertools.product(*map(range, spec.kernel[:along]))
+    w = jnp.stack([_row_of_taps(channel, row, pieces, spec) for row in rows for channel in channels])
     w = w.reshape(*spec.kernel[:along], spec.c, spec.kernel[along], spec.out_channels)
     return jnp.swapaxes(w, -3, -2)
 
@@ -125,7 +126,8 @@ def _summed(view: jax.Array, pieces: list[tuple[int, jax.Array]]) -> jax.Array:
     Each piece is cut before the axis o is added: XLA merges two slices that follow each other, but with a
     reshape between them it writes out the whole view, once per tap.
     """
-    return functools.reduce(jnp.add, (view[:, at : at + g.shape[1]][..., None] * g for at, g in pieces))
+    cut = ((lax.slice_in_dim(view, at, at + g.shape[1], axis=1), g) for at, g in pieces)
+    return functools.reduce(lax.add, (lax.expand_dims(part, [part.ndim]) * g for part, g in cut))
 
 
 def rows_added(spec: ConvSpec) -> int:

@@ -16,6 +16,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jconv.algorithms import onednn_calls
 from jconv.algorithms.gemm import by_image
@@ -102,7 +103,7 @@ EXACT = 2**24 // 128**2  # products of two int8 whose sum float32 holds exactly,
 def _integers(x: jax.Array, w: jax.Array, spec: ConvSpec, **never: object) -> jax.Array:
     """int8 to int32, forward: as many channels at a time as float32 sums exactly."""
     most = spec.c if spec.groups > 1 else EXACT // spec.taps
-    return functools.reduce(jnp.add, (
+    return functools.reduce(lax.add, (
         _widened(x[..., at : at + most * spec.groups], w[..., at : at + most, :],
                  spec.replace(in_channels=min(most, spec.c - at) * spec.groups))
         for at in range(0, spec.c, most)

@@ -52,7 +52,7 @@ def _at_once(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     else:  # without the barrier, or if it was transposed before it is split, the compiler would copy all of z
         z = lax.optimization_barrier(as_they_lie(w, planes(x), spec))
         blocks = [from_planes(block, spec.spatial) for block in jnp.split(z, len(shifts), axis=1)]
-    return functools.reduce(jnp.add, map(_shifted, blocks, shifts, [spec] * len(shifts)))
+    return functools.reduce(lax.add, map(_shifted, blocks, shifts, [spec] * len(shifts)))
 
 
 def _one_by_one(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:

@@ -138,7 +138,7 @@ def _spread(parts: list[jax.Array], counts: list[int]) -> jax.Array:
     one loop over four phases of rows of channels."""
     places = itertools.product(*map(range, counts))
     between = ([(phi, P - 1 - phi, P - 1) for phi, P in zip(at, counts, strict=True)] for at in places)
-    return functools.reduce(jnp.add, map(resized, parts, between))
+    return functools.reduce(lax.add, map(resized, parts, between))
 
 
 def _stacked(parts: list[jax.Array], counts: list[int]) -> jax.Array:

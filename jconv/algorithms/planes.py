@@ -10,10 +10,12 @@ strides, where the pixels that a tap reads in a row are not neighbours in memory
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jconv.algorithms.chains import added, share
 from jconv.algorithms.record import Algorithm, Loop, Step, always
@@ -25,11 +27,12 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """y: the sum over taps and channels, computed channels first."""
     x = pad(jnp.moveaxis(x.astype(spec.accumulator), -1, 1), spec, first=2)
     x = x.reshape(spec.batch, spec.groups, spec.c, *x.shape[2:])
-    w = w.astype(spec.accumulator).reshape(*spec.kernel, spec.c, spec.groups, spec.o, *[1] * spec.ndim)
+    w = w.astype(spec.accumulator).reshape(-1, spec.groups, spec.o, *[1] * spec.ndim)
+    channels = [lax.slice_in_dim(x, c, c + 1, axis=2) for c in range(spec.c)]
+    places = itertools.product(positions(spec), channels)  # in the order of the kernel's memory
     products = [  # (n, g, 1, *p) times (g, o, 1, …)
-        tap(x[:, :, c], at, spec, first=2)[:, :, None] * w[at][c]
-        for at in positions(spec)
-        for c in range(spec.c)
+        tap(channel, at, spec, first=3) * lax.index_in_dim(w, i, keepdims=False)
+        for i, (at, channel) in enumerate(places)
     ]
     y = added(products).reshape(spec.batch, spec.out_channels, *spec.out_spatial)
     return jnp.moveaxis(y, 1, -1)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jconv.algorithms.gemm import product, transposed_product
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step
@@ -29,7 +30,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """y: the sum over taps of what each sees times its matrix, all groups in one batched product."""
     w = jnp.moveaxis(w.reshape(*spec.kernel, spec.c, spec.groups, spec.o), -2, spec.ndim)
     terms = (product(view, w[at], spec) for at, view in _views(x, spec))
-    return jnp.moveaxis(functools.reduce(jnp.add, terms), 0, 1).reshape(spec.y_shape)
+    return jnp.moveaxis(functools.reduce(lax.add, terms), 0, 1).reshape(spec.y_shape)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:

@@ -71,7 +71,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     v = evaluate(by(spec), "forward", x, jnp.concatenate([*blocks, last], axis=-1), inside(spec))
     apart = zip(first, jnp.split(v, len(first), axis=-1), strict=True)
     shifted = (spaced(v, [s * dilation], spec.out_spatial[:1], [1]) for s, v in apart)
-    return functools.reduce(jnp.add, shifted)
+    return functools.reduce(lax.add, shifted)
 
 
 def rejects(spec: ConvSpec) -> str | None:

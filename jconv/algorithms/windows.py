@@ -155,7 +155,7 @@ def put_back(seen: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1)
 def put_together(seen: Iterable[jax.Array], spec: ConvSpec, first: int = 1) -> jax.Array:
     """What every tap saw, in the order of the kernel's memory, added up where it saw it."""
     taps = zip(seen, positions(spec), strict=True)
-    return functools.reduce(jnp.add, (put_back(one, at, spec, first) for one, at in taps))
+    return functools.reduce(lax.add, (put_back(one, at, spec, first) for one, at in taps))
 
 
 # -- all taps, one dimension at a time, so that Σ k slices or terms are traced and not Π k -----------
