@@ -329,7 +329,7 @@ def test_a_depthwise_kernel_gradient_in_pieces_is_exact_on_whole_numbers(name, c
 
 @pytest.mark.parametrize("most", [0, 8 << 20], ids=["tap by tap", "all at once"])
 def test_columns_in_one_dimension_are_right_however_many_taps_fit(most, monkeypatch):
-    monkeypatch.setattr("jconv.algorithms.onednn_products.MOST_COLUMNS", most)
+    monkeypatch.setattr("jconv.algorithms.onednn_products.IN_CACHE", most)
     spec = ConvSpec.of(
         batch=2, spatial=(47,), kernel=(4,), in_channels=5, out_channels=7, strides=(2,), padding=((3, -1),),
         rhs_dilation=(3,),

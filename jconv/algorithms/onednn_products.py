@@ -13,12 +13,11 @@ import jax.numpy as jnp
 
 from jconv.algorithms import onednn_calls
 from jconv.algorithms.onednn_direct import is_pixelwise
+from jconv.algorithms.pieces import IN_CACHE
 from jconv.algorithms.pointwise import summed_by_image
 from jconv.algorithms.record import Loop, OneDnn, Step
 from jconv.algorithms.windows import columns_bytes, pad, planes, positions, tap
 from jconv.spec import ConvSpec
-
-MOST_COLUMNS = 8 << 20  # bytes; where all taps' columns would be more, one tap at a time is multiplied
 
 
 def applies(spec: ConvSpec) -> bool:
@@ -53,7 +52,7 @@ def _by_planes(spec: ConvSpec) -> bool:
 def _of_columns(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     padded = pad(x, spec)
     taps = [tap(padded, at, spec) for at in positions(spec)]  # n q c, each
-    fit = columns_bytes(spec) <= MOST_COLUMNS
+    fit = columns_bytes(spec) <= IN_CACHE
     parts = [jnp.concatenate(taps, -1)] if fit else taps
     rows = g.reshape(-1, spec.o)
     flat = (part.reshape(-1, part.shape[-1]) for part in parts)
@@ -81,4 +80,4 @@ def _product(flat: ConvSpec) -> OneDnn:
 
 def workspace(spec: ConvSpec) -> int:
     """Bytes of the columns, and of the product."""
-    return min(columns_bytes(spec), MOST_COLUMNS) * (spec.taps > 1) + 4 * spec.parameters
+    return min(columns_bytes(spec), IN_CACHE) * (spec.taps > 1) + 4 * spec.parameters

@@ -35,7 +35,7 @@ Tiles = tuple[Bilinear | None, ...]  # per spatial dimension; None: one tap, not
 Rule = Callable[[ConvSpec], Tiles]
 
 MAX_TAPS = 7  # per dimension; F(2, 8) already errs 8 times as much as the direct sum
-MAX_AMPLIFICATION = 5.5  # of a tile "winograd" picks by itself, all dimensions together
+TILE_AMPLIFICATION = 5.5  # of a tile "winograd" picks by itself, all dimensions together
 
 
 # -- which tile ------------------------------------------------------------------------------------
@@ -44,8 +44,8 @@ MAX_AMPLIFICATION = 5.5  # of a tile "winograd" picks by itself, all dimensions 
 @functools.lru_cache(maxsize=1024)
 def cheapest(spec: ConvSpec) -> Tiles:
     """The tiles with, per dimension, the m of fewest products ⌈p/m⌉·(m+r−1) whose errors stay within
-    MAX_AMPLIFICATION; the larger m if two tie."""
-    share = MAX_AMPLIFICATION ** (1 / max(1, sum(r > 1 for r in spec.kernel)))
+    TILE_AMPLIFICATION; the larger m if two tie."""
+    share = TILE_AMPLIFICATION ** (1 / max(1, sum(r > 1 for r in spec.kernel)))
 
     def along(p: int, r: int) -> Bilinear:
         sizes = [m for m in (6, 5, 4, 3, 2) if cook_toom.amplification(cook_toom.matrices(m, r)) <= share]

@@ -20,21 +20,20 @@ from jconv.choice.rates import Direct, Platform, Route
 from jconv.spec import ConvSpec, itemsize
 
 # An algorithm replaces XLA's own convolution only if that is estimated to take at least MARGIN times as long
-# plus SLACK seconds.
+# plus SLACK seconds; estimates that differ by less than MARGIN count as equal.
 MARGIN = 1.2
 SLACK = 20e-6
-TIE = 1.15  # estimates closer than this factor count as equal
 THREADS = 50e-6  # seconds that oneDNN takes to start its threads
 HALVES = 1.3  # times that bfloat16 takes longer on a processor that has no instructions for it
 TINY = 4e5  # FLOPs below which oneDNN starts fewer, and what replaces XLA's own has to gain 4·SLACK
 
-WRITTEN, FAULTED = 8e9, 5e9  # bytes/s of writing a copy, and of mapping a large buffer for it anew
+WRITTEN = 8e9  # bytes/s of writing a copy, and of mapping a large buffer for it anew
 KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
 
 
 def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
     """Estimated seconds of all steps, one after the other, with `workspace` bytes of temporaries."""
-    fresh = workspace / FAULTED if workspace > KEPT_MAPPED else 0.0
+    fresh = workspace / WRITTEN if workspace > KEPT_MAPPED else 0.0
     return sum(seconds(step, rates) for step in steps) + fresh + rates.call
 
 
@@ -90,7 +89,7 @@ def native(spec: ConvSpec, rates: Platform) -> float:
 
 def _writing(size: int) -> float:
     """Seconds of writing so many bytes to a buffer of their own."""
-    return size / WRITTEN + (size / FAULTED if size > KEPT_MAPPED else 0.0)
+    return size / WRITTEN * (2 if size > KEPT_MAPPED else 1)
 
 
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:

@@ -12,7 +12,7 @@
     5. XLA's own convolution is taken unless the least estimate beats it by more than the model is usually
        wrong (`cost.MARGIN`, and `cost.SLACK` or, below `cost.TINY`, four times that); from there on oneDNN's
        need only be the least.  In XLA's place a plain matrix product computes a 1×1 kernel, if the estimate
-       ties (within `cost.TIE`) or wins.
+       ties (within `cost.MARGIN`) or wins.
     6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.  Before a
        depthwise loop, which takes ten times as long to compile, oneDNN's call wins within `cost.MARGIN` and
        twice `cost.SLACK`, but not below `cost.TINY`.
@@ -153,11 +153,11 @@ def preferred(seconds: Mapping[str, float], flops: float = math.inf) -> str:
     native = seconds.get(XLA.name, math.inf)
     if native < cost.MARGIN * seconds[best] + cost.SLACK * (4 if is_tiny else 1):
         product = seconds.get(POINTWISE.name, math.inf)
-        return POINTWISE.name if product < cost.TIE * native else XLA.name
+        return POINTWISE.name if product < cost.MARGIN * native else XLA.name
     called = seconds.get(ONEDNN.name, math.inf) < cost.MARGIN * seconds[best] + 2 * cost.SLACK
     if best == DEPTHWISE.name and called and not is_tiny:
         return ONEDNN.name
-    tied = (name for name, time in seconds.items() if time < cost.TIE * seconds[best])
+    tied = (name for name, time in seconds.items() if time < cost.MARGIN * seconds[best])
     return next((name for name in tied if ALGORITHMS[name].exact), best)
 
 

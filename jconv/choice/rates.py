@@ -16,13 +16,13 @@ class Route:
     """One way the platform's compiler computes a convolution, whose sums have the length k = taps·c."""
 
     rate: float  # FLOP/s; reached are rate · k / (k + half_k) · o / (o + half_o)
-    half_k: float = 0.0
-    half_o: float = 0.0
+    half_k: float = 6
+    half_o: float = 3
     packing: float = math.inf  # bytes/s of gathering patches, per channel side by side, `packed` at most
     bandwidth: float = math.inf  # bytes/s of reading x and w and writing y
     kernel: float = math.inf  # bytes/s of reading the kernel once more
     unmapped: float = math.inf  # bytes/s of mapping a buffer of products too large to stay mapped
-    call: float = 20e-6  # seconds per group
+    call: float = 45e-6  # seconds per group
     packed: float = 14
 
 
@@ -65,17 +65,17 @@ CPU = Platform(
     copy=53e9,
     fft=13e9,
     native={
-        "ynn": Route(220e9, 6, 3, 4.3e9, 45e9, kernel=10e9, call=4e-6),
-        "ynn_kernel": Route(170e9, bandwidth=7e9),
-        "eigen": Route(460e9, 6, 3, 2.1e9, 17e9, call=45e-6),
-        "eigen_kernel": Route(160e9, half_o=20, packing=4e9, call=45e-6),
-        "eigen_1d": Route(360e9, 6, 3, 1.7e9, 24e9, call=45e-6),
-        "eigen_1d_kernel": Route(250e9, packing=4e9, bandwidth=15e9, call=45e-6, packed=2),
-        "eigen_grouped": Route(175e9, 82, 20, bandwidth=14e9),
-        "eigen_grouped_kernel": Route(40e9, half_o=30),
+        "ynn": Route(220e9, packing=4.3e9, bandwidth=45e9, kernel=10e9, call=4e-6),
+        "ynn_kernel": Route(180e9, bandwidth=7e9),
+        "eigen": Route(460e9, packing=2.1e9, bandwidth=17e9),
+        "eigen_kernel": Route(160e9, half_o=20, packing=4e9),
+        "eigen_1d": Route(360e9, packing=1.7e9, bandwidth=24e9),
+        "eigen_1d_kernel": Route(250e9, packing=4e9, bandwidth=15e9, packed=2),
+        "eigen_grouped": Route(140e9, half_o=20, bandwidth=14e9),
+        "eigen_grouped_kernel": Route(36e9, half_o=20),
         "eigen_transposed": Route(300e9, packing=0.67e9, bandwidth=25e9, unmapped=2e9, packed=6),
         "eigen_3d": Route(360e9, half_o=220, packing=0.5e9),
-        "naive": Route(5e9, half_o=32),
+        "naive": Route(4e9),
     },
     call=11e-6,
     onednn=Direct(350e9, 16, depthwise=190e9, bandwidth=40e9, channels_first=8e9, kernel=8e9, call=12e-6),
