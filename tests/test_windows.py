@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from oracles import equations
 
-from jconv.algorithms import windows
+from jconv.algorithms import regions, windows
+from jconv.spec import ConvSpec
 from jconv.testing import cases
 
 
@@ -24,6 +26,27 @@ def test_a_pad_of_axes_in_order_is_a_pad(seed):
     wanted = lax.pad(x, 0.0, [*[windows.NONE] * first, *config])
     got = windows.resized(x, config, first, in_order=True)
     np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_tap_is_one_slice(first):
+    """Of one slice along each axis XLA writes out those that neighbouring taps share."""
+    spec = ConvSpec.of(spatial=(9, 8), kernel=(3, 2), strides=(2, 3), rhs_dilation=(1, 2), in_channels=3)
+    shape = (2, 9, 8, 3) if first == 1 else (2, 3, 9, 8)
+    x = np.arange(np.prod(shape), dtype="float32").reshape(shape)
+    (p, q), at = spec.out_spatial, (2, 1)
+    wanted = x[(slice(None),) * first + (slice(2, 2 + 2 * p, 2), slice(2, 2 + 3 * q, 3))]
+    np.testing.assert_array_equal(windows.tap(x, at, spec, first), wanted)
+    taken = jax.make_jaxpr(lambda x: windows.tap(x, at, spec, first))(x)
+    assert [equation.primitive.name for equation in equations(taken)] == ["slice"]
+
+
+def test_what_a_region_sees_is_one_slice_a_tap():
+    spec = cases.named("stride").spec.replace(padding=((1, 1), (1, 0)))
+    region = tuple(max(regions.runs(spec, axis), key=lambda run: len(run.taps)) for axis in range(spec.ndim))
+    x = np.zeros(spec.x_shape, "float32")
+    taken = jax.make_jaxpr(lambda x: [view for view, _ in regions.views(x, region, spec)])(x)
+    assert [equation.primitive.name for equation in equations(taken)] == ["slice"] * spec.taps
 
 
 STRIDED = [case for case in cases.CASES if case.spec.is_strided and case.spec.groups == 1]

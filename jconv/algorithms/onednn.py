@@ -11,7 +11,7 @@ float32 stands in for bfloat16 on processors where oneDNN's own kernels for it w
 
 Cost: the direct sum, and copying the kernel into the order in which oneDNN multiplies.  It wins for layers of
 nearly every kind and size; it loses to `depthwise` where a group has one channel and the channels come first
-or there is a stride, and to XLA's own for tiny problems.
+or there is a stride or a dilation, and to XLA's own for tiny problems.
 
 Source: oneDNN, https://github.com/uxlfoundation/oneDNN.
 """
