@@ -95,21 +95,22 @@ def _written_out(padded: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     return _sum_of_products([(tap(padded, at, spec), at) for at in positions(spec)], _taps(w, spec), spec)
 
 
-def _taps(w: jax.Array, spec: ConvSpec) -> dict[Ints, jax.Array]:
-    """What every (*tap, c) multiplies by: (g, o)."""
+Taps = dict[tuple[Ints, int], jax.Array]
+
+
+def _taps(w: jax.Array, spec: ConvSpec) -> Taps:
+    """What every tap and channel c multiplies by: (g, o)."""
     w = w.reshape(-1, spec.groups, spec.o)
-    places = itertools.product(*map(range, spec.kernel), range(spec.c))
+    places = itertools.product(positions(spec), range(spec.c))
     return {at: lax.index_in_dim(w, i, keepdims=False) for i, at in enumerate(places)}
 
 
-def _sum_of_products(
-    views: list[tuple[jax.Array, Ints]], taps: dict[Ints, jax.Array], spec: ConvSpec
-) -> jax.Array:
+def _sum_of_products(views: list[tuple[jax.Array, Ints]], taps: Taps, spec: ConvSpec) -> jax.Array:
     """Σ over taps and channels of the tap's view (n, *p, g·c) times the tap: (n, *p, g·o)."""
     separate = (*views[0][0].shape[:-1], spec.groups, spec.c)
     apart = [(view.reshape(separate), at) for view, at in views]
     products = [
-        lax.slice_in_dim(view, c, c + 1, axis=-1) * taps[*at, c] for view, at in apart for c in range(spec.c)
+        lax.slice_in_dim(view, c, c + 1, axis=-1) * taps[at, c] for view, at in apart for c in range(spec.c)
     ]
     return added(products).reshape(*separate[:-2], spec.out_channels)
 

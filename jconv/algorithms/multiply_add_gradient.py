@@ -35,20 +35,18 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     x and g are read once per row of taps, so large ones are taken a few images at a time, which stay in
     cache.
     """
-    images = images_at_a_time(spec)
-    if images == spec.batch:
-        return _of_images(x, g, spec)
-    part, last = spec.replace(batch=images), spec.replace(channels_first=False)  # which is how it reads them
-    return summed(lambda x, g: _of_images(x, g, part), x, g, last, part)
+    part = _part(spec)
+    whole, some = (one.replace(channels_first=False) for one in (spec, part))  # which is how it reads them
+    return summed(lambda x, g: _of_images(x, g, part), x, g, whole, some)
 
 
-def images_at_a_time(spec: ConvSpec) -> int:
-    """The number of images taken at a time: all, as a loop over some takes half as long again, or where these
-    would be mapped afresh, as many as stay in cache."""
+def _part(spec: ConvSpec) -> ConvSpec:
+    """The spec of as many images as are taken at a time: all, as a loop over some takes half as long again,
+    or where these would be mapped afresh, as many as stay in cache."""
     size = (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.accumulator)
     if not isinstance(size, int) or size <= REUSED:
-        return spec.batch
-    return equal(spec.batch, spec.batch * CACHED // size)
+        return spec
+    return spec.replace(batch=equal(spec.batch, spec.batch * CACHED // size))
 
 
 def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -139,7 +137,7 @@ def rows_added(spec: ConvSpec) -> int:
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
     """For each piece a copy with the padding, and one loop per stack of taps, at half the rate, as no sum is
     kept in a register."""
-    part = spec.replace(batch=images_at_a_time(spec))
+    part = _part(spec)
     return repeated(_steps_of_images(part), spec, part)
 
 
@@ -155,7 +153,7 @@ def _steps_of_images(spec: ConvSpec) -> tuple[Step, ...]:
 
 def workspace(spec: ConvSpec) -> int:
     """Bytes of the padded copy of x, where it is kept, and of the sums of rows."""
-    part = spec.replace(batch=images_at_a_time(spec))
+    part = _part(spec)
     if spec.has_gaps:  # zeros between the inputs are always written out
         return padded_bytes(part)
     x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (part.x_shape, part.y_shape))

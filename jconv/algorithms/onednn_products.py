@@ -50,6 +50,7 @@ def _by_planes(spec: ConvSpec) -> bool:
 
 
 def _of_columns(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂w by the columns of all taps at once or, where these are too many for the cache, tap by tap."""
     padded = pad(x, spec)
     taps = [tap(padded, at, spec) for at in positions(spec)]  # n q c, each
     fit = columns_bytes(spec) <= IN_CACHE

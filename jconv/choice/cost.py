@@ -33,8 +33,7 @@ KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
 
 def total(steps: tuple[Step, ...], workspace: int, rates: Platform) -> float:
     """Estimated seconds of all steps, one after the other, with `workspace` bytes of temporaries."""
-    fresh = workspace / WRITTEN if workspace > KEPT_MAPPED else 0.0
-    return sum(seconds(step, rates) for step in steps) + fresh + rates.call
+    return sum(seconds(step, rates) for step in steps) + _mapping(workspace) + rates.call
 
 
 def seconds(step: Step, rates: Platform) -> float:
@@ -89,7 +88,12 @@ def native(spec: ConvSpec, rates: Platform) -> float:
 
 def _writing(size: int) -> float:
     """Seconds of writing so many bytes to a buffer of their own."""
-    return size / WRITTEN * (2 if size > KEPT_MAPPED else 1)
+    return size / WRITTEN + _mapping(size)
+
+
+def _mapping(size: int) -> float:
+    """Seconds of mapping a buffer of so many bytes, where it does not stay mapped."""
+    return size / WRITTEN if size > KEPT_MAPPED else 0.0
 
 
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
