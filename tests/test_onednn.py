@@ -282,14 +282,28 @@ def test_images_with_channels_first_are_exact_in_pieces(name, role, monkeypatch)
     np.testing.assert_array_equal(lowered.compile()(a, b), cases.reference(role, a, b, spec))
 
 
-@pytest.mark.parametrize("channels_first", [False, True])
-@pytest.mark.parametrize("name", ["plain", "stride", "3d", "groups"])
-def test_a_kernel_gradient_in_bands_is_exact_on_whole_numbers(name, channels_first, monkeypatch):
-    """Images too large for the cache are summed some rows at a time."""
+def in_little_caches(monkeypatch):
+    """Kernel gradients in pieces, as if nothing of more than half a kilobyte stayed in cache."""
     monkeypatch.setattr(onednn_rows, "STREAMED", 0)
-    monkeypatch.setattr(onednn_rows, "BAND", 1 << 9)
+    monkeypatch.setattr(pieces, "REUSED", 0)
+    monkeypatch.setattr(pieces, "IN_CACHE", 1 << 9)
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize("cut", ["images", "rows"])
+@pytest.mark.parametrize("name", ["plain", "stride", "3d", "groups"])
+def test_a_kernel_gradient_in_pieces_is_exact_on_whole_numbers(name, cut, channels_first, monkeypatch):
+    """What is too large for the cache is summed some images, or some rows of one, at a time."""
     spec = cases.named(name).spec.replace(channels_first=channels_first)
-    assert onednn_rows._part(spec) is not spec
+    image = spec.replace(batch=1)
+    if cut == "images":
+        monkeypatch.setattr(pieces, "CACHED", onednn_rows._size(image))
+        monkeypatch.setattr(onednn_rows, "STREAMED", onednn_rows._size(image) * math.prod(spec.kernel[:-1]))
+    else:
+        in_little_caches(monkeypatch)
+    part = onednn_rows._part(spec)
+    assert part.batch == 1 < spec.batch
+    assert (part == image) == (cut == "images")
     x, g = whole(*spec.x_shape), whole(*spec.y_shape)
     got = compiled(ONEDNN, "grad_kernel", jnp.asarray(x), jnp.asarray(g), spec)
     np.testing.assert_array_equal(got, cases.reference("grad_kernel", x, g, spec))
@@ -298,8 +312,7 @@ def test_a_kernel_gradient_in_bands_is_exact_on_whole_numbers(name, channels_fir
 @pytest.mark.parametrize("channels_first", [False, True])
 @pytest.mark.parametrize(("width", "dilation"), [(12, 1), (13, 1), (12, 2)], ids=["blocks", "one", "dilated"])
 def test_rows_in_blocks_are_exact_and_keep_a_nan_in_its_window(width, dilation, channels_first, monkeypatch):
-    monkeypatch.setattr(onednn_rows, "STREAMED", 0)
-    monkeypatch.setattr(onednn_rows, "BAND", 1 << 9)
+    in_little_caches(monkeypatch)
     spec = ConvSpec.of(
         batch=2, in_channels=3, out_channels=5, spatial=(11, width), kernel=(2, 3),
         padding=((1, 0), (dilation, dilation)), rhs_dilation=(1, dilation),

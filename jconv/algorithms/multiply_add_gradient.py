@@ -18,12 +18,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms.pieces import IN_CACHE, REUSED, equal, kept, repeated, summed, tap_block, taps_from
+from jconv.algorithms.pieces import (
+    CACHED,
+    IN_CACHE,
+    REUSED,
+    equal,
+    kept,
+    repeated,
+    summed,
+    tap_block,
+    taps_from,
+)
 from jconv.algorithms.record import Loop, Step
 from jconv.algorithms.windows import pad, padded_bytes, tap
 from jconv.spec import ConvSpec, itemsize
 
-CACHED = 4 << 20  # bytes of x and g that the caches of two cores hold
 STACKED = 8  # taps side by side in one loop
 ROWS = 16  # rows added up before the compiler reduces
 TAPS = 36  # taps and channels of which so many sums are written out: most a second of compiling

@@ -8,8 +8,8 @@ With s for the taps of the last dimension and q for its outputs,
 is a convolution along the axes n, h and s·c: the channels are q → o, and the kernel is g, with n × p × 1
 taps.  So x is written once for each tap of the *last* dimension, where im2col writes it once for each tap of
 all, and the products run over s·c × o, which are many.  In three dimensions the images lie side by side in
-the row, and the axes are d, h and s·c.  Every row of taps reads x' again, so large images are summed some
-rows at a time, and a part of a single image is cut otherwise (`onednn_blocks`).
+the row, and the axes are d, h and s·c.  Every row of taps reads x' and g again, so many images are summed
+some at a time, and a large one some rows at a time or as in `onednn_blocks`.
 """
 
 from __future__ import annotations
@@ -28,36 +28,43 @@ from jconv.algorithms.record import Loop, OneDnn, Step
 from jconv.algorithms.windows import framing, resized
 from jconv.spec import ConvSpec, Ints
 
-STREAMED = 32 << 20  # bytes read of x', once for every row of taps, from which it is cut to stay in cache
-BAND = 3 << 20  # bytes of x' at a time then, or of an image whose rows are cut into blocks
+STREAMED = 36 << 20  # bytes read of x' and g, once for every row of taps, above which they are cut
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """∂w, at once or in bands."""
+    """∂w, at once or in pieces."""
     part = _part(spec)
     how = onednn_blocks.grad_kernel if _in_blocks(spec) else _at_once
     return pieces.summed(functools.partial(how, spec=part), x, g, spec, part)
 
 
 def _part(spec: ConvSpec) -> ConvSpec:
-    """The spec of as many images or rows of g as are multiplied at a time: all, or as many as stay in
-    cache."""
+    """The spec of what is multiplied at a time: all, or as many images, or rows of one, as stay in cache."""
+    image = spec.replace(batch=1)
     if _in_blocks(spec):
-        one = spec.replace(batch=1)
-        return pieces.cut(one, onednn_blocks.as_blocks(one).x_bytes, BAND)
-    return pieces.cut(spec, as_rows(spec).x_bytes, BAND) if _is_large(spec) else spec
+        size = onednn_blocks.as_blocks(image).x_bytes + image.y_bytes
+        return image if size <= pieces.REUSED else pieces.cut(image, size, pieces.IN_CACHE)
+    if _is_streamed(image):
+        return pieces.cut(image, _size(image), pieces.IN_CACHE)
+    images = pieces.equal(spec.batch, spec.batch * pieces.CACHED // _size(spec))
+    return spec.replace(batch=images) if _is_streamed(spec) else spec
 
 
 def _in_blocks(spec: ConvSpec) -> bool:
-    """Whether single images are too large, and their rows are cut into blocks."""
-    large = _is_large(spec) and as_rows(spec).x_bytes > spec.batch * BAND
-    return large and onednn_blocks.applies(spec.replace(batch=1))
+    """Whether single images are large, and their rows are cut into blocks."""
+    image = spec.replace(batch=1)
+    return spec.x_dtype == "float32" and _size(image) > pieces.IN_CACHE and onednn_blocks.applies(image)
 
 
-def _is_large(spec: ConvSpec) -> bool:
-    """Whether x' is more than stays in cache.  (Halves the compiler makes float32, in a loop all of them
-    every time.)"""
-    return spec.x_dtype == "float32" and as_rows(spec).x_bytes * math.prod(spec.kernel[:-1]) > STREAMED
+def _is_streamed(spec: ConvSpec) -> bool:
+    """Whether x' and g are more than stays in cache.  (Halves the compiler makes float32, in a loop all of
+    them every time.)"""
+    return spec.x_dtype == "float32" and _size(spec) * math.prod(spec.kernel[:-1]) > STREAMED
+
+
+def _size(spec: ConvSpec) -> int:
+    """Bytes of x' and g."""
+    return as_rows(spec).x_bytes + spec.y_bytes
 
 
 def _at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:

@@ -26,7 +26,8 @@ from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.spec import ConvSpec, Role, extent
 
-# The two limits, in bytes.
+# The limits, in bytes.
+CACHED = 4 << 20  # what the second-level caches of two cores hold
 IN_CACHE = 8 << 20  # leaves room for the operands in a last-level cache of 32 MiB
 REUSED = 24 << 20  # a buffer above 32 MiB (glibc's mmap threshold) is mapped afresh at every call on CPU
 
