@@ -286,7 +286,8 @@ def in_little_caches(monkeypatch):
     """Kernel gradients in pieces, as if nothing of more than half a kilobyte stayed in cache."""
     monkeypatch.setattr(onednn_rows, "STREAMED", 0)
     monkeypatch.setattr(pieces, "REUSED", 0)
-    monkeypatch.setattr(pieces, "IN_CACHE", 1 << 9)
+    for name in ("CACHED", "IN_CACHE"):
+        monkeypatch.setattr(pieces, name, 1 << 9)
 
 
 @pytest.mark.parametrize("channels_first", [False, True])
@@ -310,14 +311,16 @@ def test_a_kernel_gradient_in_pieces_is_exact_on_whole_numbers(name, cut, channe
 
 
 @pytest.mark.parametrize("channels_first", [False, True])
-@pytest.mark.parametrize(("width", "dilation"), [(12, 1), (13, 1), (12, 2)], ids=["blocks", "one", "dilated"])
+@pytest.mark.parametrize(
+    ("width", "dilation"), [(12, 1), (13, 1), (12, 2)], ids=["even", "uneven", "dilated"]
+)
 def test_rows_in_blocks_are_exact_and_keep_a_nan_in_its_window(width, dilation, channels_first, monkeypatch):
     in_little_caches(monkeypatch)
     spec = ConvSpec.of(
         batch=2, in_channels=3, out_channels=5, spatial=(11, width), kernel=(2, 3),
         padding=((1, 0), (dilation, dilation)), rhs_dilation=(1, dilation),
     ).replace(channels_first=channels_first)  # fmt: skip
-    assert onednn_rows._in_blocks(spec) == (width != 13 or not channels_first)
+    assert onednn_rows._in_blocks(spec)
     x, g = whole(*spec.x_shape), whole(*spec.y_shape)
     compute = jax.jit(lambda x, g: evaluate(ONEDNN, "grad_kernel", x, g, spec))
     np.testing.assert_array_equal(compute(x, g), cases.reference("grad_kernel", x, g, spec))
@@ -325,6 +328,21 @@ def test_rows_in_blocks_are_exact_and_keep_a_nan_in_its_window(width, dilation, 
     nans = np.isnan(compute(x, g))
     assert nans[:, :2, 1].all()
     assert nans.sum() == nans[:, :2, 1].sum()
+
+
+def test_rows_in_blocks_leave_out_what_no_output_sees(monkeypatch):
+    """Where blocks do not divide a row it ends in zeros, which must not meet what the padding cuts off."""
+    in_little_caches(monkeypatch)
+    spec = ConvSpec.of(
+        in_channels=3, out_channels=5, spatial=(11, 16), kernel=(2, 3), padding=((1, 0), (-1, -2))
+    )
+    assert onednn_rows._in_blocks(spec)
+    x, g = whole(*spec.x_shape), whole(*spec.y_shape)
+    expected = cases.reference("grad_kernel", x, g, spec)
+    x[:, :, :1] = x[:, :, -2:] = np.nan
+    np.testing.assert_array_equal(
+        compiled(ONEDNN, "grad_kernel", jnp.asarray(x), jnp.asarray(g), spec), expected
+    )
 
 
 @pytest.mark.parametrize("name", ["depthwise", "transposed_depthwise"])

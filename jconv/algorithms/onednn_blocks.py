@@ -6,8 +6,9 @@ A row of q outputs is cut into blocks b of `width` outputs j, and reach = (s −
     ∂w[r, s, c, o]  = Σ_{p, j, b}  x'[p + r·dilation, j + s·dilation, c, b] · g[p, b·width + j, o]
 
 So x is written once, and what blocks share twice, where `onednn_rows` writes x once for each tap of a row:
-three times the bytes to stream for a 3×3 kernel.  g is read as it lies.  Loses for small images, which stay
-in cache either way: there the longer rows multiply faster.
+three times the bytes to stream for a 3×3 kernel.  g is read as it lies, or ends in zeros where no count of
+blocks divides a row.  Loses for small images, which stay in cache either way: there the longer rows multiply
+faster.
 """
 
 from __future__ import annotations
@@ -17,38 +18,41 @@ import jax.numpy as jnp
 
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.record import Loop, OneDnn, Step
-from jconv.algorithms.windows import resized
+from jconv.algorithms.windows import framing, resized
 from jconv.spec import ConvSpec, Ints
 
 MOST_BLOCKS = 16  # of a row: with as many channels oneDNN multiplies as fast as with more
 
 
 def applies(spec: ConvSpec) -> bool:
-    """Whether it takes the spec: one image, two dimensions, no stride, all channels in one group; where they
-    come first, only rows that blocks divide, as others are read faster as they lie."""
-    plain = spec.batch == spec.groups == 1 and spec.ndim == 2 and not spec.is_strided
-    return plain and not (spec.channels_first and _count(spec) == 1)
+    """Whether it takes the spec: one image, two dimensions, no stride, all channels in one group."""
+    return spec.batch == spec.groups == 1 and spec.ndim == 2 and not spec.is_strided
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w by one call."""
-    kernel = g.reshape(spec.out_spatial[0], _count(spec), -1, 1, spec.o).transpose(0, 2, 3, 1, 4)
+    count, width = _blocks(spec)
+    g = resized(g, [(0, count * width - spec.out_spatial[-1], 0)], 2)
+    kernel = g.reshape(spec.out_spatial[0], count, width, 1, spec.o).transpose(0, 2, 3, 1, 4)
     return direct(_cut(x, spec), kernel, as_blocks(spec), lies=_kernel_lies(spec)).reshape(spec.w_shape)
 
 
-def _count(spec: ConvSpec) -> int:
-    """Blocks: as many as divide a row into equal ones that are no shorter than what two share."""
+def _blocks(spec: ConvSpec) -> tuple[int, int]:
+    """How many blocks, and their width, which is no less than what two share: of many that which adds the
+    fewest zeros to a row."""
     q, reach = spec.out_spatial[-1], spec.window[-1] - 1
-    return max(n for n in range(1, MOST_BLOCKS + 1) if q % n == 0 and (n == 1 or q // n >= reach))
+    most = max(1, min(MOST_BLOCKS, q // max(1, reach)))
+    count = min(range(most, most // 2, -1), key=lambda count: count * -(-q // count))
+    return count, -(-q // count)
 
 
 def _cut(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """(1, h, u, c, b): the padded rows, a block's own positions and then those it shares with the next."""
-    q, reach, count = spec.out_spatial[-1], spec.window[-1] - 1, _count(spec)
-    (lo, _), (h, w) = spec.padding[-1], spec.spatial
-    width = q // count
-    more = reach if count == 1 else width
-    rows = resized(x, [(lo, q + more - lo - w, 0)], 2, in_order=not spec.channels_first)
+    (count, width), reach = _blocks(spec), spec.window[-1] - 1
+    (lo, hi, _), h = framing(spec)[-1], spec.spatial[0]
+    more = count * width - spec.out_spatial[-1] + (width - reach if count > 1 else 0)
+    x = resized(x, [(0, min(0, hi), 0)], 2)  # what no output sees must not meet a zero
+    rows = resized(x, [(lo, max(0, hi) + more, 0)], 2, in_order=not spec.channels_first)
     if count == 1:
         return rows[..., None]
     rows = rows.reshape(1, h, count + 1, width, spec.c)
@@ -58,8 +62,7 @@ def _cut(x: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def as_blocks(spec: ConvSpec) -> ConvSpec:
     """The convolution along h, u and c that is the kernel's gradient."""
-    count, back = _count(spec), spec.as_grad_kernel()
-    width = spec.out_spatial[-1] // count
+    (count, width), back = _blocks(spec), spec.as_grad_kernel()
     return spec.replace(
         in_channels=count,
         spatial=(spec.spatial[0], width + spec.window[-1] - 1, spec.c),

@@ -41,9 +41,9 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 def _part(spec: ConvSpec) -> ConvSpec:
     """The spec of what is multiplied at a time: all, or as many images, or rows of one, as stay in cache."""
     image = spec.replace(batch=1)
-    if _in_blocks(spec):
+    if _in_blocks(spec):  # planes are cut into blocks value by value, which is fast only in cache
         size = onednn_blocks.as_blocks(image).x_bytes + image.y_bytes
-        return image if size <= pieces.REUSED else pieces.cut(image, size, pieces.IN_CACHE)
+        return pieces.cut(image, size, pieces.CACHED if spec.channels_first else pieces.REUSED)
     if _is_streamed(image):
         return pieces.cut(image, _size(image), pieces.IN_CACHE)
     images = pieces.equal(spec.batch, spec.batch * pieces.CACHED // _size(spec))
