@@ -25,8 +25,9 @@ MOST_BLOCKS = 16  # of a row: with as many channels oneDNN multiplies as fast as
 
 
 def applies(spec: ConvSpec) -> bool:
-    """Whether it takes the spec: one image, two dimensions, no stride, all channels in one group."""
-    return spec.batch == spec.groups == 1 and spec.ndim == 2 and not spec.is_strided
+    """Whether it takes the spec: one image, two dimensions, no stride, all channels in one group, and more of
+    them than colours, as they are the rows that are multiplied."""
+    return spec.batch == spec.groups == 1 and spec.ndim == 2 and not spec.is_strided and spec.c > 3
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
