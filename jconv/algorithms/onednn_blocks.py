@@ -1,14 +1,15 @@
 """∂w of a large image by oneDNN as a convolution along h, w and c, whose channels are blocks of a row.
 
-A row of q outputs is cut into blocks b of `width` outputs j, and reach = (s − 1)·dilation:
+A row of q outputs is cut into n blocks, which begin t = ⌊q/n⌋ apart.  The last one is t + q mod n long, and
+so are the others, but what they have beyond t is zero in g', as the next block has it.  With
+reach = (s − 1)·dilation,
 
-    x'[h, u, c, b]  = x̃[h, b·width + u, c]                        u = 0 … width + reach − 1
-    ∂w[r, s, c, o]  = Σ_{p, j, b}  x'[p + r·dilation, j + s·dilation, c, b] · g[p, b·width + j, o]
+    x'[h, u, c, b]  = x̃[h, b·t + u, c]                            u = 0 … t + q mod n + reach − 1
+    ∂w[r, s, c, o]  = Σ_{p, j, b}  x'[p + r·dilation, j + s·dilation, c, b] · g'[p, b, j, o]
 
 So x is written once, and what blocks share twice, where `onednn_rows` writes x once for each tap of a row:
-three times the bytes to stream for a 3×3 kernel.  g is read as it lies, or ends in zeros where no count of
-blocks divides a row.  Loses for small images, which stay in cache either way: there the longer rows multiply
-faster.
+three times the bytes to stream for a 3×3 kernel.  No zero of g' meets what no output sees.  Loses for small
+images, which stay in cache either way: there the longer rows multiply faster.
 """
 
 from __future__ import annotations
@@ -32,38 +33,46 @@ def applies(spec: ConvSpec) -> bool:
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w by one call."""
-    count, width = _blocks(spec)
-    g = resized(g, [(0, count * width - spec.out_spatial[-1], 0)], 2)
-    kernel = g.reshape(spec.out_spatial[0], count, width, 1, spec.o).transpose(0, 2, 3, 1, 4)
+    kernel = _cut_outputs(g, spec)[..., None, :].transpose(0, 2, 3, 1, 4)
     return direct(_cut(x, spec), kernel, as_blocks(spec), lies=_kernel_lies(spec)).reshape(spec.w_shape)
 
 
 def _blocks(spec: ConvSpec) -> tuple[int, int]:
-    """How many blocks, and their width, which is no less than what two share: of many that which adds the
-    fewest zeros to a row."""
+    """How many blocks, and how far apart: many with few zeros, and what two share all in the second one."""
     q, reach = spec.out_spatial[-1], spec.window[-1] - 1
-    most = max(1, min(MOST_BLOCKS, q // max(1, reach)))
-    count = min(range(most, most // 2, -1), key=lambda count: count * -(-q // count))
-    return count, -(-q // count)
+    counts = (n for n in range(1, MOST_BLOCKS + 1) if n == 1 or q % n + reach <= q // n)
+    count = min(counts, key=lambda n: (q // n + q % n) * (n + MOST_BLOCKS // 2))
+    return count, q // count
 
 
 def _cut(x: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(1, h, u, c, b): the padded rows, a block's own positions and then those it shares with the next."""
-    (count, width), reach = _blocks(spec), spec.window[-1] - 1
-    (lo, hi, _), h = framing(spec)[-1], spec.spatial[0]
-    more = count * width - spec.out_spatial[-1] + (width - reach if count > 1 else 0)
-    x = resized(x, [(0, min(0, hi), 0)], 2)  # what no output sees must not meet a zero
-    rows = resized(x, [(lo, max(0, hi) + more, 0)], 2, in_order=not spec.channels_first)
+    """(1, h, u, c, b): the padded rows, what begins a block and then what it shares with the next."""
+    (count, apart), h = _blocks(spec), spec.spatial[0]
+    (lo, hi, _), q = framing(spec)[-1], spec.out_spatial[-1]
+    shared = q % count + spec.window[-1] - 1
+    more = apart - shared if count > 1 else 0
+    rows = resized(x, [(lo, hi + more, 0)], 2, in_order=not spec.channels_first)
     if count == 1:
         return rows[..., None]
-    rows = rows.reshape(1, h, count + 1, width, spec.c)
-    blocks = jnp.concatenate([rows[:, :, :-1], rows[:, :, 1:, :reach]], axis=3)
+    rows = rows.reshape(1, h, count + 1, apart, spec.c)
+    blocks = jnp.concatenate([rows[:, :, :-1], rows[:, :, 1:, :shared]], axis=3)
     return jnp.moveaxis(blocks, 2, -1)
+
+
+def _cut_outputs(g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(p, b, j, o): g', which is g as it lies where the blocks divide a row."""
+    (count, apart), (p, q) = _blocks(spec), spec.out_spatial
+    blocks = g[:, :, : count * apart].reshape(p, count, apart, spec.o)
+    if q == count * apart:
+        return blocks
+    rest = resized(g[:, :, count * apart :].reshape(p, 1, -1, spec.o), [(count - 1, 0, 0)])
+    return jnp.concatenate([blocks, rest], axis=2)
 
 
 def as_blocks(spec: ConvSpec) -> ConvSpec:
     """The convolution along h, u and c that is the kernel's gradient."""
-    (count, width), back = _blocks(spec), spec.as_grad_kernel()
+    (count, apart), back = _blocks(spec), spec.as_grad_kernel()
+    width = apart + spec.out_spatial[-1] % count
     return spec.replace(
         in_channels=count,
         spatial=(spec.spatial[0], width + spec.window[-1] - 1, spec.c),

@@ -43,7 +43,8 @@ def _part(spec: ConvSpec) -> ConvSpec:
     image = spec.replace(batch=1)
     if _in_blocks(spec):  # planes are cut into blocks value by value, which is fast only in cache
         size = onednn_blocks.as_blocks(image).x_bytes + image.y_bytes
-        return pieces.cut(image, size, pieces.CACHED if spec.channels_first else pieces.REUSED)
+        fits = size <= (pieces.CACHED if spec.channels_first else pieces.REUSED)
+        return image if fits else pieces.cut(image, size, pieces.CACHED)
     if _is_streamed(image):
         return pieces.cut(image, _size(image), pieces.IN_CACHE)
     images = pieces.equal(spec.batch, spec.batch * pieces.CACHED // _size(spec))
