@@ -15,7 +15,6 @@ some at a time, and a large one some rows at a time or as in `onednn_blocks`.
 from __future__ import annotations
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -59,8 +58,9 @@ def _in_blocks(spec: ConvSpec) -> bool:
 
 def _is_streamed(spec: ConvSpec) -> bool:
     """Whether x' and g are more than stays in cache.  (Halves the compiler makes float32, in a loop all of
-    them every time.)"""
-    return spec.x_dtype == "float32" and _size(spec) * math.prod(spec.kernel[:-1]) > STREAMED
+    them every time; and bands of a volume read many planes twice.)"""
+    reads = 1 if spec.ndim > 2 else spec.kernel[0]
+    return spec.x_dtype == "float32" and _size(spec) * reads > STREAMED
 
 
 def _size(spec: ConvSpec) -> int:
