@@ -22,9 +22,9 @@ from jconv.algorithms.pieces import (
     CACHED,
     IN_CACHE,
     REUSED,
-    equal,
     kept,
     repeated,
+    some_images,
     summed,
     tap_block,
     taps_from,
@@ -55,7 +55,7 @@ def _part(spec: ConvSpec) -> ConvSpec:
     size = (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.accumulator)
     if not isinstance(size, int) or size <= REUSED:
         return spec
-    return spec.replace(batch=equal(spec.batch, spec.batch * CACHED // size))
+    return some_images(spec, size, CACHED)
 
 
 def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:

@@ -37,33 +37,33 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     return direct(_cut(x, spec), kernel, as_blocks(spec), lies=_kernel_lies(spec)).reshape(spec.w_shape)
 
 
-def _blocks(spec: ConvSpec) -> tuple[int, int]:
-    """How many blocks, and how far apart: many with few zeros, and what two share all in the second one."""
+def _blocks(spec: ConvSpec) -> tuple[int, int, int]:
+    """How many blocks, how far apart, and how much longer than that: many with few zeros, and what two share
+    all in the second one."""
     q, reach = spec.out_spatial[-1], spec.window[-1] - 1
     counts = (n for n in range(1, MOST_BLOCKS + 1) if n == 1 or q % n + reach <= q // n)
     count = min(counts, key=lambda n: (q // n + q % n) * (n + MOST_BLOCKS // 2))
-    return count, q // count
+    return count, q // count, q % count
 
 
 def _cut(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """(1, h, u, c, b): the padded rows, what begins a block and then what it shares with the next."""
-    (count, apart), h = _blocks(spec), spec.spatial[0]
-    (lo, hi, _), q = framing(spec)[-1], spec.out_spatial[-1]
-    shared = q % count + spec.window[-1] - 1
+    (count, apart, longer), (lo, hi, _) = _blocks(spec), framing(spec)[-1]
+    shared = longer + spec.window[-1] - 1
     more = apart - shared if count > 1 else 0
     rows = resized(x, [(lo, hi + more, 0)], 2, in_order=not spec.channels_first)
     if count == 1:
         return rows[..., None]
-    rows = rows.reshape(1, h, count + 1, apart, spec.c)
+    rows = rows.reshape(1, spec.spatial[0], count + 1, apart, spec.c)
     blocks = jnp.concatenate([rows[:, :, :-1], rows[:, :, 1:, :shared]], axis=3)
     return jnp.moveaxis(blocks, 2, -1)
 
 
 def _cut_outputs(g: jax.Array, spec: ConvSpec) -> jax.Array:
     """(p, b, j, o): g', which is g as it lies where the blocks divide a row."""
-    (count, apart), (p, q) = _blocks(spec), spec.out_spatial
+    (count, apart, longer), p = _blocks(spec), spec.out_spatial[0]
     blocks = g[:, :, : count * apart].reshape(p, count, apart, spec.o)
-    if q == count * apart:
+    if not longer:
         return blocks
     rest = resized(g[:, :, count * apart :].reshape(p, 1, -1, spec.o), [(count - 1, 0, 0)])
     return jnp.concatenate([blocks, rest], axis=2)
@@ -71,12 +71,11 @@ def _cut_outputs(g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def as_blocks(spec: ConvSpec) -> ConvSpec:
     """The convolution along h, u and c that is the kernel's gradient."""
-    (count, apart), back = _blocks(spec), spec.as_grad_kernel()
-    width = apart + spec.out_spatial[-1] % count
+    (count, apart, longer), back = _blocks(spec), spec.as_grad_kernel()
     return spec.replace(
         in_channels=count,
-        spatial=(spec.spatial[0], width + spec.window[-1] - 1, spec.c),
-        kernel=(spec.out_spatial[0], width, 1),
+        spatial=(spec.spatial[0], apart + longer + spec.window[-1] - 1, spec.c),
+        kernel=(spec.out_spatial[0], apart + longer, 1),
         strides=(*spec.rhs_dilation, 1),
         padding=(back.padding[0], (0, 0), (0, 0)),
         lhs_dilation=(1, 1, 1),

@@ -46,8 +46,7 @@ def _part(spec: ConvSpec) -> ConvSpec:
         return image if fits else pieces.cut(image, size, pieces.CACHED)
     if _is_streamed(image):
         return pieces.cut(image, _size(image), pieces.IN_CACHE)
-    images = pieces.equal(spec.batch, spec.batch * pieces.CACHED // _size(spec))
-    return spec.replace(batch=images) if _is_streamed(spec) else spec
+    return pieces.some_images(spec, _size(spec), pieces.CACHED) if _is_streamed(spec) else spec
 
 
 def _in_blocks(spec: ConvSpec) -> bool:
@@ -57,10 +56,14 @@ def _in_blocks(spec: ConvSpec) -> bool:
 
 
 def _is_streamed(spec: ConvSpec) -> bool:
-    """Whether x' and g are more than stays in cache.  (Halves the compiler makes float32, in a loop all of
-    them every time; and bands of a volume read many planes twice.)"""
-    reads = 1 if spec.ndim > 2 else spec.kernel[0]
-    return spec.x_dtype == "float32" and _size(spec) * reads > STREAMED
+    """Whether so much is read that it is cut to stay in cache.  (Halves the compiler makes float32, in a loop
+    all of them every time.)"""
+    return spec.x_dtype == "float32" and _read(spec) > STREAMED
+
+
+def _read(spec: ConvSpec) -> int:
+    """Bytes read of x' and g, by every row of taps; of a volume once, as its bands read many planes twice."""
+    return _size(spec) * (1 if spec.ndim > 2 else spec.kernel[0])
 
 
 def _size(spec: ConvSpec) -> int:
@@ -145,7 +148,7 @@ def _kernel_lies(spec: ConvSpec) -> Ints | None:
 
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
-    """What every band takes."""
+    """What every piece takes."""
     part = _part(spec)
     once = onednn_blocks.steps(part) if _in_blocks(spec) else _steps_at_once(part)
     return pieces.repeated(once, spec, part)

@@ -37,11 +37,17 @@ def cut(spec: ConvSpec, size: int, most: int = IN_CACHE, multiple: int = 1) -> C
     or some rows, a multiple of `multiple`, of one."""
     if not spec.ndim or not all(isinstance(known, int) for known in (spec.batch, size)) or size <= most:
         return spec
+    if most * spec.batch >= size:
+        return some_images(spec, size, most)
     height = spec.out_spatial[0]
-    if images := most * spec.batch // size:
-        return piece(spec, equal(spec.batch, images), height)
     units = -(-height // multiple)
     return piece(spec, 1, min(height, multiple * equal(units, most * spec.batch * units // size)))
+
+
+def some_images(spec: ConvSpec, size: int, most: int) -> ConvSpec:
+    """The spec of as many images at a time, but no less than one, whose share of `size` bytes is at most
+    `most`."""
+    return spec.replace(batch=equal(spec.batch, most * spec.batch // size))
 
 
 def equal(total: int, most: int) -> int:

@@ -91,9 +91,9 @@ def _writing(size: int) -> float:
     return size / WRITTEN + _mapping(size)
 
 
-def _mapping(size: int) -> float:
+def _mapping(size: int, rate: float = WRITTEN) -> float:
     """Seconds of mapping a buffer of so many bytes, where it does not stay mapped."""
-    return size / WRITTEN if size > KEPT_MAPPED else 0.0
+    return size / rate if size > KEPT_MAPPED else 0.0
 
 
 def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
@@ -101,8 +101,7 @@ def _gathering(spec: ConvSpec, taken: str, way: Route) -> float:
     longer where their buffer is mapped anew)."""
     if taken == "eigen_transposed":
         size = 4 * spec.batch * math.prod(spec.spatial) * spec.taps * spec.out_channels
-        fresh = size / way.unmapped if size > KEPT_MAPPED else 0.0
-        return size / (way.packing * min(spec.o, way.packed)) + fresh
+        return size / (way.packing * min(spec.o, way.packed)) + _mapping(size, way.unmapped)
     run = spec.c * spec.kernel[-1] if taken == "ynn" and spec.ndim else spec.c
     size = 4 * spec.positions * spec.taps * spec.c
     passes = 1
