@@ -1,11 +1,13 @@
 """The hint that the user's channels come first: another order of work, the same result."""
 
+import functools
 import itertools
 import math
 
 import jax
 import numpy as np
 import pytest
+from jax import lax
 from oracles import lax_role
 
 from jconv.algorithms import ALGORITHMS
@@ -14,7 +16,9 @@ from jconv.algorithms.pointwise import summed_by_image
 from jconv.algorithms.record import evaluate, forms_of, refuses
 from jconv.choice.pick import choose
 from jconv.lax import conv_general_dilated
+from jconv.runtime import verified
 from jconv.spec import ROLES, ConvSpec
+from jconv.spec.roles import canonical
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
 
@@ -99,3 +103,35 @@ def test_a_kernel_larger_than_the_image_is_not_turned(kernel):
     assert taken(forward, x, w) < w.nbytes
     g = forward(x, w)
     assert taken(lambda g, w: jax.vjp(lambda x: forward(x, w), x)[1](g)[0], g, w) < w.nbytes
+
+
+@pytest.mark.parametrize("wrt", ["y", "w"])
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the memory of CPU programs")
+def test_the_kernel_of_a_transposed_convolution_is_not_turned(layout, wrt):
+    """As Flax, Equinox and Haiku write it, which is not how a gradient finds it."""
+    if reason := verified.refusal() or verified.refusal_of("float32", "float32"):
+        pytest.skip(reason)
+    first = layout == "NCHW"
+    spec = ConvSpec.of(
+        spatial=(8, 7), kernel=(4, 3), in_channels=256, out_channels=128, lhs_dilation=(2, 2),
+        padding=((2, 3), (1, 0)),
+    ).replace(channels_first=first)  # fmt: skip
+    behind, role = canonical(spec, "forward" if wrt == "y" else "grad_kernel")
+    assert choose(behind, role, "cpu").algorithm.name == "im2col"
+    arrays = cases.normal(spec)
+    x, w, g = (np.moveaxis(arrays[n], -1, 1) if first else arrays[n] for n in "xwy")
+    w = np.ascontiguousarray(np.moveaxis(arrays["w"], (-1, -2), (0, 1)) if first else arrays["w"])
+
+    def forward(conv, x, w):
+        numbers = (layout, "OIHW" if first else "HWIO", layout)
+        return conv(x, w, (1, 1), spec.padding, (2, 2), dimension_numbers=numbers)
+
+    def result(conv, x, w, g):
+        return forward(conv, x, w) if wrt == "y" else jax.vjp(lambda w: forward(conv, x, w), w)[1](g)[0]
+
+    program = jax.jit(functools.partial(result, conv_general_dilated)).lower(x, w, g).compile()
+    assert program.memory_analysis().temp_size_in_bytes < w.nbytes
+    wanted = result(lax.conv_general_dilated, x, w, g)
+    bound = tolerance("float32", cases.reduction(role, behind)) * np.abs(wanted).max()
+    np.testing.assert_allclose(program(x, w, g), wanted, rtol=0, atol=bound)

@@ -13,14 +13,16 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jconv.algorithms import onednn_calls
 from jconv.runtime import verified
-from jconv.spec import ConvSpec, Role
+from jconv.spec import ConvSpec, Ints, Role
 
 MOST_AXES = 3  # of a product that oneDNN was verified with
 MANY = 12e6  # multiply-adds from which oneDNN's product repays what starting its threads takes
+LINE = 16  # words of a cache line or a vector register
 NARROW = 32  # columns up to which the product itself transposes a matrix
 LONG = 2048  # rows from which a product is cut into parts
 PARTS = 4  # how many, at most
@@ -34,14 +36,22 @@ def product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def _is_onednns(a: jax.Array, b: jax.Array, n: int, spec: ConvSpec) -> bool:
-    """Whether oneDNN multiplies a by a b of n columns: large products.  XLA's library is half as fast at
-    batched and transposed ones, and nearly as fast at plain ones."""
-    if not spec.onednn or a.dtype != b.dtype or a.shape[:-2] != b.shape[:-2]:
+    """Whether oneDNN multiplies a by a b of n columns."""
+    return a.dtype == b.dtype and takes(a.shape, b.shape, n, a.dtype.name, spec)
+
+
+def takes(a: Ints, b: Ints, n: int, dtype: str, spec: ConvSpec) -> bool:
+    """Whether oneDNN multiplies arrays of these shapes to n columns: large products.  XLA's library is half
+    as fast at batched and transposed ones, and nearly as fast at plain ones.  Where one operand is a batch
+    and the other a single matrix, which was verified in float32, oneDNN reads that again, and XLA would
+    repeat it in memory."""
+    known = all(isinstance(size, int) for size in (*a, *b))
+    if not spec.onednn or not known or not len(a) == len(b) <= MOST_AXES:
         return False
-    known = all(isinstance(size, int) for size in (*a.shape, *b.shape))
-    if not known or a.ndim > MOST_AXES or math.prod(a.shape) * n < MANY:
+    if a[:-2] != b[:-2] and dtype != "float32":
         return False
-    return verified.refusal_of(a.dtype.name, spec.accumulator) is None
+    macs = math.prod((*np.broadcast_shapes(a[:-2], b[:-2]), *a[-2:], n))
+    return macs >= MANY and verified.refusal_of(dtype, spec.accumulator) is None
 
 
 def transposed_product(a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:

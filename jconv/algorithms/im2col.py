@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithms import pieces
-from jconv.algorithms.gemm import by_rows, product, transposed_product
+from jconv.algorithms.gemm import LINE, by_rows, product, takes, transposed_product
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Repeated, Step
 from jconv.algorithms.windows import (
     MOST_CALLS,
@@ -33,11 +33,11 @@ from jconv.algorithms.windows import (
     padded_bytes,
     patches,
     put_together,
+    stacked_taps,
 )
 from jconv.algorithms.work import splitting
 from jconv.spec import ConvSpec, Role
 
-LINE = 16  # words of a cache line
 ASKED = 9  # taps up to which, with a stride, all are added in one loop
 
 
@@ -53,15 +53,28 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x: g times the kernel transposed, added up where it was read, tap by tap or axis by axis."""
-    taps = lax.optimization_barrier(by_rows(_matrices(g, spec), _matrices(w, spec), spec))
     each = each_group(spec)
+    taps = (_tap_by_tap if reads_swapped(spec, "grad_input") else _all_at_once)(g, w, spec)
+    taps = taps.reshape(spec.taps, each.batch, *spec.out_spatial, spec.c)
     if _is_by_axis(spec):
-        x = overlap_add(taps.reshape(each.batch, *spec.out_spatial, *spec.kernel, spec.c), each)
+        taps = taps.reshape(*spec.kernel, each.batch, *spec.out_spatial, spec.c)
+        x = overlap_add(jnp.moveaxis(taps, range(spec.ndim), range(-1 - spec.ndim, -1)), each)
     else:
-        taps = taps.reshape(each.batch, *spec.out_spatial, spec.taps, spec.c)
-        x = put_together((taps[..., i, :] for i in range(spec.taps)), spec)
+        x = put_together(taps, spec)
     x = x.reshape(spec.groups, spec.batch, *spec.spatial, spec.c)
     return jnp.moveaxis(x, 0, -2).reshape(spec.x_shape)
+
+
+def _all_at_once(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(r, g, n·p, c): g times the kernel transposed, in one product for all taps."""
+    taps = lax.optimization_barrier(by_rows(_matrices(g, spec), _matrices(w, spec), spec))
+    return jnp.moveaxis(taps.reshape(spec.groups, spec.positions, spec.taps, spec.c), 2, 0)
+
+
+def _tap_by_tap(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(r, n·p, c): the same of a kernel that lies swapped, as (r, o, c), in a product for every tap."""
+    w = jnp.swapaxes(w, -1, -2).reshape(spec.taps, spec.o, spec.c)
+    return lax.optimization_barrier(product(g.reshape(1, -1, spec.o), w, spec))
 
 
 def _is_by_axis(spec: ConvSpec) -> bool:
@@ -78,7 +91,12 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
         w = transposed_product(columns(x, part), _matrices(g, part), part)
         return jnp.moveaxis(w, 0, 1).reshape(spec.w_shape)
 
-    return pieces.summed(compute, x, g, spec, part)
+    def by_tap(x: jax.Array, g: jax.Array) -> jax.Array:
+        seen = stacked_taps(x, part).reshape(spec.taps, -1, spec.c)
+        w = transposed_product(g.reshape(1, -1, spec.o), seen, part).reshape(*spec.kernel, spec.o, spec.c)
+        return jnp.swapaxes(w, -1, -2)
+
+    return pieces.summed(by_tap if reads_swapped(part, "grad_kernel") else compute, x, g, spec, part)
 
 
 def _matrices(a: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -99,6 +117,17 @@ def own(spec: ConvSpec, role: Role) -> bool:
     size = columns_bytes(spec)
     few = isinstance(size, int) and size <= pieces.IN_CACHE
     return few and not spec.has_gaps and 1 <= spec.taps <= WRITTEN_OUT
+
+
+def reads_swapped(spec: ConvSpec, role: Role) -> bool:
+    """Whether a gradient reads or writes a kernel that lies swapped so, in a product for every tap: by
+    oneDNN, which reads g again for each, if a tap's product is not too narrow."""
+    if role == "forward" or not spec.kernel_swapped or spec.channels_first:
+        return False
+    if spec.groups > 1 or spec.c < LINE or not 1 <= spec.taps <= WRITTEN_OUT:
+        return False
+    g, w = (1, spec.positions, spec.o), (spec.taps, spec.o, spec.c)
+    return takes(g, w, spec.c, spec.y_dtype, spec)
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -137,5 +166,6 @@ def workspace(spec: ConvSpec, role: Role) -> int:
 
 
 IM2COL = Algorithm(
-    "im2col", forward, rejects, steps, workspace, grad_input=grad_input, grad_kernel=grad_kernel, own=own
-)
+    "im2col", forward, rejects, steps, workspace,
+    grad_input=grad_input, grad_kernel=grad_kernel, own=own, reads_swapped=reads_swapped,
+)  # fmt: skip

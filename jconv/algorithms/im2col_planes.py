@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jconv.algorithms import pieces
-from jconv.algorithms.gemm import as_they_lie, by_image
+from jconv.algorithms.gemm import LINE, as_they_lie, by_image, by_rows, takes, transposed_product
 from jconv.algorithms.record import Algorithm, Gemm, Loop, Step, always
 from jconv.algorithms.windows import (
     WRITTEN_OUT,
@@ -46,7 +46,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x: the kernel transposed times g, the planes of every tap added up where it read them; with a stride
     along one axis after the other, since to add them all at once every tap is tested at every input."""
-    taps = as_they_lie(_rows(w, spec), _by_group(g, spec), spec, "grad_input")
+    taps = (_by_channel if reads_swapped(spec, "grad_input") else _all_at_once)(g, w, spec)
     taps = lax.optimization_barrier(taps)
     if spec.is_strided:
         taps = taps.reshape(spec.batch, spec.in_channels, *spec.kernel, *spec.out_spatial)
@@ -56,8 +56,22 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     return jnp.moveaxis(x, 1, -1)
 
 
+def _all_at_once(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(n, g, c·r, Π p): the kernel transposed times g, in one product for all channels."""
+    return as_they_lie(_rows(w, spec), _by_group(g, spec), spec, "grad_input")
+
+
+def _by_channel(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(c, r, Π p): the same of a kernel that lies swapped, as (c, o, r), in a product for every channel."""
+    w = jnp.moveaxis(w, (-2, -1), (0, 1)).reshape(spec.c, spec.o, spec.taps)
+    return transposed_product(w, planes(g), spec)
+
+
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w: g times the columns transposed, summed over all images."""
+    if reads_swapped(spec, "grad_kernel"):
+        w = by_rows(planes(g), columns(x, spec).reshape(spec.c, spec.taps, -1), spec)
+        return jnp.moveaxis(w.reshape(spec.c, spec.o, *spec.kernel), (0, 1), (-2, -1))
     w = jnp.einsum(
         "ngop,ngkp->gok", _by_group(g, spec), columns(x, spec),
         precision=spec.precision, preferred_element_type=spec.accumulator,
@@ -86,6 +100,18 @@ def _rows(w: jax.Array, spec: ConvSpec) -> jax.Array:
 def _by_group(g: jax.Array, spec: ConvSpec) -> jax.Array:
     """(n, *p, g·o) → (n, g, o, Π p)."""
     return planes(g).reshape(spec.batch, spec.groups, spec.o, -1)
+
+
+def reads_swapped(spec: ConvSpec, role: Role) -> bool:
+    """Whether a gradient reads or writes a kernel that lies swapped so, in a product for every channel: of a
+    single image of few pixels by oneDNN, which reads g again for each."""
+    if role == "forward" or not spec.kernel_swapped or not spec.channels_first:
+        return False
+    if spec.groups > 1 or spec.batch > 1 or 2 * spec.taps < LINE:
+        return False
+    pixels = math.prod(spec.out_spatial)
+    known = isinstance(pixels, int) and pixels <= spec.o
+    return known and takes((spec.c, spec.o, spec.taps), (1, spec.o, pixels), pixels, spec.y_dtype, spec)
 
 
 def rejects(spec: ConvSpec) -> str | None:
@@ -149,5 +175,5 @@ def workspace(spec: ConvSpec, role: Role) -> int:
 IM2COL_PLANES = Algorithm(
     "im2col", forward, rejects, steps, workspace,
     grad_input=grad_input, grad_kernel=grad_kernel, reads_channels_first=always, reads_kernel=True,
-    variant="planes, channels first",
+    reads_swapped=reads_swapped, variant="planes, channels first",
 )  # fmt: skip

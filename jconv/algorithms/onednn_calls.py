@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jconv.spec import ConvSpec, Ints
 
@@ -51,11 +52,13 @@ def convolution(
 def matmul(
     a: jax.Array, b: jax.Array, dtype: str, *, transpose_a: bool = False, transpose_b: bool = False
 ) -> jax.Array:
-    """(…, m, k) times (…, k, n), either one as it lies or with its last two axes exchanged."""
+    """(…, m, k) times (…, k, n), either one as it lies or with its last two axes exchanged; an axis of the
+    batch that has one entry serves all of the other's."""
     m = a.shape[-1] if transpose_a else a.shape[-2]
     n = b.shape[-2] if transpose_b else b.shape[-1]
     config = {"onednn_matmul_config": {"transpose_a": transpose_a, "transpose_b": transpose_b}}
-    return _call(MATMUL, (*a.shape[:-2], m, n), dtype, json.dumps(config), a, b)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return _call(MATMUL, (*batch, m, n), dtype, json.dumps(config), a, b)
 
 
 def _call(target: str, shape: Ints, dtype: str, config: str, *operands: jax.Array) -> jax.Array:

@@ -133,6 +133,8 @@ class Algorithm:
       reads_channels_first: `(spec, role) -> ` whether arrays that lie channels first are taken so, or `steps`
         says what they cost; any other algorithm pays for transposing them.
       reads_kernel: whether a kernel whose channels come first is taken as it lies, likewise.
+      reads_swapped: `(spec, role) -> ` whether the input's gradient takes a kernel that lies swapped as it
+        lies; where not, it is swapped in memory first.
       own: `(spec, role) -> ` whether the gradient given here serves this spec; where not, the rewritten
         forward does.
       portable: False where a program that holds it cannot be exported or kept.
@@ -156,6 +158,7 @@ class Algorithm:
     amplification: Callable[[ConvSpec], float] = as_direct
     reads_channels_first: Callable[[ConvSpec, Role], bool] = never
     reads_kernel: bool = False
+    reads_swapped: Callable[[ConvSpec, Role], bool] = never
     own: Callable[[ConvSpec, Role], bool] = always
     portable: bool = True
     variant: str = ""
@@ -165,7 +168,8 @@ class Algorithm:
         if not isinstance(self.name, str):
             raise TypeError(f"`name` of an Algorithm must be a string, got {shown(self.name)}")
         for name in ("forward", "rejects", "steps", "workspace", "grad_input", "grad_kernel", "amplification",
-                     "reads_channels_first", "own", "exact", "reads_kernel", "portable"):  # fmt: skip
+                     "reads_channels_first", "reads_swapped", "own", "exact", "reads_kernel",
+                     "portable"):  # fmt: skip
             value, optional = getattr(self, name), name in ("grad_input", "grad_kernel")
             is_flag = name in ("exact", "reads_kernel", "portable")
             if not (isinstance(value, bool) if is_flag else callable(value) or (optional and value is None)):

@@ -145,6 +145,12 @@ def tap(padded: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) ->
     return spaced(padded, starts, spec.out_spatial, spec.strides, first)
 
 
+def stacked_taps(x: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(r, n, *p, c): what every tap sees, one after the other."""
+    padded = pad(x, spec)
+    return jnp.stack([tap(padded, at, spec) for at in positions(spec)])
+
+
 def put_back(seen: jax.Array, at: Sequence[int], spec: ConvSpec, first: int = 1) -> jax.Array:
     """What a tap saw, put where it saw it in an undilated x, with zeros elsewhere: the adjoint of `tap`."""
     starts = [lo - r * d for (lo, _), r, d in zip(spec.padding, at, spec.rhs_dilation, strict=True)]

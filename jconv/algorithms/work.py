@@ -36,7 +36,8 @@ def steps_inside(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Step
     # a kernel that was swapped before is swapped back by one that swaps it, which moves nothing (channels
     # first, as OIHW, all of it is moved in any case)
     undone = spec.kernel_swapped and not spec.channels_first
-    moved = (swapping(spec),) if role == "grad_input" and is_own == undone else ()
+    swapped = (is_own == undone) if role == "grad_input" else undone and role == "grad_kernel"
+    moved = (swapping(spec),) if swapped and not (is_own and algorithm.reads_swapped(spec, role)) else ()
     inside = algorithm.steps(spec, role) if is_own else algorithm.steps(rewritten(spec, role), "forward")
     return *moved, *inside
 

@@ -71,12 +71,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _child(args: argparse.Namespace) -> int:
     """What runs in the child process: 0 if all agreed."""
-    rng, apart = np.random.default_rng(args.seed), np.random.default_rng((args.seed, 1))
+    rng, apart, shared = map(np.random.default_rng, (args.seed, (args.seed, 1), (args.seed, 2)))
     ran, wrong = 0, 0
     dtypes = [args.dtype] if args.dtype else [d for d in DTYPES if not verified.refusal_of(d, _result(d))]
     for number in range(args.specs):
         dtype = dtypes[number % len(dtypes)]
-        kinds = (_of_convolution, rng), (_of_product, rng), (_of_blocks, apart)
+        kinds = (_of_convolution, rng), (_of_product, rng), (_of_blocks, apart), (_of_shared_product, shared)
         for found in (of(numbers, dtype, args.repeats) for of, numbers in kinds):
             ran += found is not None
             for fault in found or ():
@@ -222,10 +222,26 @@ def _of_product(rng: np.random.Generator, dtype: str, repeats: int) -> list[str]
     if dtype == "int8":
         return None
     batch = (int(rng.integers(1, 5)),) if rng.random() < 0.6 else ()
+    return _of_batches(rng, dtype, repeats, batch, batch)
+
+
+def _of_shared_product(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] | None:
+    """The same where one matrix is multiplied by a batch of them; every other time, or None."""
+    if dtype != "float32" or rng.random() < 0.5:
+        return None
+    batches = [(1,), (int(rng.integers(2, 20)),)]
+    rng.shuffle(batches)
+    return _of_batches(rng, dtype, repeats, *batches)
+
+
+def _of_batches(
+    rng: np.random.Generator, dtype: str, repeats: int, lefts: tuple[int, ...], rights: tuple[int, ...]
+) -> list[str]:
+    """The faults of a random product of batches of so many matrices."""
     m, n, k = (int(rng.choice([*CHANNELS, int(rng.integers(1, 400))])) for _ in range(3))
     turned = dict(transpose_a=bool(rng.random() < 0.5), transpose_b=bool(rng.random() < 0.3))
-    a = rng.integers(-3, 4, (*batch, *((k, m) if turned["transpose_a"] else (m, k)))).astype(dtype)
-    b = rng.integers(-3, 4, (*batch, *((n, k) if turned["transpose_b"] else (k, n)))).astype(dtype)
+    a = rng.integers(-3, 4, (*lefts, *((k, m) if turned["transpose_a"] else (m, k)))).astype(dtype)
+    b = rng.integers(-3, 4, (*rights, *((n, k) if turned["transpose_b"] else (k, n)))).astype(dtype)
     result = str(rng.choice(verified.DTYPES[dtype].results))
     program = jax.jit(lambda a, b: onednn_calls.matmul(a, b, result, **turned))
     left, right = (v.astype("float64") for v in (a, b))
@@ -234,14 +250,14 @@ def _of_product(rng: np.random.Generator, dtype: str, repeats: int) -> list[str]
     what = f"product of {a.shape} and {b.shape} {dtype} to {result}, {turned}"
     faults = [*_values(what, program, (a, b), left @ right, repeats)]
     row, column = int(rng.integers(m)), int(rng.integers(n))
-    a[_line(row, batch, 0, last=turned["transpose_a"])] = np.nan
-    b[_line(column, batch, -1, last=not turned["transpose_b"])] = np.nan
+    a[_line(row, lefts, 0, last=turned["transpose_a"])] = np.nan
+    b[_line(column, rights, -1, last=not turned["transpose_b"])] = np.nan
     nans = np.isnan(np.asarray(program(a, b)).astype("float32"))
-    nans[_line(row, batch, 0, last=False)] = False
-    nans[_line(column, batch, -1, last=True)] = False
+    nans[_line(row, lefts, slice(None) if lefts == (1,) else 0, last=False)] = False
+    nans[_line(column, rights, slice(None) if rights == (1,) else -1, last=True)] = False
     return [*faults, f"a NaN left its row or column: {what}"] if nans.any() else faults
 
 
-def _line(at: int, batch: tuple[int, ...], of: int, *, last: bool) -> tuple[Any, ...]:
-    """The index of a row, or along the last axis a column, of one matrix of a batch."""
+def _line(at: int, batch: tuple[int, ...], of: Any, *, last: bool) -> tuple[Any, ...]:
+    """The index of a row, or along the last axis a column, of these matrices of a batch."""
     return (*((of,) if batch else ()), *((slice(None), at) if last else (at,)))

@@ -73,7 +73,7 @@ CPU = Platform(
         "eigen_1d_kernel": Route(250e9, packing=4e9, bandwidth=15e9, packed=2),
         "eigen_grouped": Route(140e9, half_o=20, bandwidth=14e9),
         "eigen_grouped_kernel": Route(36e9, half_o=20),
-        "eigen_transposed": Route(300e9, packing=0.67e9, bandwidth=25e9, unmapped=2e9, packed=6),
+        "eigen_transposed": Route(300e9, packing=0.67e9, bandwidth=25e9, kernel=20e9, unmapped=2e9, packed=6),
         "eigen_3d": Route(360e9, half_o=220, packing=0.5e9),
         "naive": Route(4e9),
     },

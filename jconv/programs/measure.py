@@ -52,9 +52,11 @@ def _called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array
     only where the compiler sees both together."""
     axes = _axes(spec)
     a, b = (array.transpose(axes[name]) for name, array in zip(OPERANDS[role], arrays, strict=True))
-    if spec.kernel_swapped and role != "grad_kernel":
-        b = carried(spec)[0](b, spec.as_grad_input())
-    return convolve(role, a, b, spec, algorithm).transpose(inverse(axes[RESULT[role]]))
+    carry = carried(spec)[0] if spec.kernel_swapped else None
+    b = carry(b, spec.as_grad_input()) if carry and role != "grad_kernel" else b
+    result = convolve(role, a, b, spec, algorithm)
+    result = carry(result, spec) if carry and role == "grad_kernel" else result
+    return result.transpose(inverse(axes[RESULT[role]]))
 
 
 def _random(name: str, spec: ConvSpec) -> jax.Array:
