@@ -93,4 +93,4 @@ def _kernel_lies(spec: ConvSpec) -> Ints:
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
     """Writing x' transposed value by value, and the convolution."""
-    return Loop(0, 2 * as_blocks(spec).x_bytes, 2), OneDnn(as_blocks(spec))
+    return Loop(0, 2 * as_blocks(spec).x_bytes, 2), OneDnn(as_blocks(spec), streamed=True)

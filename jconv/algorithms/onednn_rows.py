@@ -157,7 +157,7 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
 def _steps_at_once(spec: ConvSpec) -> tuple[Step, ...]:
     """Writing x' transposed value by value, and the convolution."""
     moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
-    return Loop(0, 2 * as_rows(spec).x_bytes, 2), OneDnn(as_rows(spec)), *moved
+    return Loop(0, 2 * as_rows(spec).x_bytes, 2), OneDnn(as_rows(spec), streamed=True), *moved
 
 
 def workspace(spec: ConvSpec) -> int:

@@ -63,9 +63,13 @@ class Native:
 
 @dataclasses.dataclass(frozen=True)
 class OneDnn:
-    """One convolution of the given spec, whose input is not dilated, by oneDNN."""
+    """One convolution of the given spec, whose input is not dilated, by oneDNN.
+
+    `streamed` says that its kernel is an image, which no cache holds.
+    """
 
     spec: ConvSpec
+    streamed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,15 +21,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jconv.algorithms import two_level_gradient
 from jconv.algorithms.onednn import ONEDNN
 from jconv.algorithms.record import Algorithm, Loop, Step, evaluate
+from jconv.algorithms.two_level_gradient import FILLED
 from jconv.algorithms.windows import resized, spaced
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.algorithms.xla import XLA
 from jconv.spec import ConvSpec, Role, extent, itemsize
 
-FILLED = 32  # channels to make of fewer
 FEWEST = 64  # taps of a kernel that is worth cutting
 
 
@@ -88,14 +89,21 @@ def rejects(spec: ConvSpec) -> str | None:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     """Those of the convolution inside, and the additions, each of which reads one value of a line."""
+    if role == "grad_kernel":
+        return two_level_gradient.steps(spec)
     added = len(starts(spec)) * math.prod(spec.y_shape)
     return *steps_inside(by(spec), "forward", inside(spec)), Loop(added, added * 4, spec.o)
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
     """Bytes of v, and of the temporaries of what computes it."""
+    if role == "grad_kernel":
+        return two_level_gradient.workspace(spec)
     v = math.prod(inside(spec).y_shape) * itemsize(spec.accumulator)
     return v + workspace_of(by(spec), "forward", inside(spec))
 
 
-TWO_LEVEL = Algorithm("overlap_add", forward, rejects, steps, workspace, variant="blocks of taps")
+TWO_LEVEL = Algorithm(
+    "overlap_add", forward, rejects, steps, workspace,
+    grad_kernel=two_level_gradient.grad_kernel, own=two_level_gradient.own, variant="blocks of taps",
+)  # fmt: skip

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 
+from jconv.algorithms.pieces import CACHED
 from jconv.algorithms.record import Fft, Gemm, Loop, Native, OneDnn, Repeated, Step
 from jconv.choice.rates import Direct, Platform, Route
 from jconv.spec import ConvSpec, itemsize
@@ -28,6 +29,7 @@ HALVES = 1.3  # times that bfloat16 takes longer on a processor that has no inst
 TINY = 4e5  # FLOPs below which oneDNN starts fewer, and what replaces XLA's own has to gain 4·SLACK
 
 WRITTEN = 8e9  # bytes/s of writing a copy, and of mapping a large buffer for it anew
+STREAMING = 30e9  # FLOP/s of YNNPACK with a kernel that no cache holds and every few outputs read anew
 KEPT_MAPPED = 32 << 20  # bytes; a larger buffer is mapped anew in every call
 
 
@@ -50,15 +52,16 @@ def seconds(step: Step, rates: Platform) -> float:
             return 2.5 * count * length * math.log2(max(length, 2)) / rates.fft + rates.call
         case Native(spec):
             return native(spec, rates)
-        case OneDnn(spec) if rates.onednn:
-            return onednn(spec, rates.onednn)
+        case OneDnn(spec, streamed) if rates.onednn:
+            return onednn(spec, rates.onednn, streamed)
         case Repeated(steps, count):
             return count * sum(seconds(step, rates) for step in steps)
     raise TypeError(f"not a step: {step!r}")
 
 
-def onednn(spec: ConvSpec, way: Direct) -> float:
-    """Estimated seconds of a convolution by oneDNN."""
+def onednn(spec: ConvSpec, way: Direct, streamed: bool = False) -> float:
+    """Estimated seconds of a convolution by oneDNN; longer if its kernel is streamed, the more so the fewer
+    channels it has side by side."""
     channels = spec.out_channels if spec.is_depthwise else spec.o  # side by side in a vector
     used = channels / (-(-channels // way.lanes) * way.lanes)  # a last one that is not full takes as long
     wide = 2 if spec.x_dtype == "bfloat16" else 1  # two fit where one float32 does
@@ -68,22 +71,33 @@ def onednn(spec: ConvSpec, way: Direct) -> float:
     apart = 2 if spec.is_depthwise and any(d > 1 for d in spec.rhs_dilation) else 1  # taps share no loads
     working = apart * (spec.flops / rate + images) + spec.kernel_bytes / way.kernel
     started = (2 if transposed else 1) * min(1.0, spec.flops / TINY)  # x and y are copied beside it
-    return working + way.call + THREADS * started
+    time = working + way.call + THREADS * started
+    return time * (1 + way.lanes / (spec.o + way.lanes)) if streamed else time
 
 
 def native(spec: ConvSpec, rates: Platform) -> float:
     """Estimated seconds of the platform's own convolution."""
     taken = route(spec)
-    way, k, flops = rates.native[taken], float(spec.taps * spec.c), float(spec.flops)
-    if taken in ("eigen_transposed", "naive"):  # these skip the zeros between the inputs
-        k, flops = (size / math.prod(spec.lhs_dilation) for size in (k, flops))
-    time = flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
-    time += _gathering(spec, taken, way) + spec.bytes / way.bandwidth + spec.kernel_bytes / way.kernel
+    way = rates.native[taken]
+    time = _multiplying(spec, taken, rates) + _gathering(spec, taken, way)
+    time += spec.bytes / way.bandwidth + spec.kernel_bytes / way.kernel
     if taken == "ynn" and spec.taps > 1 and not spec.is_padded and not spec.is_strided:
         time += _writing(spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype))  # all patches
     elif taken == "eigen" and spec.is_half:
         time += _writing(2 * spec.bytes)  # halves as float32
     return time + way.call * spec.groups
+
+
+def _multiplying(spec: ConvSpec, taken: str, rates: Platform) -> float:
+    """Seconds of the products alone."""
+    way, k, flops = rates.native[taken], float(spec.taps * spec.c), float(spec.flops)
+    if taken in ("eigen_transposed", "naive"):  # these skip the zeros between the inputs
+        k, flops = (size / math.prod(spec.lhs_dilation) for size in (k, flops))
+    time = flops / (way.rate * k / (k + way.half_k) * spec.o / (spec.o + way.half_o))
+    if taken == "ynn_kernel" and spec.kernel_bytes > CACHED // 2:  # half is one core's
+        return max(time, flops / STREAMING)
+    larger = any(k > h for k, h in zip(spec.kernel, spec.spatial, strict=True))
+    return time + flops / rates.native["naive"].rate if taken == "eigen_kernel" and larger else time
 
 
 def _writing(size: int) -> float:

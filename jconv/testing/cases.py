@@ -75,7 +75,7 @@ CASES: tuple[Case, ...] = (
     _case("batch_three", "padding", 3, (5, 7), (3, 3), 2, 4, padding=_1),
     _case("winograd_size", "padding", 2, (9, 10), (3, 3), 8, 6, padding=_1),
     _case("large_kernel", "padding", 1, (11, 12), (5, 7), 2, 2, padding=((2, 2), (3, 3))),
-    _case("taps_in_blocks", "padding", 2, (14, 9), (11, 6), 2, 3, padding=((4, 3), (0, 2))),
+    _case("taps_in_blocks", "padding", 2, (24, 9), (11, 6), 2, 3, padding=((4, 3), (0, 2))),
     _case("1d_long", "1d dilation padding", 2, (99,), (67,), 3, 2, rhs_dilation=(2,), padding=((70, 3),)),
     _case("1d", "1d padding stride", 2, (12,), (5,), 3, 4, strides=(2,), padding=((2, 1),)),
     _case("1d_causal", "1d depthwise groups dilation padding", 2, (11,), (3,), 4, 4, rhs_dilation=(2,),
