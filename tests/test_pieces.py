@@ -17,7 +17,14 @@ from jconv.spec import ROLES, ConvSpec
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
 
-CUT = [case for case in cases.CASES if case.spec.ndim and case.spec.out_spatial[0] > 1]
+
+def rows_of(spec):
+    """What bands of rows depend on: the first axis, and how many follow."""
+    first = (sizes[0] > 1 for sizes in (spec.strides, spec.rhs_dilation, spec.lhs_dilation))
+    return *first, *map(np.sign, spec.padding[0]), spec.ndim
+
+
+CUT = list({rows_of(case.spec): case for case in cases.CASES if case.spec.out_spatial[0] > 1}.values())
 SHARES = [(1, 1), (1, 2), (2, 3), (3, 1)]  # images of a batch of three, rows
 
 
@@ -96,7 +103,7 @@ def test_some_images_at_a_time_give_the_whole(name, role, images):
     specs = [case.spec.replace(batch=6) for case in cases.CASES]
     able = [spec for spec in specs if not refuses(ALGORITHMS[name], role, spec)]
     assert able
-    for spec in able[-3:]:
+    for spec in able[-2:]:
         arrays = cases.operands(role, cases.normal(spec))
         some = in_pieces(ALGORITHMS[name], role, images)
         assert refuses(some, role, spec) is None
