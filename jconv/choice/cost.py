@@ -152,4 +152,4 @@ def route(spec: ConvSpec) -> str:
         return "eigen_transposed"
     if spec.groups > 1 and spec.ndim < 3:
         return "eigen_grouped" + kernel
-    return "eigen" + {1: f"_1d{kernel}", 2: kernel, 3: "_3d"}[spec.ndim]
+    return "eigen" + {1: kernel or "_1d", 2: kernel, 3: "_3d"}[spec.ndim]
