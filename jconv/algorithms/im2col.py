@@ -4,7 +4,8 @@
 
 Cost: one GEMM of (n·p) × (r·c) × o per group, after writing every input value once per tap, piece by piece
 (`pieces`).  ∂w is columnsᵀ · g; ∂x is g · wᵀ, the gradient of the columns, added up where they were read
-(col2im), which reads the kernel as it lies.  Wins for small kernels over many channels, where the GEMM dwarfs
+(col2im), which reads the kernel as it lies; one that lies swapped, as in a transposed convolution, is read and
+written by a product per tap.  Wins for small kernels over many channels, where the GEMM dwarfs
 the copy, for dtypes that XLA has no fast convolution for (integers, complex), and for kernels under vmap;
 loses where the copy is the work (depthwise, large images with few channels).
 
@@ -14,6 +15,7 @@ processing", 2006.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -86,17 +88,20 @@ def _is_by_axis(spec: ConvSpec) -> bool:
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w: the columns transposed times g, summed over the pieces."""
     part = pieces.cut(spec, columns_bytes(spec))
+    how = _kernel_tap_by_tap if reads_swapped(part, "grad_kernel") else _kernel_at_once
+    return pieces.summed(functools.partial(how, spec=part), x, g, spec, part)
 
-    def compute(x: jax.Array, g: jax.Array) -> jax.Array:
-        w = transposed_product(columns(x, part), _matrices(g, part), part)
-        return jnp.moveaxis(w, 0, 1).reshape(spec.w_shape)
 
-    def by_tap(x: jax.Array, g: jax.Array) -> jax.Array:
-        seen = stacked_taps(x, part).reshape(spec.taps, -1, spec.c)
-        w = transposed_product(g.reshape(1, -1, spec.o), seen, part).reshape(*spec.kernel, spec.o, spec.c)
-        return jnp.swapaxes(w, -1, -2)
+def _kernel_at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    w = transposed_product(columns(x, spec), _matrices(g, spec), spec)
+    return jnp.moveaxis(w, 0, 1).reshape(spec.w_shape)
 
-    return pieces.summed(by_tap if reads_swapped(part, "grad_kernel") else compute, x, g, spec, part)
+
+def _kernel_tap_by_tap(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """The same in the order of a kernel that lies swapped: (r, o, c)."""
+    seen = stacked_taps(x, spec).reshape(spec.taps, -1, spec.c)
+    w = transposed_product(g.reshape(1, -1, spec.o), seen, spec)
+    return jnp.swapaxes(w.reshape(*spec.kernel, spec.o, spec.c), -1, -2)
 
 
 def _matrices(a: jax.Array, spec: ConvSpec) -> jax.Array:

@@ -70,7 +70,7 @@ CPU = Platform(
         "eigen": Route(460e9, packing=2.1e9, bandwidth=17e9),
         "eigen_kernel": Route(240e9, half_o=20, packing=4e9, bandwidth=20e9),
         "eigen_1d": Route(360e9, packing=1.7e9, bandwidth=24e9),
-        "eigen_grouped": Route(140e9, half_o=20, bandwidth=14e9),
+        "eigen_grouped": Route(140e9, half_o=20),
         "eigen_grouped_kernel": Route(36e9, half_o=20),
         "eigen_transposed": Route(300e9, packing=0.67e9, bandwidth=25e9, kernel=20e9, unmapped=2e9, packed=6),
         "eigen_3d": Route(360e9, half_o=220, packing=0.5e9),
