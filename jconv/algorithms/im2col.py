@@ -4,10 +4,10 @@
 
 Cost: one GEMM of (n·p) × (r·c) × o per group, after writing every input value once per tap, piece by piece
 (`pieces`).  ∂w is columnsᵀ · g; ∂x is g · wᵀ, the gradient of the columns, added up where they were read
-(col2im), which reads the kernel as it lies; one that lies swapped, as in a transposed convolution, is read and
-written by a product per tap.  Wins for small kernels over many channels, where the GEMM dwarfs
-the copy, for dtypes that XLA has no fast convolution for (integers, complex), and for kernels under vmap;
-loses where the copy is the work (depthwise, large images with few channels).
+(col2im), which reads the kernel as it lies; one that lies swapped, as in a transposed convolution, is read
+and written by a product per tap.  Wins for small kernels over many channels, where the GEMM dwarfs the copy,
+for dtypes that XLA has no fast convolution for (integers, complex), and for kernels under vmap; loses where
+the copy is the work (depthwise, large images with few channels).
 
 Source: Chellapilla, Puri & Simard, "High performance convolutional neural networks for document
 processing", 2006.

@@ -3,12 +3,12 @@
     v[q, a·o] = Σ_{b < T, c}  x̃[q + b, c] · w[s_a + b, c, o]      one convolution, to A·o channels
     y[p, o]   = Σ_a v[p + s_a, a·o]                               A shifted additions
 
-where the taps of the first axis are cut into A blocks of T, block a from tap s_a on (in steps of the kernel's
-dilation).  Libraries fill a vector register with output channels, so a kernel to one or two of them runs at a
-fraction of the rate however long it is; to A·o channels it runs at all of it.  ∂w is in
-`two_level_gradient`.  Cost: v, and the positions q
-that only some blocks use.  Wins for long and large kernels to few channels, so above all in the input
-gradient of a filter bank; loses where a kernel is short or its channels are many.
+where the taps of the first axis are cut into A blocks of T, block a from tap s_a on (in steps of the
+kernel's dilation).  Libraries fill a vector register with output channels, so a kernel to one or two of them
+runs at a fraction of the rate however long it is; to A·o channels it runs at all of it.  ∂w is in
+`two_level_gradient`.  Cost: v, and the positions q that only some blocks use.  Wins for long and large
+kernels to few channels, so above all in the input gradient of a filter bank; loses where a kernel is short
+or its channels are many.
 
 Source: block realisation of filters; Burrus, "Block realization of digital filters", 1972.
 """
