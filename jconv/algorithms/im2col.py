@@ -151,7 +151,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     copy = Loop(0, passes * columns_bytes(part) + 8 * moved, spec.c)
     if role == "grad_input":
         return *splitting(spec), Gemm(spec.groups, m, k, spec.o), *_putting_back(spec), copy
-    multiplied = Gemm(spec.groups, m, spec.o, k) if role == "forward" else Gemm(spec.groups, k, spec.o, m)
+    rows = (spec.taps, spec.c) if reads_swapped(part, role) else (spec.groups, k)
+    multiplied = Gemm(spec.groups, m, spec.o, k) if role == "forward" else Gemm(*rows, spec.o, m)
     return *splitting(spec), Repeated((copy, multiplied), count)
 
 
