@@ -66,6 +66,18 @@ def compare(exported, x, w, by_xla):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=most * np.abs(wanted).max())
 
 
+def test_a_size_of_y_is_spelt_as_laxs():
+    """JAX does not take max(0, h - 2) for max(h - 2, 0), and refused a cotangent of lax's shape."""
+    x = jax.ShapeDtypeStruct(jax.export.symbolic_shape("1, h, w, 1"), "float32")
+    w = jax.ShapeDtypeStruct((3, 3, 1, 1), "float32")
+    own, laxs = (
+        jax.eval_shape(lambda x, w, m=m: m(x, w, (1, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")),
+                       x, w).shape
+        for m in (jconv.conv_general_dilated, lax.conv_general_dilated)
+    )  # fmt: skip
+    assert own == laxs
+
+
 def wide():
     h, w = jax.export.symbolic_shape("h, w")
     known = ConvSpec.of(spatial=(16, 16), kernel=(31, 31), in_channels=256, out_channels=256, groups=256,

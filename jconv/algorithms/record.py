@@ -262,7 +262,8 @@ def _program(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute:
     if (other := next(accepted, None)) is None:
         raise ValueError(f"{algorithm.name!r} refuses {spec} in every role; {role}: {reason}")
     # JAX cannot run a call of oneDNN backwards
-    return by_transposing(_program(algorithm, other, spec.replace(onednn=False)), other, role)
+    backwards = by_transposing(_program(algorithm, other, spec.replace(onednn=False)), other, role)
+    return lambda a, b, spec: backwards(a, b, spec.replace(onednn=False))
 
 
 def serves(algorithm: Algorithm, spec: ConvSpec) -> bool:

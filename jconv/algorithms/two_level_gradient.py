@@ -38,8 +38,10 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 
 def block(spec: ConvSpec) -> ConvSpec:
-    """The spec of one block, of all images: as many rows as fill the channels."""
-    return pieces.piece(spec, spec.batch, min(spec.out_spatial[0], -(-FILLED // spec.o)))
+    """The spec of one block: as many rows as fill the channels, of as many images as stay in cache."""
+    part = pieces.piece(spec, spec.batch, min(spec.out_spatial[0], -(-FILLED // spec.o)))
+    rows, _, length = _sides(part)
+    return pieces.some_images(part, rows * length * itemsize(spec.accumulator), pieces.IN_CACHE)
 
 
 def _of_block(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -77,10 +79,12 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec) -> int:
-    """Bytes of what the taps see of one block, and of the product."""
+    """Bytes of what the taps see of one block, each by itself and side by side, and of the product."""
     part = block(spec)
     m, n, k = _sides(part)
-    return (m * k + m * n) * itemsize(spec.accumulator) + padded_bytes(part) + pieces.workspace(spec, part)
+    return (
+        (2 * m * k + m * n) * itemsize(spec.accumulator) + padded_bytes(part) + pieces.workspace(spec, part)
+    )
 
 
 def _sides(part: ConvSpec) -> tuple[int, int, int]:

@@ -76,15 +76,22 @@ class Candidate:
 
 
 def with_known_sizes(spec: ConvSpec) -> ConvSpec:
-    """The spec with `TYPICAL` for every size that only a run will tell (`jax.export`, symbolic shapes)."""
+    """The spec with `TYPICAL` for every size that only a run will tell (`jax.export`, symbolic shapes), or
+    along an axis of x whatever the window asks for."""
 
     def known(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(map(known, value))
         return TYPICAL if jax.export.is_symbolic_dim(value) else value
 
-    fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    return spec.replace(**{name: known(value) for name, value in fields.items()})
+    fields = {field.name: known(getattr(spec, field.name)) for field in dataclasses.fields(spec)}
+    found = spec.replace(**fields)
+    axes = zip(spec.spatial, found.spatial, found.window, found.padding, found.lhs_dilation, strict=True)
+    space = (
+        h if isinstance(given, int) else max(h, -(-(K - lo - hi) // L) + 1)
+        for given, h, K, (lo, hi), L in axes
+    )
+    return found.replace(spatial=tuple(space))
 
 
 def as_priced(spec: ConvSpec, policy: Policy, rates: Platform | None) -> ConvSpec:

@@ -50,7 +50,7 @@ def extent(size: int, dilation: int) -> int:
 def windows(length: int, window: int, stride: int) -> int:
     """How many windows fit into `length`; 0 when it is shorter than one window."""
     count = (length - window) // stride + 1
-    return max(0, count) if isinstance(count, int) else max_dim(0, count)
+    return max(count, 0) if isinstance(count, int) else max_dim(count, 0)
 
 
 @dataclasses.dataclass(frozen=True)
