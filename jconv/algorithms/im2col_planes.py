@@ -146,8 +146,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     elif not by_image(spec, pixels, role):
         copies += [Loop(0, 2 * (columns + spec.y_bytes), 4)]
     if role == "grad_kernel":
-        rows = (spec.c, spec.taps) if reads_swapped(spec, role) else (spec.groups, k)
-        return *copies, Gemm(*rows, spec.o, spec.positions)
+        return *copies, Gemm(spec.groups, spec.o, k, spec.positions)
     m, n = (spec.o, k) if role == "forward" else (k, spec.o)
     if by_image(spec, pixels, role):
         return *copies, Gemm(spec.batch * spec.groups, m, pixels, n)
