@@ -91,7 +91,7 @@ def by_transposing(program: Compute, has: Role, role: Role) -> Compute:
     """`role` by the program of the role that it `has`.
 
     That one has the result of `role` among its operands and is linear in it; backwards, it takes what was its
-    result, which is an operand of `role`, to that.
+    result, which is an operand of `role`, to that.  It calls no oneDNN, which JAX cannot run backwards.
     """
     wanted, given = RESULT[role], RESULT[has]
 
@@ -101,7 +101,7 @@ def by_transposing(program: Compute, has: Role, role: Role) -> Compute:
 
         def linear(value: jax.Array) -> jax.Array:
             first, second = ((arrays | {wanted: value})[name] for name in OPERANDS[has])
-            return program(first, second, spec)
+            return program(first, second, spec.replace(onednn=False))
 
         like = jax.ShapeDtypeStruct(spec.result(role)[0], spec.accumulator)
         result = jax.eval_shape(linear, like)

@@ -261,9 +261,7 @@ def _program(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Compute:
     accepted = (other for other in ROLES if not refuses(algorithm, other, spec))
     if (other := next(accepted, None)) is None:
         raise ValueError(f"{algorithm.name!r} refuses {spec} in every role; {role}: {reason}")
-    # JAX cannot run a call of oneDNN backwards
-    backwards = by_transposing(_program(algorithm, other, spec.replace(onednn=False)), other, role)
-    return lambda a, b, spec: backwards(a, b, spec.replace(onednn=False))
+    return by_transposing(_program(algorithm, other, spec.replace(onednn=False)), other, role)
 
 
 def serves(algorithm: Algorithm, spec: ConvSpec) -> bool:
