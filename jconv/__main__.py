@@ -8,8 +8,6 @@ Without a subcommand it does the main job (`jconv.bench.job`).  A subcommand is 
 and a line in `COMMANDS`; its `HELP`, or else the first line of its docstring, says what it is for.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

@@ -4,8 +4,6 @@ Added up one after the other, every multiply-add waits four cycles for the last 
 the order of a sum as it is written.  Of nine products the processor overlaps several sums by itself.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 

@@ -18,8 +18,6 @@ complexity of computations", 1980; Lavin & Gray, "Fast algorithms for convolutio
 2016; Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution", 2020.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

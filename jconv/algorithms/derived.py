@@ -9,8 +9,6 @@ And the roles are linear in each operand, and each other's transposes, so that t
 run backwards, is another.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

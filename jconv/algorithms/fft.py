@@ -11,8 +11,6 @@ Sources: Cooley & Tukey, 1965; Stockham, "High-speed convolution and correlation
 LeCun, "Fast training of convolutional networks through FFTs", 2014.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -27,8 +25,6 @@ from jconv.algorithms import pieces
 from jconv.algorithms.record import Algorithm, Fft, Loop, Step
 from jconv.algorithms.windows import resized
 from jconv.spec import ConvSpec, Ints, Role, extent, itemsize
-
-# -- how long the transforms are -------------------------------------------------------------------
 
 Lengths = tuple[Ints, Ints]  # per dimension: L, and how many outputs a block of L yields
 
@@ -97,9 +93,6 @@ def piece(spec: ConvSpec) -> ConvSpec:
     return pieces.cut(spec, size, most)
 
 
-# -- spectra ---------------------------------------------------------------------------------------
-
-
 def _spectrum(a: jax.Array, ndim: int) -> jax.Array:
     """The real transform of the last `ndim` axes, which become one axis."""
     lead = a.shape[: a.ndim - ndim]
@@ -164,8 +157,6 @@ def _strided(a: jax.Array, steps: Ints, stops: Ints) -> jax.Array:
     return a[(slice(None),) * 3 + tuple(map(slice, (0,) * len(steps), stops, steps))]
 
 
-# -- the roles -------------------------------------------------------------------------------------
-
 TERMS = 16  # sums of up to so many products are one fused loop, longer ones a complex GEMM per frequency
 
 
@@ -206,9 +197,6 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     w = _strided(w, spec.rhs_dilation, spec.window)
     n = spec.ndim  # (g, c, o, *r) → (*r, c, g·o)
     return w.transpose(*range(3, n + 3), 1, 0, 2).reshape(spec.w_shape)
-
-
-# -- the record ------------------------------------------------------------------------------------
 
 
 def rejects(spec: ConvSpec) -> str | None:

@@ -6,8 +6,6 @@ transposed product over many rows keeps both cores busy only if it is cut into p
 and then nothing has to be transposed first.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 
@@ -109,8 +107,6 @@ def _swapped(result: jax.Array) -> jax.Array:
     """`result` transposed in memory, so that the product it comes from does not transpose it."""
     return jnp.swapaxes(lax.optimization_barrier(result), -1, -2)
 
-
-# -- where the channels come first -----------------------------------------------------------------
 
 # Fewest pixels for which an image is multiplied on its own: WIDE in a batch, WIDE_ALONE for a single image.
 WIDE, WIDE_ALONE = 256, 128

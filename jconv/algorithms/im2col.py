@@ -13,8 +13,6 @@ Source: Chellapilla, Puri & Simard, "High performance convolutional neural netwo
 processing", 2006.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 

@@ -12,8 +12,6 @@ a row are not neighbours in memory.
 Source: Jia et al., "Caffe", 2014.
 """
 
-from __future__ import annotations
-
 import math
 
 import jax

@@ -13,8 +13,6 @@ and the compiler joins these sums in one loop, in half to two thirds of the time
 The kernel gradient is the same products summed over the positions: `multiply_add_gradient`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math
@@ -135,9 +133,6 @@ def _by_region(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
         return jnp.zeros((spec.batch, *(run.count for run in region), spec.out_channels), x.dtype)
 
     return regions.joined(compute, spec)
-
-
-# -- the records -----------------------------------------------------------------------------------
 
 
 def _rejects_depthwise(spec: ConvSpec) -> str | None:

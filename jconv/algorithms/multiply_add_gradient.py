@@ -7,8 +7,6 @@ first and the compiler reduces what is left, 15 times as fast.  Kernels of many 
 blocks of taps, which compiles and runs faster.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

@@ -16,8 +16,6 @@ or there is a stride or a dilation, and to XLA's own for tiny problems.
 Source: oneDNN, https://github.com/uxlfoundation/oneDNN.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from types import ModuleType
@@ -97,9 +95,6 @@ def _way(spec: ConvSpec) -> ModuleType:
     if onednn_products.applies(spec):
         return onednn_products
     return onednn_images if onednn_images.applies(spec) else onednn_rows
-
-
-# -- the record ------------------------------------------------------------------------------------
 
 
 def rejects(spec: ConvSpec) -> str | None:

@@ -12,8 +12,6 @@ three times the bytes to stream for a 3×3 kernel.  No zero of g' meets what no 
 images, which stay in cache either way: there the longer rows multiply faster.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

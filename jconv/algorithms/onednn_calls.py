@@ -14,8 +14,6 @@ Nothing is checked here.  Outside of what `jconv.runtime.verified` lists oneDNN 
 nothing.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Iterable, Mapping
@@ -70,9 +68,6 @@ def _call(target: str, shape: Ints, dtype: str, config: str, *operands: jax.Arra
 def _order(shape: Ints, channels_first: bool) -> Ints:
     n, *space, c = shape
     return (n, c, *space) if channels_first else (n, *space, c)
-
-
-# -- the convolution's JSON ------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=1024)

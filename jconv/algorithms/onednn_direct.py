@@ -9,8 +9,6 @@ int8 goes through float32, since oneDNN's own kernels write past their heap wher
 sums 1024 products exactly, int32 adds the sums.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 

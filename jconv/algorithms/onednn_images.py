@@ -5,8 +5,6 @@ images lie one after the other and are taken for channels.  A stride dilates g, 
 three dimensions, such as two and the images; so then one image is taken at a time.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

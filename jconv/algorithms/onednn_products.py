@@ -4,8 +4,6 @@ In one dimension columns of x, (s·c, n·q), times g (n·q, o).  With a 1×1 ker
 x and g themselves; where channels come first and the products are small, image by image as they lie.
 """
 
-from __future__ import annotations
-
 import math
 
 import jax

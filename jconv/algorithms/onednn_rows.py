@@ -12,8 +12,6 @@ the row, and the axes are d, h and s·c.  Every row of taps reads x' and g again
 some at a time, and a large one some rows at a time or as in `onednn_blocks`.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

@@ -12,8 +12,6 @@ Source: Vasudevan, Anderson & Gregg, "Parallel multi channel convolution using g
 multiplication" (kn2row), 2017; PyTorch's and Caffe's deconvolution.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

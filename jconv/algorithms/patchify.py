@@ -9,8 +9,6 @@ order in which the user's kernel lies, (r, c) or (c, r), so that no large kernel
 Source: Dosovitskiy et al., "An image is worth 16×16 words", 2021 (the patch embedding).
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from jax import lax

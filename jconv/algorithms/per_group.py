@@ -10,8 +10,6 @@ product at all, and for many groups of middling width the batched product of `im
 Source of groups: Krizhevsky, Sutskever & Hinton, 2012; Xie et al. (ResNeXt), 2017.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

@@ -13,8 +13,6 @@ Source: the polyphase decomposition of a rational resampler (Vaidyanathan, "Mult
 banks", 1993).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

@@ -9,8 +9,6 @@ A last piece that would not fit starts early instead of ending late.  What it co
 same in y, and is left out of ∂w.  `in_pieces` runs any algorithm some images at a time.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable
@@ -136,9 +134,6 @@ def summed(compute: Callable, x: jax.Array, g: jax.Array, spec: ConvSpec, part: 
     return lax.fori_loop(0, math.prod(counts(spec, part)), lambda i, total: total + one(i), zeros)
 
 
-# -- where a piece begins, and what it reads -------------------------------------------------------
-
-
 def counts(spec: ConvSpec, part: ConvSpec) -> tuple[int, int]:
     """How many pieces the batch is cut into, and how many the rows."""
     (n, height), (images, rows) = spec.y_shape[:2], part.y_shape[:2]
@@ -203,9 +198,6 @@ def _not_yet_seen(g: jax.Array, i: jax.Array | int, spec: ConvSpec, part: ConvSp
     return jnp.where(is_new.reshape(*is_new.shape, *[1] * spec.ndim), g, 0)
 
 
-# -- any algorithm ---------------------------------------------------------------------------------
-
-
 def in_pieces(inner: Algorithm, role: Role, images: int) -> Algorithm:
     """The algorithm that runs `inner` for one role, so many images at a time."""
 
@@ -231,9 +223,6 @@ def in_pieces(inner: Algorithm, role: Role, images: int) -> Algorithm:
         inner, rejects=lambda spec: refuses(inner, role, spec), steps=steps, workspace=workspace,
         own=always, forms=(), **own,
     )  # fmt: skip
-
-
-# -- blocks of taps --------------------------------------------------------------------------------
 
 
 def tap_block(spec: ConvSpec, most: int) -> ConvSpec:

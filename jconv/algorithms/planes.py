@@ -8,8 +8,6 @@ and write every value alone, which takes 3 to 6 times as long.  Loses where the 
 strides, where the pixels that a tap reads in a row are not neighbours in memory.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 

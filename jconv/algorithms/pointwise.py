@@ -10,8 +10,6 @@ the input is subsampled first, with padding it is framed by zeros.
 Source: Lin, Chen & Yan, "Network in network", 2014.
 """
 
-from __future__ import annotations
-
 import math
 
 import jax

@@ -6,8 +6,6 @@ a region (for 3×3 with padding 1 nine of them: corners, edges, inside).  In a r
 slice of x, and the compiler joins the regions' sums in one loop.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

@@ -9,8 +9,6 @@ would not fit the cache; loses where c is small.
 Source: Cho & Brand, "MEC"; Anderson et al., "Low-memory GEMM-based convolution algorithms", 2017.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator

@@ -13,8 +13,6 @@ or its channels are many.
 Source: block realisation of filters; Burrus, "Block realization of digital filters", 1972.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 

@@ -12,8 +12,6 @@ the kernel is small against the block, or the channels fill a register themselve
 Source: the transpose of `two_level`.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

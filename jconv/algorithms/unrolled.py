@@ -10,8 +10,6 @@ many taps over few channels (AlexNet's first layer: half of XLA's time); loses o
 channels, where moving the kernel is the work, and in groups, which `per_group` takes apart first.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 

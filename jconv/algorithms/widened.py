@@ -6,8 +6,6 @@ Cost: the convolution in float32, and reading halves and writing float32, or bac
 own convolution of halves does the same around a slower one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable

@@ -6,8 +6,6 @@ so a tap is one strided slice, and patches are all taps side by side.  Run backw
 they overlap: at t those of the taps r·rhs_dilation ≡ t (mod stride), one *phase* of them.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -84,9 +82,6 @@ def columns_bytes(spec: ConvSpec) -> int:
     return spec.positions * spec.taps * spec.in_channels * itemsize(spec.x_dtype)
 
 
-# -- the order of axes -----------------------------------------------------------------------------
-
-
 def planes(x: jax.Array) -> jax.Array:
     """(n, *p, c) → (n, c, Π p), which moves nothing where the user's channels come first.  The axis moves
     before any reshape, or the compiler would not see that it undoes the conversion to channels last."""
@@ -109,9 +104,6 @@ def groups_as_batch(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
     each = each_group(spec)
     x = jnp.moveaxis(x.reshape(spec.batch, *spec.spatial, spec.groups, spec.c), -2, 0)
     return x.reshape(each.x_shape), each
-
-
-# -- one tap ---------------------------------------------------------------------------------------
 
 
 def positions(spec: ConvSpec) -> Iterator[Ints]:
@@ -164,9 +156,7 @@ def put_together(seen: Iterable[jax.Array], spec: ConvSpec, first: int = 1) -> j
     return functools.reduce(lax.add, (put_back(one, at, spec, first) for one, at in taps))
 
 
-# -- all taps, one dimension at a time, so that Σ k slices or terms are traced and not Π k -----------
-
-
+# All taps, one dimension at a time, so that Σ k slices or terms are traced and not Π k
 def patches(x: jax.Array, spec: ConvSpec) -> jax.Array:
     """All taps side by side: (n, *p, *r, channels), the values copied bit for bit."""
     columns, at = pad(x, spec), spec.ndim + 1

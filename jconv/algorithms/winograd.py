@@ -12,8 +12,6 @@ there are few channels, and where tiles hang over the edge.
 Source: Lavin & Gray, "Fast algorithms for convolutional neural networks", 2016.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -36,9 +34,6 @@ Rule = Callable[[ConvSpec], Tiles]
 
 MAX_TAPS = 7  # per dimension; F(2, 8) already errs 8 times as much as the direct sum
 TILE_AMPLIFICATION = 5.5  # of a tile "winograd" picks by itself, all dimensions together
-
-
-# -- which tile ------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=1024)
@@ -75,7 +70,7 @@ def _positions(tiles: Tiles) -> int:
     return math.prod(f.n for f in tiles if f)
 
 
-# -- the transforms, one dimension at a time, every pass one fused loop over the image ---------------
+# The transforms, one dimension at a time, every pass one fused loop over the image.
 #
 # What makes them fast:
 # - A barrier stands between the passes: fused, XLA computes the first again for every read of the second.
@@ -177,9 +172,6 @@ def _groups_apart(a: jax.Array, rows: int, tiles: Tiles, spec: ConvSpec) -> jax.
     return lax.optimization_barrier(a.reshape(-1, rows, channels))
 
 
-# -- the roles -------------------------------------------------------------------------------------
-
-
 def _forward(x: jax.Array, w: jax.Array, tiles: Tiles, spec: ConvSpec) -> jax.Array:
     u, part = _transformed_kernel(w, tiles, spec), piece(tiles, spec)
 
@@ -207,9 +199,6 @@ def piece(tiles: Tiles, spec: ConvSpec) -> ConvSpec:
     if isinstance(rest, int) and kernel + rest <= pieces.REUSED:
         return spec
     return pieces.cut(spec, rest, pieces.IN_CACHE, _sizes(tiles)[0])
-
-
-# -- the record ------------------------------------------------------------------------------------
 
 
 def rejects(spec: ConvSpec) -> str | None:

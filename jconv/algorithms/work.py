@@ -4,8 +4,6 @@ An algorithm's record states them for its own functions alone.  Added here are t
 and flipping a kernel or an image where one role is computed by another.
 """
 
-from __future__ import annotations
-
 from jconv.algorithms.record import Algorithm, Loop, Step, form, own
 from jconv.spec import ConvSpec, Role
 from jconv.spec.roles import flips_image, rewritten

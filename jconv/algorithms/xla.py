@@ -3,8 +3,6 @@
 XLA:CPU hands it to YNNPACK, to Eigen or to a naive loop (`choice.cost.route` has the rules).
 """
 
-from __future__ import annotations
-
 import jax
 from jax import lax
 

@@ -6,8 +6,6 @@ higher than the input, and the row is cut off again.  It loses for strided stems
 YNNPACK is two to ten times faster.
 """
 
-from __future__ import annotations
-
 import math
 
 import jax

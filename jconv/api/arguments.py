@@ -3,8 +3,6 @@
 Every message names the argument in backticks, says what came and what would work.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -10,8 +10,6 @@ at any distance, so padding may be wider than the image.  All are linear, and `f
 transpose: what a position of the padding was given is added to the position that it shows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax

@@ -5,8 +5,6 @@ editor know every name and every word that is allowed.  `spelled_out` puts the s
 signature that `help`, notebooks and `inspect.signature` show.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence

@@ -139,9 +139,6 @@ def _folded(door: str, cols: Any, output_size: Any, kernel_size: Any, more: Any,
     return _fold(problem, cols)
 
 
-# -- the arguments ---------------------------------------------------------------------------------
-
-
 def _understand(door: str, shape: Ints, more: Any, options: Any, **sizes: Any) -> Problem:
     """From the shape of an image, or of columns, which come with an `output_size`."""
     call = complete(door, PatchOptions, options, more)
@@ -224,9 +221,6 @@ def _columns_shape(problem: Problem) -> Ints:
     rows, length = spec.taps * spec.in_channels, math.prod(spec.out_spatial)
     shape = (rows, length) if problem.layout.channels_first else (length, rows)
     return (spec.batch, *shape) if problem.batched else shape
-
-
-# -- the arrays ------------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

@@ -3,8 +3,6 @@
 Every door is two steps: `parsed` (`understand`, where there are shapes alone) and `compute`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
@@ -131,9 +129,6 @@ def understand(
     arguments.possible(spec.x_shape, spec.y_shape)
     algorithm = arguments.algorithm(knob["algorithm"], role, spec)
     return Problem(role, spec, layout, algorithm, shapes.batched, mode, around)
-
-
-# -- keys ------------------------------------------------------------------------------------------
 
 
 def hashable(knobs: Mapping[str, Any]) -> Knobs:

@@ -5,8 +5,6 @@ would fit, and a call that fits is warned about where it reads an improbable ker
 a usual one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import warnings

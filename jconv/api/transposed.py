@@ -14,8 +14,6 @@ So output_padding only says which of the inputs that give p rows is meant.
 Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, chapter 4.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

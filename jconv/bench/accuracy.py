@@ -19,8 +19,6 @@ The error is max|result − reference| / max|reference|; "× xla" compares the r
 errors of the two on the same problem, at the longest sum that both take.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import dataclasses
@@ -47,9 +45,6 @@ from jconv.testing import cases
 LENGTHS = (9, 72, 576, 4608)
 DTYPES = ("float32", "bfloat16", "float16")
 MEASURED = "Measured on "  # what stands before it in a file stays
-
-
-# -- what is measured ------------------------------------------------------------------------------
 
 
 def dense(length: int) -> ConvSpec:
@@ -183,9 +178,6 @@ def sweep(
             yield from (cell for cell in cells if cell is not None)
 
 
-# -- the table -------------------------------------------------------------------------------------
-
-
 def markdown(cells: Iterable[Cell]) -> str:
     """A table per dtype, with the machine and the date."""
     cells = list(cells)
@@ -224,9 +216,6 @@ def as_csv(cells: Iterable[Cell]) -> str:
     writer.writerow([field.name for field in dataclasses.fields(Cell)])
     writer.writerows(dataclasses.astuple(cell) for cell in cells)
     return text.getvalue()
-
-
-# -- the command -----------------------------------------------------------------------------------
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

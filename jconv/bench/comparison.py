@@ -4,8 +4,6 @@ Temporaries are what the compiler sets aside beside arguments and results, read 
 program; of code that JAX does not compile they are not known.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -8,8 +8,6 @@ other and waited for once, so what is timed is the device and not the way to it;
 go round several sets of arrays that together do not fit into the device's cache.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import functools
@@ -148,9 +146,6 @@ def _per_call(times: Times, counts: dict[str, int]) -> tuple[dict[str, float], d
     return seconds, {name: scaled.ratio(name, "jconv") for name in others}
 
 
-# -- the contestants -------------------------------------------------------------------------------
-
-
 def jax_passes(entry: Entry) -> dict[str, Pass]:
     """lax and jconv through the same door."""
     spec, space = entry.spec, "DHW"[-entry.spec.ndim :]
@@ -221,9 +216,6 @@ def first_results(
     return results, failed
 
 
-# -- arrays ----------------------------------------------------------------------------------------
-
-
 def input_sets(entry: Entry, seed: int) -> list[Arrays]:
     """Random x, w and g in the entry's layout; on a GPU as many sets as its cache cannot hold."""
     if entry.platform == "cpu":  # NumPy has nothing to compile
@@ -255,9 +247,6 @@ def scaled(spec: ConvSpec, x: jax.Array, w: jax.Array, g: jax.Array) -> Arrays:
     """In the spec's dtype, and w such that y is about as large as x."""
     w = w / math.sqrt(spec.taps * spec.c)
     return x.astype(spec.x_dtype), w.astype(spec.w_dtype), g.astype(spec.y_dtype)
-
-
-# -- checking and timing ---------------------------------------------------------------------------
 
 
 def compared(

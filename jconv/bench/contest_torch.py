@@ -1,7 +1,5 @@
 """PyTorch's part in a race: the same convolution and its gradients on the same numbers."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

@@ -11,8 +11,6 @@
 Source: Levenberg (1944), Marquardt (1963) for the damping; Huber (1964) for the weights of outliers.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json
@@ -87,9 +85,6 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-# -- measure ---------------------------------------------------------------------------------------
-
-
 def problems(seed: int = 0) -> list[tuple[ConvSpec, Role]]:
     """The layer table and as many random problems, shuffled: a run that is cut short has seen every kind."""
     rng = np.random.default_rng(seed)
@@ -150,9 +145,6 @@ def times_of(spec: ConvSpec, role: Role, rounds: int) -> list[tuple[str, str, fl
     return [(name, forms[name].variant, taken) for name, taken in seconds.items()]
 
 
-# -- keep ------------------------------------------------------------------------------------------
-
-
 def read(path: str) -> list[Row]:
     """The rows of a file, none if it is not there; a ValueError names the line that is none."""
     rows: list[Row] = []
@@ -181,9 +173,6 @@ def timings(row: Row) -> list[Timed]:
             work = steps(fits, role, spec), workspace(fits, role, spec)
             found.append(Timed(name, *work, seconds, spec.flops))
     return found
-
-
-# -- fit -------------------------------------------------------------------------------------------
 
 
 def numbers(record: rates.Platform) -> dict[str, float]:
@@ -237,9 +226,6 @@ def fit(timed: list[Timed], record: rates.Platform) -> rates.Platform:
 def errors(timed: list[Timed], record: rates.Platform) -> np.ndarray:
     """log(estimate / measured) of each."""
     return np.log([one.estimate(record) / one.seconds for one in timed])
-
-
-# -- compare ---------------------------------------------------------------------------------------
 
 
 def regrets(record: rates.Platform, timed: list[list[Timed]]) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Ctrl-C that always comes through, and leaves no crash behind."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -89,9 +89,6 @@ def busy() -> str | None:
     return f"Other programs keep {load:.1f} of {cores()} cores busy: the times below are not to be trusted."
 
 
-# -- running, with progress ------------------------------------------------------------------------
-
-
 def few_cases() -> tuple[Case, ...]:
     """One geometry of each kind, two of them in bfloat16 as well, and for an algorithm that refuses all of
     those the first in the table that it takes."""
@@ -124,9 +121,6 @@ def run_ladder(ways: list[ladder.Rung], rounds: int) -> list[Row]:
     """The rows; the bar moves with every turn of every rung."""
     with progress.bar("timing the ladder", len(ways) * rounds) as advance:
         return ladder.climb(ways, rounds=rounds, after_each=advance)
-
-
-# -- saying what came out --------------------------------------------------------------------------
 
 
 def summary(verdicts: list[Verdict], verbose: bool = False) -> Iterator[str]:

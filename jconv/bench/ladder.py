@@ -11,8 +11,6 @@ compute it, in the order they are taught:
 All take and give NCHW float32 arrays of their own library; nothing is converted inside the timing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator

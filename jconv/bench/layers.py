@@ -5,8 +5,6 @@ replaced.  A transposed convolution of stride s is written as lax does: the inpu
 k − 1 − p zeros on each side for PyTorch's padding p.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -8,8 +8,6 @@ them knows of jconv.  The libraries are imported when a model is built.
     reduced  the same kinds of layers, fewer and narrower, on small images: for tests
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import os

@@ -3,8 +3,6 @@
 Needs the extra [models]: Flax, Equinox, Haiku, Keras and optax.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import sys

@@ -1,7 +1,5 @@
 """The models in PyTorch: the same layers on the same inputs, to see what a CPU can do."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

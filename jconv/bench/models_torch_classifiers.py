@@ -1,7 +1,5 @@
 """The image classifiers in PyTorch, with the layers of the JAX models (without the rescaling of pixels)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -1,7 +1,5 @@
 """The models that give images, in PyTorch: U-Nets and the generator of DCGAN."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The models of sequences, in PyTorch: WaveNet and the block of Mamba."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -3,8 +3,6 @@
 Each function takes `full` and gives (apply, params, shape of an input without the batch).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What an option of the command line may be: what was typed in, its value or a refusal that says why out."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import errno

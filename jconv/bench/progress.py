@@ -1,7 +1,5 @@
 """What is going on, while it goes on: on stderr, so that what is printed stays what was asked for."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import sys

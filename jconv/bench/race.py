@@ -10,8 +10,6 @@ what --csv, --json, --markdown and --chart name is written last.
     --scaling …         the rest of the line goes to `python -m jconv scaling`
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import importlib
@@ -133,9 +131,6 @@ def _keep(path: str, write: Callable[[str, list[Result]], None], results: list[R
     return True
 
 
-# -- what is raced ---------------------------------------------------------------------------------
-
-
 def the_device(name: str) -> tuple[Any, str]:
     """JAX's device of that kind, and what `jconv.choose` calls its platform."""
     try:
@@ -181,9 +176,6 @@ def balanced(chosen: list[Layer], kinds: list[tuple[str, str]]) -> Iterator[tupl
 def _with_batch(layer: Layer, batch: int | None, gpu: bool) -> Layer:
     batch = batch or (layers.training_batch(layer.spec) if gpu else layer.spec.batch)
     return Layer(layer.family, layer.name, layer.spec.replace(batch=batch))
-
-
-# -- racing ----------------------------------------------------------------------------------------
 
 
 def race_all(entries: list[Entry], device: Any, args: argparse.Namespace) -> Iterator[Result]:

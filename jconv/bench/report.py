@@ -1,7 +1,5 @@
 """What a bench leaves behind: rows, the table by family, CSV, JSON and a chart."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import datetime
@@ -87,9 +85,6 @@ def _one_table(results: Sequence[Result], other: str, mode: str) -> Iterator[str
 
 def _ratio(value: float) -> str:
     return f"{'-':>12s}" if math.isnan(value) else f"{value:11.2f}×"
-
-
-# -- files -----------------------------------------------------------------------------------------
 
 
 def lines(results: Iterable[Result]) -> Iterator[dict[str, Any]]:

@@ -12,8 +12,6 @@ step on 2, 4 and 8 simulated devices and compares: the bytes that its all-reduce
 the kernels, and the bytes that its permutes send with those of the halos.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import functools
@@ -29,9 +27,6 @@ from jconv.spec import ConvSpec, Ints, itemsize
 
 HELP = "what sharding costs from 8 to 4096 devices, by formula"
 DEVICES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-
-
-# -- networks, as the convolutions they are --------------------------------------------------------
 
 
 def layer(size: int, c: int, o: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> ConvSpec:
@@ -81,9 +76,6 @@ def unet(side: int = 2048) -> list[ConvSpec]:
 
 
 NETWORKS = {"ResNet-50, 256²": resnet50, "ConvNeXt-T, 256²": convnext_tiny, "U-Net, 2048²": unet}
-
-
-# -- the terms -------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +129,6 @@ def widest_grid(layers: Sequence[ConvSpec], devices: int) -> Ints:
     while any(halo.refuses(spec, axis, n) for spec in layers for axis, n in enumerate(grid(devices))):
         devices //= 2
     return grid(devices)
-
-
-# -- the page --------------------------------------------------------------------------------------
 
 
 def rows(args: argparse.Namespace) -> Iterator[str]:

@@ -3,8 +3,6 @@
 Run by `python -m jconv scaling --check` in a process that has eight (simulated) devices.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import re

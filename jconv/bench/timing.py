@@ -12,8 +12,6 @@ those.  A drift that all share is not seen, and ratios are quotients of the time
     milliseconds after its last call and would be timed as a slowness of the next.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import random

@@ -3,8 +3,6 @@
 Without either: by how much this machine differs from the one whose rates "auto" estimates with.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import importlib

@@ -7,8 +7,6 @@ times, since a corrupted heap shows late; and a NaN must not leave its window.  
 all agreed, the verdict is kept beside the tuned winners, and oneDNN is used with this jaxlib.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import functools
@@ -93,9 +91,6 @@ def _refusal_of(dtype: str | None) -> str | None:
 
 def _result(dtype: str) -> str:
     return verified.DTYPES[dtype].results[0]
-
-
-# -- convolutions ----------------------------------------------------------------------------------
 
 
 def random_spec(rng: np.random.Generator, dtype: str) -> ConvSpec:
@@ -212,9 +207,6 @@ def _values(what: str, program: Any, operands: Any, want: np.ndarray, repeats: i
         if not error <= most:
             yield f"wrong by {error:.1e}: {what}"
             return
-
-
-# -- products --------------------------------------------------------------------------------------
 
 
 def _of_product(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] | None:

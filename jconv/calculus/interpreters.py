@@ -11,8 +11,6 @@ The first three cost nothing to import.  The others bring SciPy and more, so the
 have been imported: `meet` is called whenever somebody looks for a rule.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Mapping
@@ -57,9 +55,6 @@ def _taylor(primitive: Any, primals: Any, series: Any, **params: Any) -> tuple[j
     return first, rest
 
 
-# -- checkpoint ------------------------------------------------------------------------------------
-
-
 def _checkpointed(role: Role, saveable: Any, unknown: Any, instantiated: Any, eqn: JaxprEqn) -> Any:
     """How `jax.checkpoint` splits an equation: what the forward pass computes, what the backward pass does
     (again), whether the result is unknown in the first and known in the second, and what the second needs
@@ -101,9 +96,6 @@ def _offloaded(case: Any, eqn: JaxprEqn) -> Any:
         forward.replace(invars=eqn.invars, outvars=[*eqn.outvars, away]),
         backward.replace(invars=[away], outvars=eqn.outvars), [False], [True], [away],
     )  # fmt: skip
-
-
-# -- once imported ---------------------------------------------------------------------------------
 
 
 def _give_roofline(roofline: Any, role: Role, primitive: Any) -> None:

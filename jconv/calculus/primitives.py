@@ -18,8 +18,6 @@ reverse, and one rule of each kind serves them all:
 The algorithm is chosen at lowering, after vmap and grad have rewritten the problem.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -88,9 +86,6 @@ def _bind(role: Role, a: jax.Array, b: jax.Array, out_sharding: Any = None, **pa
     return PRIMITIVES[role].bind(a, b, out_sharding=out_sharding, **params)
 
 
-# -- evaluation ------------------------------------------------------------------------------------
-
-
 def _abstract(role: Role, a: Any, b: Any, *, spec: ConvSpec, algorithm: Named, out_sharding: Any) -> Any:
     shape, dtype = spec.result(role)
     sharding = explicit.result_sharding(role, a, b, spec, out_sharding)
@@ -143,8 +138,6 @@ def _transpose(role: Role, position: int, ct: Any, a: Any, b: Any, **params: Any
     first, second = (arrays[name] for name in OPERANDS[back])
     return _bind(back, first, second, **params | {"out_sharding": sharding})
 
-
-# -- batching --------------------------------------------------------------------------------------
 
 LETTERS = {"x": "n.gc", "w": ".cgo", "y": "n.go"}  # . stands for the spatial axes
 
@@ -207,9 +200,6 @@ def _fold(array: Any, dim: int, name: str, letter: str, spec: ConvSpec) -> Any:
     array = jnp.moveaxis(array, dim, 0).reshape(size, *shape)
     array = jnp.moveaxis(array, 0, letters.index(letter))
     return array.reshape(spec.folded(size, letter).result(ROLE_OF[name])[0])
-
-
-# -- registration ----------------------------------------------------------------------------------
 
 
 def _register(role: Role, primitive: Primitive) -> None:

@@ -134,9 +134,6 @@ def _asked(
     return Candidate(fits, None, seconds, images)
 
 
-# -- memory ----------------------------------------------------------------------------------------
-
-
 def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Algorithm, int | None]:
     """The algorithm, or one that runs it on as many images at a time as there is memory for, and how many."""
 

@@ -11,8 +11,6 @@ A step is limited by arithmetic or by memory, whichever takes longer, plus what 
 The rates are those of `rates.py`.
 """
 
-from __future__ import annotations
-
 import math
 
 from jconv.algorithms.pieces import CACHED

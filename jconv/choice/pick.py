@@ -36,8 +36,6 @@ On one kind of machine the same call always gets the same answer.  The choice is
 vmap and grad have already rewritten the problem.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import html
@@ -161,9 +159,6 @@ def preferred(seconds: Mapping[str, float], flops: float = math.inf) -> str:
     return next((name for name in tied if ALGORITHMS[name].exact), best)
 
 
-# -- the reasons -----------------------------------------------------------------------------------
-
-
 def _told(taken: Candidate, spec: ConvSpec) -> str:
     name, variant = taken.algorithm.name, taken.algorithm.variant
     told = f"{name}{f' ({variant})' if variant else ''}: {si(spec.flops)}FLOP over {si(spec.bytes)}B"
@@ -190,9 +185,6 @@ def _slower(one: Candidate, best: Candidate) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms"
-
-
-# -- a named one -----------------------------------------------------------------------------------
 
 
 def resolve(

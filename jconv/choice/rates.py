@@ -4,8 +4,6 @@ The rates need only be accurate enough to put the algorithms in the right order;
 that is not enough.  On what machine and how they were measured: docs/measured.md, "Rates".
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any

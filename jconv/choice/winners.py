@@ -8,8 +8,6 @@ The dtypes are part of the spec.  A name is looked up among jconv's algorithms a
 problem; nothing in the file is executed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

@@ -1,7 +1,5 @@
 """Write the interactive lesson, for an example of your own, as one HTML page."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import pathlib

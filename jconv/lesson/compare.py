@@ -3,8 +3,6 @@
 The page does no guessing: each combination of the fields was put to jconv when the page was made.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import itertools

@@ -4,8 +4,6 @@ Two channels in and two out, and no symmetric accidents: kernels without a patte
 differs from cell to cell, so that nothing is 0 or equal by chance and a flip or a mix-up shows.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

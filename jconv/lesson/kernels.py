@@ -1,7 +1,5 @@
 """Small kernels with names, as the page's list and the command line's `--kernel` know them."""
 
-from __future__ import annotations
-
 NINTH, SIXTEENTH = 1 / 9, 1 / 16
 
 NAMED: dict[str, list[list[float]]] = {

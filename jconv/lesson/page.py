@@ -1,7 +1,5 @@
 """The page: template, style, scripts and data put into one file that needs nothing else."""
 
-from __future__ import annotations
-
 import importlib.resources
 import json
 from typing import Any

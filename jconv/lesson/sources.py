@@ -1,7 +1,5 @@
 """The files behind each panel, to be read in the page: the textbook's, and in a checkout the tour's."""
 
-from __future__ import annotations
-
 import importlib.resources
 import pathlib
 import re

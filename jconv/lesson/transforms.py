@@ -1,7 +1,5 @@
 """The matrices of Winograd's F(2×2, 3×3), and an example for where the page's own does not suit."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from jconv.algorithms.cook_toom import Matrix, matrices

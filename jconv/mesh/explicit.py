@@ -6,8 +6,6 @@ second look at the data is not made in silence: both are refused, the array axis
 `out_sharding` or a reshard says what is wanted.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -18,8 +18,6 @@ Source: Dryden et al., "Improving strong-scaling of CNN training by exploiting f
 parallelism", 2019, whose halo this generalises to dilation on both sides and to any padding.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -102,9 +100,6 @@ def local_spec(spec: ConvSpec, shards: Sequence[int], role: Role = "forward") ->
     return moved(local, role)
 
 
-# -- what is sent ----------------------------------------------------------------------------------
-
-
 def _hops(wanted: int, halo: Halo) -> Iterator[tuple[int, int]]:
     """(distance, inputs) per shard that has to send, the nearest first; a wide kernel has several."""
     for distance in range(1, min(math.ceil(wanted / halo.size), halo.shards - 1) + 1):
@@ -142,9 +137,6 @@ def halo_bytes(spec: ConvSpec, shards: Sequence[int]) -> int:
     57344
     """
     return sum(elements * links for elements, links in messages(spec, shards)) * itemsize(spec.x_dtype)
-
-
-# -- sending it ------------------------------------------------------------------------------------
 
 
 def exchange(x: jax.Array, spec: ConvSpec, names: Sequence[AxisName | None]) -> jax.Array:

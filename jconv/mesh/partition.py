@@ -14,8 +14,6 @@ through: a grouped convolution, a loop over the batch, an FFT.  So the map is ha
 `custom_partitioning`, with the rule above.  Each device then runs the algorithm that suits *its* shard.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -46,9 +44,6 @@ def letters(name: str, spec: ConvSpec) -> tuple[str, ...]:
     taps = tuple(f"r{d}" for d in range(spec.ndim))
     c, k, o = ("g", "k", "g") if spec.groups > 1 else ("c", "c", "o")  # k: channels inside a group
     return {"x": ("n", *space, c), "w": (*taps, k, o), "y": ("n", *space, o)}[name]
-
-
-# -- what a shard computes -------------------------------------------------------------------------
 
 
 def local_spec(spec: ConvSpec, role: Role, shards: dict[str, int]) -> ConvSpec:
@@ -85,9 +80,6 @@ def summed(role: Role, spec: ConvSpec, cuts: Cuts) -> list[str]:
     """The mesh axes over which the shards' results are partial sums."""
     first, second, last = (set(letters(name, spec)) for name in ARRAYS[role])
     return [axis for letter, axes in cuts.items() if letter in (first | second) - last for axis in axes]
-
-
-# -- which letters are cut -------------------------------------------------------------------------
 
 
 def cuts_of(role: Role, spec: ConvSpec, specs: Specs, sizes: dict[str, int]) -> Cuts:
@@ -145,9 +137,6 @@ def mesh_axes(entry: Any) -> tuple[str, ...]:
 def spec_of(name: str, spec: ConvSpec, cuts: Cuts) -> P:
     """How an array is sharded under `cuts`."""
     return P(*(cuts.get(letter) for letter in letters(name, spec)))
-
-
-# -- the partitioner's side ------------------------------------------------------------------------
 
 
 def partitioned(

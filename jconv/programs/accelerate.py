@@ -120,9 +120,7 @@ class Accelerated:
         return accelerate, (self.__wrapped__, self._algorithm)
 
 
-# -- modules: a wrapper would hide their parameters, so it is their class that is marked --------------
-
-
+# Modules: a wrapper would hide their parameters, so it is their class that is marked
 def _is_module(fn: Any) -> bool:
     """Whether `fn` is a module of Flax nnx or Equinox: who has one has imported its library."""
     libraries = (sys.modules.get(name) for name in ("flax.nnx", "equinox"))

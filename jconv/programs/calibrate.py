@@ -9,8 +9,6 @@
 Each factor is the measured time in that of the estimate, the median over a few sizes.
 """
 
-from __future__ import annotations
-
 import functools
 import statistics
 from collections.abc import Callable, Mapping

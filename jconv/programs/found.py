@@ -1,7 +1,5 @@
 """The convolutions of a traced program: where they stand, how often they run, who computes them."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import sys

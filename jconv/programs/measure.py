@@ -1,7 +1,5 @@
 """How long candidates take: each compiled as a call would be, then timed in turns."""
 
-from __future__ import annotations
-
 import functools
 import random
 import statistics

@@ -1,7 +1,5 @@
 """What prints as a table: aligned text, or HTML in a notebook."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar

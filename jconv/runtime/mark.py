@@ -4,8 +4,6 @@
 cache key.  Under the key `KEY` stands an algorithm as `accelerate` takes it, or `LAX`.
 """
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from typing import Any
 

@@ -4,8 +4,6 @@ Each name may move with any release of JAX.  What only improves something is don
 missing; what `accelerate` and `install` cannot do without is an error that says so.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

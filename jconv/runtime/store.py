@@ -12,8 +12,6 @@ it was, what was found holds for this process, and a warning says so.  **Nothing
 touched.**  What is not such a file is ignored with a warning and never overwritten.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -139,9 +137,6 @@ def put(new: Mapping[str, Entry]) -> bool:
 def is_empty() -> bool:
     """Whether nothing at all is kept."""
     return not _active.entries
-
-
-# -- the file --------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> dict[str, Any]:

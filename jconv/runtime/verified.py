@@ -13,8 +13,6 @@ in child processes against float64 (`python -m jconv verify`), and all else is r
     geometry    `algorithms.onednn.rejects`, and what `algorithms.onednn_direct` brings inside of it
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import functools

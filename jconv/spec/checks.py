@@ -4,8 +4,6 @@ A size that only a run will tell (`jax.export`, symbolic shapes) passes as it is
 converted.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Sequence

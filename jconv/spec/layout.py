@@ -5,8 +5,6 @@
 A `Layout` is three permutations; algorithms never see one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -7,8 +7,6 @@
 What is here speaks of sizes only; `algorithms.derived` does it with arrays.
 """
 
-from __future__ import annotations
-
 import math
 
 from jconv.spec.convspec import ConvSpec, Role

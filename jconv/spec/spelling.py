@@ -1,7 +1,5 @@
 """Names of options: one that does not exist is answered by the one that was probably meant."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import inspect

@@ -9,8 +9,6 @@ analysis", 2019).  Results here are compared relative to the largest magnitude o
 times the algorithm's own amplification (1 for the GEMM family; measured for transforms).
 """
 
-from __future__ import annotations
-
 import math
 
 import ml_dtypes

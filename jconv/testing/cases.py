@@ -7,8 +7,6 @@ from the one relation that defines a convolution, independent of everything else
     output p and input h meet at tap r   iff   p·stride + r·rhs_dilation − lo = h·lhs_dilation
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -111,9 +109,6 @@ def tagged(*tags: str, without: str = "") -> tuple[Case, ...]:
     return tuple(c for c in CASES if set(tags) <= c.tags and not c.tags & set(without.split()))
 
 
-# -- arrays ----------------------------------------------------------------------------------------
-
-
 def shapes(spec: ConvSpec) -> dict[str, Ints]:
     """The shapes of x, w and y."""
     return {"x": spec.x_shape, "w": spec.w_shape, "y": spec.y_shape}
@@ -154,9 +149,6 @@ def error(got: object, want: object) -> float:
     if got.shape != want.shape or not np.isfinite(got).all():
         return float("inf")
     return float(np.abs(got - want).max(initial=0) / (np.abs(want).max(initial=0) or 1))
-
-
-# -- the reference ---------------------------------------------------------------------------------
 
 
 def reference(role: Role, a: np.ndarray, b: np.ndarray, spec: ConvSpec) -> np.ndarray:

@@ -108,9 +108,6 @@ def _compared(
             yield Verdict(algorithm.name, case.name, role, oracle, error(results[role], wanted[role]), most)
 
 
-# -- the three sides -------------------------------------------------------------------------------
-
-
 def _by_numpy(spec: ConvSpec, arrays: Arrays) -> Results:
     return {role: cases.reference(role, *cases.operands(role, arrays), spec) for role in ROLES}
 
@@ -132,9 +129,6 @@ def _results(forward: Callable[[jax.Array, jax.Array], jax.Array], arrays: Array
 
     results = run(arrays["x"], arrays["w"], arrays["y"])
     return {role: np.asarray(result) for role, result in zip(ROLES, results, strict=True)}
-
-
-# -- an algorithm of your own ----------------------------------------------------------------------
 
 
 def check_algorithm(algorithm: Algorithm, problems: Iterable[Case] | None = None) -> list[Verdict]:

@@ -27,8 +27,6 @@ r: a convolution of g, padded by the reach of the kernel, with the kernel flippe
 the doctest of `grad_input`).  Padding was zeros, not input: its gradient is cropped away.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -14,8 +14,6 @@ They also tell the matrix product: summed ones are its inner side (c r s), those
 (o) and columns (p q), and the rest counts products (n g), which `@` takes as leading axes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from jconv.textbook.geometry import IntOrPair, Padding, biased, check

@@ -12,8 +12,6 @@ All nine outputs differ, so that a transposed, flipped or shifted result shows.
 True
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 INPUT = np.array([[1, 2, 0, 2, 1],

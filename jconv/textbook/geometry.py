@@ -15,8 +15,6 @@ Padding changes `size` and nothing else, so it is done first and then forgotten.
 Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

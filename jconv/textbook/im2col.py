@@ -12,8 +12,6 @@ Source: Chellapilla, Puri & Simard, "High performance convolutional neural netwo
 processing", 2006.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from jconv.textbook.geometry import IntOrPair, Padding, biased, check, outputs, padded, pair, taps

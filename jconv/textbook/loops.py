@@ -10,8 +10,6 @@ first layer of ResNet-50, 3→64 channels, 7×7, has 112·112·64 = 802,816 outp
 over a patch of 3·7·7 = 147, so 118,013,952 multiply-adds.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from jconv.textbook.geometry import IntOrPair, Padding, biased, check, outputs, padded, pair, taps

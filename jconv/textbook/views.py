@@ -42,8 +42,6 @@ Traceback (most recent call last):
 ValueError: assignment destination is read-only
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
