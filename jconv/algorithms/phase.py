@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import InconclusiveDimensionOperation
 
@@ -119,9 +120,8 @@ def _forward(
         x, spec = _framed(x, spec)
     parts = []
     for chosen, sub in _combinations(spec):
-        taps = w
-        for axis, phase in enumerate(chosen):
-            taps = lax.slice_in_dim(taps, phase.first_tap, None, phase.tap_step, axis=axis)
+        seen = tuple(slice(phase.first_tap, None, phase.tap_step) for phase in chosen)
+        taps = w[seen] if written_out else _gathered(w, seen, spec)
         y = jnp.zeros(sub.y_shape) if sub.is_empty else inner.forward(x, taps, sub)
         parts.append(y.reshape(sub.y_shape).astype(sub.y_dtype))
     counts = [len(phases(spec, axis)) for axis in range(spec.ndim)]
@@ -129,6 +129,15 @@ def _forward(
     y = _spread(parts, counts) if spread else _stacked(parts, counts)
     y = lax.slice(y, (0,) * y.ndim, spec.y_shape)
     return lax.optimization_barrier(y) if written_out and not spec.channels_first else y
+
+
+def _gathered(w: jax.Array, seen: tuple[slice, ...], spec: ConvSpec) -> jax.Array:
+    """w[seen], by the numbers of the taps: the compiler makes one function of gathers that differ in numbers
+    alone, and one of every slice."""
+    numbers = np.arange(spec.taps).reshape(spec.kernel)[seen]
+    rows = w.reshape(spec.taps, *w.shape[spec.ndim :])
+    taken = rows.at[numbers.reshape(-1)].get(mode="promise_in_bounds")
+    return taken.reshape(*numbers.shape, *rows.shape[1:])
 
 
 def _spread(parts: list[jax.Array], counts: list[int]) -> jax.Array:
