@@ -198,10 +198,10 @@ def collect(fn_or_specs: Any, *args: Any, **options: Any) -> Counter[Problem]:
 
 def _known(spec: ConvSpec, role: Role, count: int, again: bool) -> Row | None:
     """What the cache has."""
-    winner, entry = winners.winner(spec, role), winners.entry(spec, role)
-    if again or winner is None or entry is None or winner not in entry["seconds"]:
+    winner, seconds = winners.winner(spec, role), winners.entry(spec, role).get("seconds", {})
+    if again or winner is None or winner not in seconds:
         return None
-    return Row(spec, role, count, winner, winner, entry["seconds"], known=True)
+    return Row(spec, role, count, winner, winner, seconds, known=True)
 
 
 def _measured(spec: ConvSpec, role: Role, count: int, rounds: int, within: float) -> Row:
