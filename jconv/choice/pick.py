@@ -46,9 +46,10 @@ from typing import Any
 import jax
 
 from jconv.algorithms import ALGORITHMS, DEPTHWISE, ONEDNN, POINTWISE, XLA
-from jconv.algorithms.record import Algorithm, refuses
+from jconv.algorithms.record import Algorithm, forms_of, refuses
 from jconv.choice import cost, winners
 from jconv.choice.candidates import POLICIES, Candidate, Policy, as_priced, candidate, si, with_known_sizes
+from jconv.choice.cost import duration
 from jconv.choice.rates import Factors
 from jconv.choice.rates import of as rates_of
 from jconv.spec import ConvSpec, Role
@@ -96,9 +97,14 @@ class Choice:
 
 
 def choose(
-    spec: ConvSpec, role: Role = "forward", platform: str | None = None, algorithm: str = "auto"
+    spec: ConvSpec,
+    role: Role = "forward",
+    platform: str | None = None,
+    algorithm: str = "auto",
+    portable: str | None = None,
 ) -> Choice:
-    """The algorithm that "auto", "portable" or "fastest" runs, the reason, and why not each other one.
+    """The algorithm that "auto", "portable" or "fastest" runs, the reason, and why not each other one; where
+    `portable` says why, none that calls oneDNN.
 
     >>> from jconv.spec import ConvSpec
     >>> spec = ConvSpec.of(spatial=(56, 56), kernel=(3, 3), in_channels=64, out_channels=64, groups=64)
@@ -106,11 +112,7 @@ def choose(
     'depthwise'
     """
     platform = platform or jax.default_backend()
-    return _chosen(spec, role, platform, Policy.of(algorithm, platform))
-
-
-def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice:
-    known = with_known_sizes(spec)
+    policy, known = Policy.of(algorithm, platform, portable), with_known_sizes(spec)
     tuned, factors = winners.winner(known, role, platform), winners.factors(platform)
     choice = _choose(known, role, platform, policy, tuned, factors)
     if not spec.is_known and (why := refuses(choice.algorithm, role, spec)):
@@ -163,8 +165,10 @@ def _told(taken: Candidate, spec: ConvSpec) -> str:
     name, variant = taken.algorithm.name, taken.algorithm.variant
     told = f"{name}{f' ({variant})' if variant else ''}: {si(spec.flops)}FLOP over {si(spec.bytes)}B"
     if taken.seconds < math.inf:
-        told += f" in an estimated {_ms(taken.seconds)}"
-    return told + ("; some images at a time, for the memory that all would take" if taken.images else "")
+        told += f" in an estimated {duration(taken.seconds)}"
+    if taken.algorithm not in forms_of(ALGORITHMS[name]):  # but one that runs it in pieces
+        told += "; some images at a time, for the memory that all would take"
+    return told
 
 
 def _versus(best: str, seconds: Mapping[str, float]) -> str:
@@ -172,19 +176,15 @@ def _versus(best: str, seconds: Mapping[str, float]) -> str:
     if other is None:
         return "nothing else can do it"
     if seconds[other] < seconds[best]:
-        time = _ms(seconds[other])
+        time = duration(seconds[other])
         return f"{other}, estimated at {time}, is not faster by more than the estimates err"
-    return f"next is {other} at {_ms(seconds[other])}"
+    return f"next is {other} at {duration(seconds[other])}"
 
 
 def _slower(one: Candidate, best: Candidate) -> str:
     if one.seconds == math.inf:
         return f"{NO_RATES}; name it, or let jconv.tune measure it"
-    return f"about {_ms(one.seconds)}, {one.seconds / best.seconds:.1f}× as long"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+    return f"about {duration(one.seconds)}, {one.seconds / best.seconds:.1f}× as long"
 
 
 def resolve(
@@ -199,7 +199,7 @@ def resolve(
     policy = Policy.of(name, platform, portable)
     record = algorithm if isinstance(algorithm, Algorithm) else ALGORITHMS.get(algorithm)
     if record is None:
-        record = _chosen(spec, role, platform, policy).algorithm
+        record = choose(spec, role, platform, name, portable).algorithm
     elif not record.portable and policy.portable:
         raise ValueError(f"`algorithm`={record.name!r} refuses: {policy.portable}; choose 'auto'")
     if record.forms and not spec.is_empty:  # of a named one the cheapest form, as far as one can be priced
