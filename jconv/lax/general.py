@@ -24,11 +24,10 @@ from jconv.api.problem import Knobs, given, hashable, plain
 from jconv.calculus.primitives import Found, Named
 from jconv.calculus.primitives import convolve as bilinear
 from jconv.mesh import explicit
+from jconv.runtime.private import lax_conv
 from jconv.spec import ConvSpec, extent
 from jconv.spec import layout as layouts
 from jconv.spec.layout import Layout
-
-_lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
 
 
 class LaxProblem(NamedTuple):
@@ -292,7 +291,7 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Kno
         raise ValueError(f"`window_strides`={strides!r} expects window to have positive stride")
     # lax finds every other error, and the dtype of the result
     checked = call | {"padding": _known_padding(padding)}
-    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, **checked), lhs, rhs)
+    result = jax.eval_shape(lambda x, w: lax_conv(x, w, **checked), lhs, rhs)
     numbers = conv_dimension_numbers(lhs.shape, rhs.shape, call["dimension_numbers"])
     layout = layouts.from_specs(*numbers)
     n, *spatial, channels = (lhs.shape[axis] for axis in layout.x)

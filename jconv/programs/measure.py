@@ -15,6 +15,7 @@ from jconv.algorithms.record import Algorithm
 from jconv.api import arguments
 from jconv.calculus.primitives import convolve
 from jconv.spec import ConvSpec, Role
+from jconv.spec.checks import in_one_line
 from jconv.spec.layout import Perm, inverse
 from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF
 
@@ -35,7 +36,7 @@ def compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[str
         try:
             calls[name] = functools.partial(jax.jit(fn).lower(*operands).compile(), *operands)
         except Exception as error:  # whatever it is, another candidate may do
-            failed[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            failed[name] = in_one_line(error)
     return calls, failed
 
 
@@ -81,7 +82,7 @@ def race(
             seconds_of(call, 1)
             once[name] = seconds_of(call, 1)
         except jax.errors.JaxRuntimeError as error:  # out of memory, perhaps
-            failed[name] = str(error).partition("\n")[0]
+            failed[name] = in_one_line(error)
     most = HOPELESS * min(once.values(), default=0.0)
     racers = [name for name in once if once[name] <= most or name in kept]
     repeats = {n: max(1, min(MOST_REPEATS, round(MEASUREMENT / max(once[n], 1e-9)))) for n in racers}

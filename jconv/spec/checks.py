@@ -114,6 +114,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
+def in_one_line(error: Exception) -> str:
+    """An error's type and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
 def is_sequence(value: Any) -> bool:
     """Whether it holds entries to go through; strings and bytes are single values."""
     return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
