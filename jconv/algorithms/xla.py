@@ -10,6 +10,7 @@ from jconv.algorithms.record import Algorithm, Native, Step
 from jconv.algorithms.windows import pad
 from jconv.runtime.private import lax_conv
 from jconv.spec import ConvSpec, Role
+from jconv.spec.layout import channels_last
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -22,12 +23,6 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
         feature_group_count=spec.groups, precision=spec.precision,
         preferred_element_type=spec.accumulator if x.dtype == spec.accumulator else spec.y_dtype,
     )  # fmt: skip
-
-
-def channels_last(n: int) -> lax.ConvDimensionNumbers:
-    """The canonical layout in n dimensions, as lax writes it."""
-    x = (0, n + 1, *range(1, n + 1))
-    return lax.ConvDimensionNumbers(x, (n + 1, n, *range(n)), x)
 
 
 def _padded(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
