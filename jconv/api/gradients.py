@@ -14,14 +14,12 @@ from jconv.api.problem import compute, hashable, plain, understand
 from jconv.spec import Role
 from jconv.spec.checks import shown
 
+ShapeLike = Sequence[int] | ArrayLike
+
 
 @spelled_out(GradientOptions)
 def grad_input(
-    input_shape: Sequence[int] | ArrayLike,
-    w: ArrayLike,
-    g: ArrayLike,
-    *more: Never,
-    **options: Unpack[GradientOptions],
+    input_shape: ShapeLike, w: ArrayLike, g: ArrayLike, *more: Never, **options: Unpack[GradientOptions]
 ) -> jax.Array:
     """Gradient of a convolution with respect to its input.
 
@@ -48,11 +46,7 @@ def grad_input(
 
 @spelled_out(GradientOptions)
 def grad_kernel(
-    x: ArrayLike,
-    kernel_shape: Sequence[int] | ArrayLike,
-    g: ArrayLike,
-    *more: Never,
-    **options: Unpack[GradientOptions],
+    x: ArrayLike, kernel_shape: ShapeLike, g: ArrayLike, *more: Never, **options: Unpack[GradientOptions]
 ) -> jax.Array:
     """Gradient of a convolution with respect to its kernel.
 

@@ -24,6 +24,7 @@ PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")  # as JAX names them
 
 Operand = ArrayLike | jax.ShapeDtypeStruct | Sequence[int]
 Problem = tuple[ConvSpec, Role]
+Asked = Callable[..., Any] | ConvSpec | Operand | Iterable[ConvSpec | Problem]  # of `explain` and `tune`
 
 
 @overload

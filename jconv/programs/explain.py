@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ from jconv.algorithms import XLA
 from jconv.choice.candidates import POLICIES
 from jconv.choice.cost import duration
 from jconv.choice.pick import choose, resolve
-from jconv.programs.choose import Operand, Problem, stated
+from jconv.programs.choose import Asked, stated
 from jconv.programs.found import Convolution, Place, find, program
 from jconv.programs.table import Rows
 from jconv.spec import ConvSpec
@@ -83,12 +82,7 @@ class Table(Rows):
         return f"{count} convolutions on {self.platform}: {estimated}"
 
 
-def explain(
-    fn_or_specs: Callable[..., Any] | ConvSpec | Operand | Iterable[ConvSpec | Problem],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Table:
+def explain(fn_or_specs: Asked, /, *args: Any, **kwargs: Any) -> Table:
     """A table of the convolutions in `fn(*args, **kwargs)` and of what `accelerate` makes of each.
 
     Nothing is computed: `fn` is traced, and times are estimates.  A convolution in a scan counts once per

@@ -100,19 +100,10 @@ class ConvSpec:
     @staticmethod
     @corrected
     def of(
-        *,
-        spatial: Ints,
-        kernel: Ints,
-        in_channels: int = 1,
-        out_channels: int = 1,
-        batch: int = 1,
-        strides: Ints | None = None,
-        padding: Pairs | None = None,
-        lhs_dilation: Ints | None = None,
-        rhs_dilation: Ints | None = None,
-        groups: int = 1,
-        dtype: DTypeLike = "float32",
-    ) -> ConvSpec:
+        *, spatial: Ints, kernel: Ints, in_channels: int = 1, out_channels: int = 1, batch: int = 1,
+        strides: Ints | None = None, padding: Pairs | None = None, lhs_dilation: Ints | None = None,
+        rhs_dilation: Ints | None = None, groups: int = 1, dtype: DTypeLike = "float32",
+    ) -> ConvSpec:  # fmt: skip
         """A spec by keyword, all unsaid being the plain case; nonsense is a ValueError or a TypeError."""
         n, c, o, groups = checks.channels(batch, in_channels, out_channels, groups)
         space = checks.geometry(spatial, kernel, strides, padding, lhs_dilation, rhs_dilation)
