@@ -4,7 +4,7 @@ Every message names the argument in backticks, says what came and what would wor
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from jconv.choice.candidates import POLICIES
 from jconv.runtime.private import lax_conv
 from jconv.spec import ConvSpec, Ints, Role
 from jconv.spec import layout as layouts
-from jconv.spec.checks import Pairs, integer, is_sequence, shown
+from jconv.spec.checks import Pairs, integer, is_sequence, shown, size
 
 PADDING_NAMES = ("same", "valid", "same_lower", "causal")
 PRECISIONS = (
@@ -115,10 +115,7 @@ def shape(name: str, value: Any, least: int = 3) -> Ints:
         raise ValueError(
             f"`{name}`={shown(tuple(value))} must have two channel or batch axes and at least one spatial"
         )
-    sizes: Iterable[Any] = (
-        size if jax.export.is_symbolic_dim(size) else integer(name, size, 0, most=MOST) for size in value
-    )
-    return tuple(sizes)
+    return tuple(size(name, one, 0, most=MOST) for one in value)
 
 
 def possible(*shapes: Sequence[int]) -> None:
