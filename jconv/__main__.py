@@ -35,10 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jconv {jconv.__version__}")
     job.add_arguments(parser)
     parser.set_defaults(main=job.main)
-    if COMMANDS:
-        choices = parser.add_subparsers(title="subcommands", metavar="COMMAND")
-        for name, module in COMMANDS.items():
-            _add(choices, name, importlib.import_module(module))
+    choices = parser.add_subparsers(title="subcommands", metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        _add(choices, name, importlib.import_module(module))
     return parser
 
 

@@ -7,9 +7,9 @@ import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
-from jconv.choice import winners
+from jconv.runtime import store
 
-winners.use(None)  # what somebody tuned on this machine must not decide what is tested
+store.use(None)  # what somebody tuned on this machine must not decide what is tested
 
 slow_to_compile = dict(deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("ci", max_examples=10, derandomize=True, database=None, **slow_to_compile)

@@ -11,11 +11,11 @@ from choices import choices
 
 import jconv
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.xla import channels_last as lax_numbers
 from jconv.bench.layers import LAYERS
 from jconv.choice import cost, pick
 from jconv.choice.pick import choose, preferred
 from jconv.spec import ROLES, ConvSpec
+from jconv.spec.layout import channels_last
 from jconv.spec.roles import is_transposed
 
 MS = 1e-3
@@ -211,7 +211,7 @@ TRANSPOSED = [layer.spec for layer in LAYERS if is_transposed(layer.spec)]
 @pytest.mark.parametrize("spec", TRANSPOSED, ids=str)
 def test_every_door_names_the_same_algorithm_for_a_transposed_convolution(spec):
     """`choose` of the spec, and what a program with lax's own convolution is found to run."""
-    numbers = lax_numbers(spec.ndim)
+    numbers = channels_last(spec.ndim)
 
     def program(x, w):
         return jax.lax.conv_general_dilated(

@@ -39,9 +39,9 @@ EMPTY = {"format": store.FORMAT, "version": store.VERSION, "entries": {}}
 def file(tmp_path):
     """A cache file in use, not there yet."""
     path = tmp_path / "folder" / "tuned.json"
-    winners.use(path)
+    store.use(path)
     yield path
-    winners.use(None)
+    store.use(None)
 
 
 def put(spec=SPEC, role="forward", winner="im2col"):
@@ -58,7 +58,7 @@ def test_nothing_is_known_at_first_and_no_file_appears(file):
 
 def test_what_is_stored_is_found_by_the_next_process(file):
     assert put()
-    winners.use(file)
+    store.use(file)
     assert winners.winner(SPEC, "forward", "cpu") == "im2col"
     assert winners.entry(SPEC, "forward", "cpu") == {"algorithm": "im2col", "seconds": {"im2col": 1e-3}}
 
@@ -90,7 +90,7 @@ def test_the_file_is_read_once_and_not_before_it_is_needed(file, monkeypatch):
     reads = []
     read = store.read
     monkeypatch.setattr(store, "read", lambda path: reads.append(path) or read(path))
-    winners.use(file)
+    store.use(file)
     assert not reads
     for _ in range(3):
         winners.winner(SPEC, "forward", "cpu")
@@ -106,31 +106,31 @@ def test_an_algorithm_that_is_gone_or_refuses_counts_for_nothing(file):
 
 
 def test_no_file_keeps_it_in_memory():
-    winners.use(None)
+    store.use(None)
     assert put() is False
     assert winners.winner(SPEC, "forward", "cpu") == "im2col"
-    winners.use(None)
+    store.use(None)
     assert winners.winner(SPEC, "forward", "cpu") is None
 
 
 def test_the_default_is_in_the_users_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(store.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert winners.default_path() == tmp_path / "jconv" / "tuned.json"
+    assert store.default_path() == tmp_path / "jconv" / "tuned.json"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert winners.default_path() == tmp_path / ".cache" / "jconv" / "tuned.json"
+    assert store.default_path() == tmp_path / ".cache" / "jconv" / "tuned.json"
 
 
 def test_a_wrong_path_is_refused():
     with pytest.raises(TypeError, match="`path` must be a path, None or 'default', got 3"):
-        winners.use(3)
+        store.use(3)
 
 
 def write_many(path, writer, count):
-    kept = store.Store(path)
+    store.use(path)
     for i in range(count):
-        assert kept.put({f"writer {writer} entry {i}": {"algorithm": "im2col", "seconds": {}}})
+        assert store.put({f"writer {writer} entry {i}": {"algorithm": "im2col", "seconds": {}}})
 
 
 def test_writers_at_the_same_time_lose_nothing(tmp_path):
@@ -240,7 +240,7 @@ def test_interrupted_while_writing_leaves_the_old_file(file, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_or_written(tmp_path):
     (tmp_path / "a_file").touch()
-    winners.use(tmp_path / "a_file" / "tuned.json")
+    store.use(tmp_path / "a_file" / "tuned.json")
     with pytest.warns(RuntimeWarning, match="Not a directory.*it is ignored"):
         assert winners.winner(SPEC) is None
     with pytest.warns(RuntimeWarning, match="File exists.*this process only"):
@@ -248,10 +248,10 @@ def test_a_folder_that_cannot_be_made_or_written(tmp_path):
     if os.getuid() == 0:  # for whom nothing is read-only
         return
     (tmp_path / "closed").mkdir(mode=0o500)
-    winners.use(tmp_path / "closed" / "tuned.json")
+    store.use(tmp_path / "closed" / "tuned.json")
     with pytest.warns(RuntimeWarning, match="Permission denied"):
         assert put() is False
-    winners.use(None)
+    store.use(None)
 
 
 def test_a_changed_file_keeps_its_permissions(file):
@@ -269,7 +269,7 @@ def test_auto_takes_the_measured_winner_and_forgets_it_again(file):
     winner = next(name for name in choose(SPEC, "forward", "cpu").seconds if name != untuned)
     put(winner=winner)
     assert choose(SPEC, "forward", "cpu").algorithm.name == winner
-    winners.use(None)
+    store.use(None)
     assert choose(SPEC, "forward", "cpu").algorithm.name == untuned
 
 
@@ -400,7 +400,7 @@ def test_interrupting_keeps_what_was_measured(file, clock, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         tune([SPEC, OTHER], progress=False)
     assert len(json.loads(file.read_text())["entries"]) == 2
-    winners.use(file)
+    store.use(file)
     monkeypatch.setattr(tuning, "race", race)
     assert [row.known for row in tune([SPEC, OTHER], progress=False)] == [True] * 2 + [False] * 4
 
@@ -493,7 +493,7 @@ def test_the_command_measures_and_then_knows(tmp_path, capsys):
     assert "3 2→3 on 1×7, float32" in capsys.readouterr().out
     assert command_line.main([*PROBLEM, "--cache", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["known"] is True
-    winners.use(None)
+    store.use(None)
 
 
 def test_the_command_takes_a_program(tmp_path, capsys, clock):
@@ -504,7 +504,7 @@ def test_the_command_takes_a_program(tmp_path, capsys, clock):
     )
     assert command_line.main(["tune", f"{program}:example", "--cache", str(tmp_path / "t.json")]) == 0
     assert "3 2→3 on 1×9, float32" in capsys.readouterr().out
-    winners.use(None)
+    store.use(None)
 
 
 @pytest.mark.parametrize(
@@ -532,7 +532,7 @@ def test_the_command_says_when_nothing_was_kept(tmp_path, capsys, clock):
     assert command_line.main([*PROBLEM, "--cache", str(tmp_path / "notes.txt")]) == 1
     assert "is not JSON" in capsys.readouterr().err
     assert (tmp_path / "notes.txt").read_text() == "dear diary"
-    winners.use(None)
+    store.use(None)
 
 
 # -- without arguments -----------------------------------------------------------------------------

@@ -47,9 +47,9 @@ def fine(monkeypatch, tmp_path):
     monkeypatch.setattr(verified, "sys", types.SimpleNamespace(platform="linux"))
     monkeypatch.setattr(verified.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(verified, "features", lambda: EVERY)
-    monkeypatch.setattr(verified, "version", lambda: verified.JAXLIBS[0])
+    monkeypatch.setattr(verified, "VERSION", verified.JAXLIBS[0])
     monkeypatch.setattr(verified, "_compiles", lambda: True)
-    for cached in ("_of_the_system", "_is_built"):
+    for cached in ("_of_the_system", "_of_the_build"):
         monkeypatch.setattr(verified, cached, getattr(verified, cached).__wrapped__)
     store.use(tmp_path / "tuned.json")
     yield monkeypatch
@@ -85,19 +85,19 @@ def test_other_systems(fine, system, machine):
 
 
 def test_an_unknown_jaxlib_names_the_command_and_a_verdict_lifts_the_refusal(fine):
-    fine.setattr(verified, "version", lambda: "9.9.9")
+    fine.setattr(verified, "VERSION", "9.9.9")
     assert "jaxlib 9.9.9 was not verified; `python -m jconv verify` does it" in refusal()
     store.put({verified.verdict_key(): {"agrees": True}})
     assert refusal() is None
-    fine.setattr(verified, "version", lambda: "9.9.10")
+    fine.setattr(verified, "VERSION", "9.9.10")
     assert "jaxlib 9.9.10 was not verified" in refusal(), "the verdict is on another one"
-    fine.setattr(verified, "version", lambda: "9.9.9")
+    fine.setattr(verified, "VERSION", "9.9.9")
     fine.setattr(verified, "features", lambda: EVERY | {"avx512_vnni"})
     assert "was not verified" in refusal(), "the verdict is on another processor"
 
 
 def test_the_verdict_survives_the_process(fine, tmp_path):
-    fine.setattr(verified, "version", lambda: "9.9.9")
+    fine.setattr(verified, "VERSION", "9.9.9")
     store.put({verified.verdict_key(): {"agrees": True}})
     store.use(tmp_path / "tuned.json")  # as the next process reads it
     assert refusal() is None
@@ -106,7 +106,7 @@ def test_the_verdict_survives_the_process(fine, tmp_path):
 @pytest.mark.parametrize("version", ["9.9.9", verified.JAXLIBS[0]])
 def test_a_verdict_against_it_refuses(fine, version):
     """Whether the version is on the list or not: this is the machine it runs on."""
-    fine.setattr(verified, "version", lambda: version)
+    fine.setattr(verified, "VERSION", version)
     store.put({verified.verdict_key(): {"agrees": False}})
     assert "did not agree" in refusal()
     assert verified.unverifiable() is None, "it may be verified again"
@@ -129,11 +129,11 @@ def test_a_compiler_that_does_not_know_the_call_answers_no(monkeypatch):
 
 def test_asking_is_free_of_the_users_contexts(monkeypatch):
     """Inside a trace, with jit disabled or with 64-bit types it is the same question."""
-    said = verified._is_built()
+    said = verified._of_the_build()
     seen = []
 
     def trace(x):
-        seen.append(verified._is_built.__wrapped__())
+        seen.append(verified._of_the_build.__wrapped__())
         return x
 
     jax.make_jaxpr(trace)(1.0)
@@ -364,7 +364,7 @@ def test_where_every_dtype_is_refused_there_is_nothing_to_verify(fine, capsys):
     fine.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert command_line(["verify"]) == 2
     assert "float32 was not verified with oneDNN limited to AVX2" in capsys.readouterr().err
-    assert store.is_empty()
+    assert not store.entries()
 
 
 def test_what_is_wrong_is_found(available, monkeypatch, capsys):

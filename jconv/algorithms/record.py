@@ -18,7 +18,7 @@ from jax import lax
 from jconv.algorithms.derived import Compute, by_rewriting, by_transposing
 from jconv.runtime.mark import lax_itself
 from jconv.spec import ROLES, ConvSpec, Role
-from jconv.spec.checks import shown
+from jconv.spec.checks import in_one_line, shown
 from jconv.spec.roles import OPERANDS, ROLE_OF, rewritten
 from jconv.spec.spelling import corrected
 
@@ -326,8 +326,7 @@ def _asked_too_much(algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | N
         how = own(algorithm, role, spec) or by_rewriting(algorithm.forward, role)
         jax.eval_shape(lambda a, b: how(*_widened(a, b, spec), spec).reshape(spec.result(role)[0]), a, b)
     except Exception as error:  # comparisons raise one, conversions others, and looking for a method a third
-        what = str(error).partition("\n")[0]
-        return f"it needs a size that only a run will tell ({type(error).__name__}: {what})"
+        return f"it needs a size that only a run will tell ({in_one_line(error)})"
     return None
 
 

@@ -8,9 +8,9 @@ from jax import lax
 
 from jconv.algorithms.record import Algorithm, Native, Step
 from jconv.algorithms.windows import pad
+from jconv.runtime.private import lax_conv
 from jconv.spec import ConvSpec, Role
-
-_lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
+from jconv.spec.layout import channels_last
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -18,17 +18,11 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     if any(not isinstance(side, int) for side in sum(spec.padding, ())):
         x, spec = _padded(x, spec)
     x, spec = _cropped(x, spec)
-    return _lax_conv(
+    return lax_conv(
         x, w, spec.strides, spec.padding, spec.lhs_dilation, spec.rhs_dilation, channels_last(spec.ndim),
         feature_group_count=spec.groups, precision=spec.precision,
         preferred_element_type=spec.accumulator if x.dtype == spec.accumulator else spec.y_dtype,
     )  # fmt: skip
-
-
-def channels_last(n: int) -> lax.ConvDimensionNumbers:
-    """The canonical layout in n dimensions, as lax writes it."""
-    x = (0, n + 1, *range(1, n + 1))
-    return lax.ConvDimensionNumbers(x, (n + 1, n, *range(n)), x)
 
 
 def _padded(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:

@@ -4,7 +4,7 @@ Every message names the argument in backticks, says what came and what would wor
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,9 +16,10 @@ from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm, refuses, watched
 from jconv.api.options import Padding
 from jconv.choice.candidates import POLICIES
+from jconv.runtime.private import lax_conv
 from jconv.spec import ConvSpec, Ints, Role
 from jconv.spec import layout as layouts
-from jconv.spec.checks import Pairs, integer, is_sequence, shown
+from jconv.spec.checks import Pairs, integer, is_sequence, shown, size
 
 PADDING_NAMES = ("same", "valid", "same_lower", "causal")
 PRECISIONS = (
@@ -28,8 +29,6 @@ MOST = 2**31 - 1  # the largest step or padding: beyond it compilers overflow
 MOST_ELEMENTS = 2**50  # of an array: no memory holds as many, and XLA cannot count many more
 MOST_OF_A_REASON = 300  # characters of an error of lax that one of jconv's quotes
 NEGATIVE = "jconv.conv_general_dilated takes negative padding"
-
-_lax_conv = jax.lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
 
 
 def array(name: str, value: Any) -> jax.Array:
@@ -85,9 +84,7 @@ def result_dtype(preferred: Any, dtype: Any) -> str:
         return str(dtype)
     one = jax.ShapeDtypeStruct((1, 1), dtype)
     try:
-        like = jax.eval_shape(
-            lambda x, w: _lax_conv(x, w, (), (), preferred_element_type=preferred), one, one
-        )
+        like = jax.eval_shape(lambda x, w: lax_conv(x, w, (), (), preferred_element_type=preferred), one, one)
     except (TypeError, ValueError, NotImplementedError) as error:
         why = str(error) if len(str(error)) < MOST_OF_A_REASON else type(error).__name__
         wrong = f"`preferred_element_type`={shown(preferred)} does not suit {dtype}: {why}"
@@ -118,10 +115,7 @@ def shape(name: str, value: Any, least: int = 3) -> Ints:
         raise ValueError(
             f"`{name}`={shown(tuple(value))} must have two channel or batch axes and at least one spatial"
         )
-    sizes: Iterable[Any] = (
-        size if jax.export.is_symbolic_dim(size) else integer(name, size, 0, most=MOST) for size in value
-    )
-    return tuple(sizes)
+    return tuple(size(name, one, 0, most=MOST) for one in value)
 
 
 def possible(*shapes: Sequence[int]) -> None:

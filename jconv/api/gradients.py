@@ -14,14 +14,12 @@ from jconv.api.problem import compute, hashable, plain, understand
 from jconv.spec import Role
 from jconv.spec.checks import shown
 
+ShapeLike = Sequence[int] | ArrayLike
+
 
 @spelled_out(GradientOptions)
 def grad_input(
-    input_shape: Sequence[int] | ArrayLike,
-    w: ArrayLike,
-    g: ArrayLike,
-    *more: Never,
-    **options: Unpack[GradientOptions],
+    input_shape: ShapeLike, w: ArrayLike, g: ArrayLike, *more: Never, **options: Unpack[GradientOptions]
 ) -> jax.Array:
     """Gradient of a convolution with respect to its input.
 
@@ -43,16 +41,12 @@ def grad_input(
     >>> jconv.grad_input((1, 1, 4), jnp.ones((1, 1, 2)), jnp.ones((1, 1, 3)))
     Array([[[1., 2., 2., 1.]]], dtype=float32)
     """
-    return _gradient("grad_input", "input_shape", input_shape, "w", w, g, more, options)
+    return _gradient("grad_input", input_shape, w, g, more, options)
 
 
 @spelled_out(GradientOptions)
 def grad_kernel(
-    x: ArrayLike,
-    kernel_shape: Sequence[int] | ArrayLike,
-    g: ArrayLike,
-    *more: Never,
-    **options: Unpack[GradientOptions],
+    x: ArrayLike, kernel_shape: ShapeLike, g: ArrayLike, *more: Never, **options: Unpack[GradientOptions]
 ) -> jax.Array:
     """Gradient of a convolution with respect to its kernel.
 
@@ -66,16 +60,15 @@ def grad_kernel(
     >>> jconv.grad_kernel(jnp.arange(4.0).reshape(1, 1, 4), (1, 1, 2), jnp.ones((1, 1, 3)))
     Array([[[3., 6.]]], dtype=float32)
     """
-    return _gradient("grad_kernel", "kernel_shape", kernel_shape, "x", x, g, more, options)
+    return _gradient("grad_kernel", kernel_shape, x, g, more, options)
 
 
-def _gradient(
-    role: Role, shape_name: str, shape: Any, name: str, array: Any, g: Any, more: tuple[Any, ...],
-    options: Mapping[str, Any],
-) -> jax.Array:  # fmt: skip
+def _gradient(role: Role, shape: Any, array: Any, g: Any, more: Any, options: Mapping[str, Any]) -> jax.Array:
     """Either gradient, of the other operand, `array`, and g."""
+    of_input = role == "grad_input"
+    shape_name, name = ("input_shape", "w") if of_input else ("kernel_shape", "x")
     if isinstance(array, tuple):
-        order = "input_shape, w, g" if role == "grad_input" else "x, kernel_shape, g"
+        order = "input_shape, w, g" if of_input else "x, kernel_shape, g"
         raise TypeError(
             f"`{name}` must be an array, got the tuple {shown(array)}; the order is {role}({order})"
         )
@@ -84,12 +77,12 @@ def _gradient(
     knobs = hashable(complete(role, GradientOptions, options, more))
     if getattr(shape, "ndim", 1) > 1:
         raise TypeError(f"`{shape_name}` must be a sequence of ints, got {shown(shape)}; pass its .shape")
-    least = 2 if role == "grad_input" and array.ndim == 3 else 3  # an image of one dimension, no batch
+    least = 2 if of_input and array.ndim == 3 else 3  # an image of one dimension, no batch
     wanted = arguments.shape(shape_name, plain(shape_name, shape), least)
-    x_shape, w_shape = (wanted, array.shape) if role == "grad_input" else (array.shape, wanted)
+    x_shape, w_shape = (wanted, array.shape) if of_input else (array.shape, wanted)
     problem = understand(len(w_shape) - 2, role, x_shape, w_shape, g.dtype, knobs)
     expected = tuple(problem.spec.y_shape[axis] for axis in problem.layout.y)
     expected = expected if problem.batched else expected[1:]
     if g.shape != expected:
         raise ValueError(f"`g` has shape {g.shape}, but the output of this convolution has {expected}")
-    return compute(problem, *((g, array) if role == "grad_input" else (array, g)))
+    return compute(problem, *((g, array) if of_input else (array, g)))

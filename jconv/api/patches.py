@@ -60,12 +60,9 @@ def unfold(x: ArrayLike, kernel_size: IntOrInts, *more: Never, **options: Unpack
 @corrected
 @spelled_out(PatchOptions)
 def fold(
-    cols: ArrayLike,
-    output_size: IntOrInts,
-    kernel_size: IntOrInts,
-    *more: Never,
+    cols: ArrayLike, output_size: IntOrInts, kernel_size: IntOrInts, *more: Never,
     **options: Unpack[PatchOptions],
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Columns added up where they overlap, channels first: `torch.nn.functional.fold`.
 
     The transpose of `unfold`; `fold(unfold(x))` is x times the number of windows that see each position.
@@ -109,12 +106,9 @@ def im2col(x: ArrayLike, kernel_size: IntOrInts, *more: Never, **options: Unpack
 @corrected
 @spelled_out(PatchOptions)
 def col2im(
-    cols: ArrayLike,
-    output_size: IntOrInts,
-    kernel_size: IntOrInts,
-    *more: Never,
+    cols: ArrayLike, output_size: IntOrInts, kernel_size: IntOrInts, *more: Never,
     **options: Unpack[PatchOptions],
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Rows added up where they overlap, channels last: the transpose of `im2col`.
 
     `cols` is `(n, L, Πk·c)` or `(L, Πk·c)` and the result `(n, *output_size, c)`; everything else is

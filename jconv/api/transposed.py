@@ -14,7 +14,7 @@ So output_padding only says which of the inputs that give p rows is meant.
 Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, chapter 4.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jconv.api import arguments
@@ -26,12 +26,7 @@ NAMES = ("same", "same_lower", "valid")
 
 
 def sizes(
-    knob: Mapping[str, Any],
-    layout: Layout,
-    spatial: Sequence[int],
-    windows: Ints,
-    strides: Ints,
-    dilation: Ints,
+    knob: dict[str, Any], layout: Layout, spatial: Sequence[int], windows: Ints, strides: Ints, dilation: Ints
 ) -> tuple[Pairs, Ints, list[int]]:
     """What is cut off, (lo, hi) per dimension, what output_padding adds, and the size of the result."""
     full = [(p - 1) * s + K for p, s, K in zip(spatial, strides, windows, strict=True)]

@@ -169,7 +169,7 @@ def timings(row: Row) -> list[Timed]:
     for name, variant, seconds in row["times"]:
         forms = forms_of(ALGORITHMS[name]) if name in ALGORITHMS else ()
         for form in [form for form in forms if form.variant == variant][:1]:
-            fits = fitting(form, role, spec)[0]
+            fits = fitting(form, role, spec)
             work = steps(fits, role, spec), workspace(fits, role, spec)
             found.append(Timed(name, *work, seconds, spec.flops))
     return found

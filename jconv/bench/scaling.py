@@ -108,7 +108,7 @@ def grid(devices: int) -> Ints:
 
 def halo_bytes_of_a_device(spec: ConvSpec, parts: Ints) -> float:
     """Bytes that a device in the middle of the grid sends for one exchange of `spec`'s input."""
-    return sum(message.elements for message in halo.messages(spec, parts)) * itemsize(spec.x_dtype)
+    return sum(elements for elements, _ in halo.messages(spec, parts)) * itemsize(spec.x_dtype)
 
 
 def batch_load(layers: Sequence[ConvSpec], images: int, devices: int) -> Load:

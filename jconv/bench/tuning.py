@@ -16,8 +16,8 @@ from typing import Any
 
 from jconv.api.problem import hashable, understand
 from jconv.bench import fitting, options
-from jconv.choice import winners
 from jconv.programs.tune import Progress, Tuned, tune
+from jconv.runtime import store
 from jconv.spec import ROLES, ConvSpec
 
 FORWARD = ROLES[:1]
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--groups", type=int, metavar="G", help="(1)")
     add("--dtype", help="(float32)")
     add("--forward-only", action="store_true", default=None, help="leave the gradients of the one out")
-    add("--cache", metavar="FILE", help=f"keep the winners there instead of {winners.default_path()}")
+    add("--cache", metavar="FILE", help=f"keep the winners there instead of {store.default_path()}")
     add("--again", action="store_true", help="also measure what is in the cache already")
     add("--rounds", type=options.positive, default=7, metavar="N", help="turns each candidate takes (7)")
     add("--fit", action="store_true", help="instead: measure many problems and fit the record of rates")
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
             raise ValueError(f"--{given[0]} goes with --fit; add that or leave it out")
         what = problem(args)
         if args.cache:
-            winners.use(args.cache)
+            store.use(args.cache)
         with warnings.catch_warnings(record=True) as caught, _bar() as progress:
             warnings.simplefilter("always", RuntimeWarning)
             tuned = tune(*what, rounds=args.rounds, again=args.again, progress=progress)
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
         print(message, file=sys.stderr)
     if caught:
         return 1
-    print(f"kept in {winners.path()}", file=sys.stderr)
+    print(f"kept in {store.path()}", file=sys.stderr)
     return 0
 
 

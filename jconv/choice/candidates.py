@@ -66,13 +66,11 @@ class Candidate:
       algorithm: the record that would run.
       refused: why it may not, or None.
       seconds: the estimate, of one that may, where there are rates to make it.
-      images: at a time, where all would need too much memory.
     """
 
     algorithm: Algorithm
     refused: str | None = None
     seconds: float = math.inf
-    images: int | None = None
 
 
 def with_known_sizes(spec: ConvSpec) -> ConvSpec:
@@ -120,7 +118,7 @@ def _asked(
         reason = "its rounding error is too large for this dtype and precision"
     if reason:
         return Candidate(algorithm, reason)
-    fits, images = fitting(algorithm, role, spec)
+    fits = fitting(algorithm, role, spec)
     work, needed = steps(fits, role, spec), workspace(fits, role, spec)
     reason = _above(needed, fits, role, spec)
     natives = (step.spec for step in each(work) if isinstance(step, Native))
@@ -131,23 +129,22 @@ def _asked(
     seconds = cost.total(work, needed, rates) if rates else math.inf
     if is_widened(spec) and algorithm is not ONEDNN:
         seconds *= cost.HALVES
-    return Candidate(fits, None, seconds, images)
+    return Candidate(fits, None, seconds)
 
 
-def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> tuple[Algorithm, int | None]:
-    """The algorithm, or one that runs it on as many images at a time as there is memory for, and how many."""
+def fitting(algorithm: Algorithm, role: Role, spec: ConvSpec) -> Algorithm:
+    """The algorithm, or one that runs it on as many images at a time as there is memory for."""
 
     def is_too_large(one: Algorithm) -> bool:
         return _above(workspace(one, role, spec), one, role, spec) is not None
 
     if not is_too_large(algorithm):
-        return algorithm, None
+        return algorithm
     pieces = functools.partial(in_pieces, algorithm, role)
     halves = [spec.batch >> times for times in range(spec.batch.bit_length() - 1, 0, -1)]
     # the more images, the more memory: found in a few tries whatever the batch
     fit = bisect.bisect_left(halves, True, key=lambda images: is_too_large(pieces(images)))
-    images = equal(spec.batch, halves[fit - 1]) if fit else None
-    return (pieces(images), images) if images else (algorithm, None)
+    return pieces(equal(spec.batch, halves[fit - 1])) if fit else algorithm
 
 
 def _above(needed: int, algorithm: Algorithm, role: Role, spec: ConvSpec) -> str | None:

@@ -79,11 +79,10 @@ def native(spec: ConvSpec, rates: Platform) -> float:
     way = rates.native[taken]
     time = _multiplying(spec, taken, rates) + _gathering(spec, taken, way)
     time += spec.bytes / way.bandwidth + spec.kernel_bytes / way.kernel
+    copied = 2 * spec.bytes if taken == "eigen" and spec.is_half else 0  # halves as float32
     if taken == "ynn" and spec.taps > 1 and not spec.is_padded and not spec.is_strided:
-        time += _writing(spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype))  # all patches
-    elif taken == "eigen" and spec.is_half:
-        time += _writing(2 * spec.bytes)  # halves as float32
-    return time + way.call * spec.groups
+        copied = spec.positions * spec.taps * spec.c * itemsize(spec.x_dtype)  # all patches
+    return time + copied / WRITTEN + _mapping(copied) + way.call * spec.groups
 
 
 def _multiplying(spec: ConvSpec, taken: str, rates: Platform) -> float:
@@ -96,11 +95,6 @@ def _multiplying(spec: ConvSpec, taken: str, rates: Platform) -> float:
         return max(time, flops / STREAMING)
     larger = any(k > h for k, h in zip(spec.kernel, spec.spatial, strict=True))
     return time + flops / rates.native["naive"].rate if taken == "eigen_kernel" and larger else time
-
-
-def _writing(size: int) -> float:
-    """Seconds of writing so many bytes to a buffer of their own."""
-    return size / WRITTEN + _mapping(size)
 
 
 def _mapping(size: int, rate: float = WRITTEN) -> float:
@@ -151,3 +145,13 @@ def route(spec: ConvSpec) -> str:
     if spec.groups > 1 and spec.ndim < 3:
         return "eigen_grouped" + kernel
     return "eigen" + {1: kernel or "_1d", 2: kernel, 3: "_3d"}[spec.ndim]
+
+
+def duration(seconds: float) -> str:
+    """Three digits with a unit.
+
+    >>> duration(0.00123), duration(4.2e-6), duration(12.0)
+    ('1.23 ms', '4.2 µs', '12 s')
+    """
+    unit, size = ("s", 1.0) if seconds >= 1 else ("ms", 1e-3) if seconds >= 1e-3 else ("µs", 1e-6)
+    return f"{seconds / size:.3g} {unit}"

@@ -1,22 +1,13 @@
 """Which algorithm: candidates, their prices, the pick, and the reason.
 
     1. Whoever names an algorithm gets it, or an error with its reason.
-    2. XLA's own convolution gets a problem with an empty array, as there is nothing to compute.
-    3. "auto" passes over every algorithm that refuses the problem, and over those that
-       - mix values by a transform; "fastest" does at precision HIGHEST and where the error would reach ten
-         times the direct sum's;
-       - take more than 32 MiB of temporaries (and twice the bytes of x and y where XLA's own has to transpose
-         them); but if some images of the batch at a time fit, the algorithm is run on so many;
-       - compute integers by XLA's own convolution where that is a naive loop (CPU) or does not exist (GPU).
-    4. If this convolution was tuned on this kind of device, the measured winner is taken.
-    5. XLA's own convolution is taken unless the least estimate beats it by more than the model is usually
-       wrong (`cost.MARGIN`, and `cost.SLACK` or, below `cost.TINY`, four times that); from there on oneDNN's
-       need only be the least.  In XLA's place a plain matrix product computes a 1×1 kernel, if the estimate
-       ties (within `cost.MARGIN`) or wins.
-    6. Otherwise the least estimate wins; of those that tie with it, the first exact algorithm.  Before a
-       depthwise loop, which takes ten times as long to compile, oneDNN's call wins within `cost.MARGIN` and
-       twice `cost.SLACK`, but not below `cost.TINY`.
-    7. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
+    2. "auto" passes over every algorithm that refuses the problem, that mixes values by a transform (so does
+       "fastest" at precision HIGHEST and where the error would reach ten times the direct sum's), that takes
+       too much memory even for one image at a time, or that computes integers by XLA's naive loop.
+    3. If this convolution was tuned on this kind of device, the measured winner is taken.
+    4. Otherwise the least estimate wins, if it beats XLA's own convolution by more than the model is usually
+       wrong (`preferred`).
+    5. Where no rates were measured (a GPU, a TPU) there are no estimates, and XLA's own is taken.
 
 **The promise.**  What a direct sum gives without being asked, "auto" and "portable" give, too, in every role
 and dtype, under vmap and grad, because they take only algorithms whose record says `exact`:
@@ -46,9 +37,10 @@ from typing import Any
 import jax
 
 from jconv.algorithms import ALGORITHMS, DEPTHWISE, ONEDNN, POINTWISE, XLA
-from jconv.algorithms.record import Algorithm, refuses
+from jconv.algorithms.record import Algorithm, forms_of, refuses
 from jconv.choice import cost, winners
 from jconv.choice.candidates import POLICIES, Candidate, Policy, as_priced, candidate, si, with_known_sizes
+from jconv.choice.cost import duration
 from jconv.choice.rates import Factors
 from jconv.choice.rates import of as rates_of
 from jconv.spec import ConvSpec, Role
@@ -96,9 +88,14 @@ class Choice:
 
 
 def choose(
-    spec: ConvSpec, role: Role = "forward", platform: str | None = None, algorithm: str = "auto"
+    spec: ConvSpec,
+    role: Role = "forward",
+    platform: str | None = None,
+    algorithm: str = "auto",
+    portable: str | None = None,
 ) -> Choice:
-    """The algorithm that "auto", "portable" or "fastest" runs, the reason, and why not each other one.
+    """The algorithm that "auto", "portable" or "fastest" runs, the reason, and why not each other one; where
+    `portable` says why, none that calls oneDNN.
 
     >>> from jconv.spec import ConvSpec
     >>> spec = ConvSpec.of(spatial=(56, 56), kernel=(3, 3), in_channels=64, out_channels=64, groups=64)
@@ -106,11 +103,7 @@ def choose(
     'depthwise'
     """
     platform = platform or jax.default_backend()
-    return _chosen(spec, role, platform, Policy.of(algorithm, platform))
-
-
-def _chosen(spec: ConvSpec, role: Role, platform: str, policy: Policy) -> Choice:
-    known = with_known_sizes(spec)
+    policy, known = Policy.of(algorithm, platform, portable), with_known_sizes(spec)
     tuned, factors = winners.winner(known, role, platform), winners.factors(platform)
     choice = _choose(known, role, platform, policy, tuned, factors)
     if not spec.is_known and (why := refuses(choice.algorithm, role, spec)):
@@ -144,16 +137,17 @@ def _choose(
 
 
 def preferred(seconds: Mapping[str, float], flops: float = math.inf) -> str:
-    """The name of the algorithm that rules 5 and 6 of the module's docstring pick."""
+    """The algorithm with the least estimate or, of those that tie with it, the first exact one; in the place
+    of XLA's own only what beats it by more than the model is usually wrong."""
     best, is_tiny = next(iter(seconds)), flops < cost.TINY
     if best == ONEDNN.name and not is_tiny:  # whose times are estimated better than those of XLA's many ways
         return best
     native = seconds.get(XLA.name, math.inf)
     if native < cost.MARGIN * seconds[best] + cost.SLACK * (4 if is_tiny else 1):
-        product = seconds.get(POINTWISE.name, math.inf)
+        product = seconds.get(POINTWISE.name, math.inf)  # XLA's own for a 1×1 kernel, but as plain as can be
         return POINTWISE.name if product < cost.MARGIN * native else XLA.name
     called = seconds.get(ONEDNN.name, math.inf) < cost.MARGIN * seconds[best] + 2 * cost.SLACK
-    if best == DEPTHWISE.name and called and not is_tiny:
+    if best == DEPTHWISE.name and called and not is_tiny:  # a loop takes ten times as long to compile
         return ONEDNN.name
     tied = (name for name, time in seconds.items() if time < cost.MARGIN * seconds[best])
     return next((name for name in tied if ALGORITHMS[name].exact), best)
@@ -163,8 +157,10 @@ def _told(taken: Candidate, spec: ConvSpec) -> str:
     name, variant = taken.algorithm.name, taken.algorithm.variant
     told = f"{name}{f' ({variant})' if variant else ''}: {si(spec.flops)}FLOP over {si(spec.bytes)}B"
     if taken.seconds < math.inf:
-        told += f" in an estimated {_ms(taken.seconds)}"
-    return told + ("; some images at a time, for the memory that all would take" if taken.images else "")
+        told += f" in an estimated {duration(taken.seconds)}"
+    if taken.algorithm not in forms_of(ALGORITHMS[name]):  # but one that runs it in pieces
+        told += "; some images at a time, for the memory that all would take"
+    return told
 
 
 def _versus(best: str, seconds: Mapping[str, float]) -> str:
@@ -172,19 +168,15 @@ def _versus(best: str, seconds: Mapping[str, float]) -> str:
     if other is None:
         return "nothing else can do it"
     if seconds[other] < seconds[best]:
-        time = _ms(seconds[other])
+        time = duration(seconds[other])
         return f"{other}, estimated at {time}, is not faster by more than the estimates err"
-    return f"next is {other} at {_ms(seconds[other])}"
+    return f"next is {other} at {duration(seconds[other])}"
 
 
 def _slower(one: Candidate, best: Candidate) -> str:
     if one.seconds == math.inf:
         return f"{NO_RATES}; name it, or let jconv.tune measure it"
-    return f"about {_ms(one.seconds)}, {one.seconds / best.seconds:.1f}× as long"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+    return f"about {duration(one.seconds)}, {one.seconds / best.seconds:.1f}× as long"
 
 
 def resolve(
@@ -199,7 +191,7 @@ def resolve(
     policy = Policy.of(name, platform, portable)
     record = algorithm if isinstance(algorithm, Algorithm) else ALGORITHMS.get(algorithm)
     if record is None:
-        record = _chosen(spec, role, platform, policy).algorithm
+        record = choose(spec, role, platform, name, portable).algorithm
     elif not record.portable and policy.portable:
         raise ValueError(f"`algorithm`={record.name!r} refuses: {policy.portable}; choose 'auto'")
     if record.forms and not spec.is_empty:  # of a named one the cheapest form, as far as one can be priced

@@ -21,28 +21,25 @@ from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import refuses
 from jconv.choice.rates import Factors
 from jconv.runtime import store
-from jconv.runtime.store import Entry, default_path, path, use
+from jconv.runtime.store import Entry
 from jconv.spec import ConvSpec, Role
-
-__all__ = ["default_path", "entry", "factors", "keep", "keep_factors", "key", "path", "use", "winner"]
 
 
 def winner(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> str | None:
     """Name of the algorithm that was measured as the fastest; None where nothing was, or where jconv does not
     know the name or it refuses the problem now."""
-    found = entry(spec, role, platform)
-    algorithm = ALGORITHMS.get(found["algorithm"]) if found else None
+    algorithm = ALGORITHMS.get(entry(spec, role, platform).get("algorithm", ""))
     return algorithm.name if algorithm and refuses(algorithm, role, spec) is None else None
 
 
-def entry(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> Entry | None:
-    """What was measured, {"algorithm": name, "seconds": {name: seconds}}, or None."""
-    if store.is_empty():  # nothing tuned: not even the device is asked for its name
-        return None
-    where = key(spec, role, platform)
-    found = store.entry(where) if where else {}
+def entry(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> Entry:
+    """What was measured, {"algorithm": name, "seconds": {name: seconds}}; empty for nothing."""
+    # where nothing was tuned, not even the device is asked for its name
+    if not store.entries() or (where := key(spec, role, platform)) is None:
+        return {}
+    found = store.entry(where)
     measured = isinstance(found.get("algorithm"), str) and isinstance(found.get("seconds"), dict)
-    return found if measured else None
+    return found if measured else {}
 
 
 def keep(spec: ConvSpec, role: Role, platform: str | None, seconds: Mapping[str, float], winner: str) -> bool:
@@ -53,7 +50,7 @@ def keep(spec: ConvSpec, role: Role, platform: str | None, seconds: Mapping[str,
 
 def factors(platform: str) -> Factors:
     """What `jconv.tune()` measured of this machine: how much slower each kind of work is than on record."""
-    if store.is_empty() or (where := _key(platform, "rates")) is None:
+    if not store.entries() or (where := _key(platform, "rates")) is None:
         return ()
     found = store.entry(where).get("factors")
     kept = found.items() if isinstance(found, dict) else ()

@@ -24,11 +24,12 @@ from jconv.api.problem import Knobs, given, hashable, plain
 from jconv.calculus.primitives import Found, Named
 from jconv.calculus.primitives import convolve as bilinear
 from jconv.mesh import explicit
+from jconv.runtime.private import lax_conv
 from jconv.spec import ConvSpec, extent
 from jconv.spec import layout as layouts
 from jconv.spec.layout import Layout
 
-_lax_conv = lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
+Pads = str | Sequence[tuple[int, int]]
 
 
 class LaxProblem(NamedTuple):
@@ -40,19 +41,11 @@ class LaxProblem(NamedTuple):
 
 
 def conv_general_dilated(
-    lhs: ArrayLike,
-    rhs: ArrayLike,
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
-    batch_group_count: int = 1,
-    precision: Any = None,
-    preferred_element_type: DTypeLike | None = None,
-    out_sharding: Any = None,
-) -> jax.Array:
+    lhs: ArrayLike, rhs: ArrayLike, window_strides: Sequence[int], padding: Pads,
+    lhs_dilation: Sequence[int] | None = None, rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None, feature_group_count: int = 1, batch_group_count: int = 1,
+    precision: Any = None, preferred_element_type: DTypeLike | None = None, out_sharding: Any = None,
+) -> jax.Array:  # fmt: skip
     """`jax.lax.conv_general_dilated`, with its signature, results and errors, run by jconv.
 
     Args:
@@ -111,13 +104,9 @@ def _typed_sharding(problem: LaxProblem, lhs: Any, rhs: Any, asked: Any) -> Name
 
 
 def conv(
-    lhs: ArrayLike,
-    rhs: ArrayLike,
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    precision: Any = None,
+    lhs: ArrayLike, rhs: ArrayLike, window_strides: Sequence[int], padding: Pads, precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """`jax.lax.conv`: `conv_general_dilated` without dilation, groups or other layouts."""
     return conv_general_dilated(
         lhs, rhs, window_strides, padding, precision=precision, preferred_element_type=preferred_element_type
@@ -125,15 +114,10 @@ def conv(
 
 
 def conv_with_general_padding(
-    lhs: ArrayLike,
-    rhs: ArrayLike,
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int] | None,
-    rhs_dilation: Sequence[int] | None,
-    precision: Any = None,
+    lhs: ArrayLike, rhs: ArrayLike, window_strides: Sequence[int], padding: Pads,
+    lhs_dilation: Sequence[int] | None, rhs_dilation: Sequence[int] | None, precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """`jax.lax.conv_with_general_padding`: `conv_general_dilated` without groups or other layouts."""
     return conv_general_dilated(
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation,
@@ -142,17 +126,11 @@ def conv_with_general_padding(
 
 
 def conv_transpose(
-    lhs: ArrayLike,
-    rhs: ArrayLike,
-    strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    transpose_kernel: bool = False,
-    precision: Any = None,
-    preferred_element_type: DTypeLike | None = None,
+    lhs: ArrayLike, rhs: ArrayLike, strides: Sequence[int], padding: Pads,
+    rhs_dilation: Sequence[int] | None = None, dimension_numbers: Any = None, transpose_kernel: bool = False,
+    precision: Any = None, preferred_element_type: DTypeLike | None = None,
     use_consistent_padding: bool = False,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """`jax.lax.conv_transpose`, with its signature, results and errors, run by jconv.
 
     A `conv_general_dilated` with a dilated input, whose padding follows from that of the convolution it
@@ -200,16 +178,10 @@ def _padding_of_transposed(window: int, stride: int, padding: Any) -> tuple[int,
 
 
 def conv_general_dilated_patches(
-    lhs: ArrayLike,
-    filter_shape: Sequence[int],
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    precision: Any = None,
-    preferred_element_type: DTypeLike | None = None,
-) -> jax.Array:
+    lhs: ArrayLike, filter_shape: Sequence[int], window_strides: Sequence[int], padding: Pads,
+    lhs_dilation: Sequence[int] | None = None, rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None, precision: Any = None, preferred_element_type: DTypeLike | None = None,
+) -> jax.Array:  # fmt: skip
     """`jax.lax.conv_general_dilated_patches`, made of slices instead of a convolution with an identity.
 
     Same arguments, shape, dtype and order of channels (c, then the taps); the values are copied bit
@@ -229,16 +201,10 @@ def conv_general_dilated_patches(
 
 
 def conv_general_dilated_local(
-    lhs: ArrayLike,
-    rhs: ArrayLike,
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    filter_shape: Sequence[int],
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    precision: Any = None,
-) -> jax.Array:
+    lhs: ArrayLike, rhs: ArrayLike, window_strides: Sequence[int], padding: Pads, filter_shape: Sequence[int],
+    lhs_dilation: Sequence[int] | None = None, rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None, precision: Any = None,
+) -> jax.Array:  # fmt: skip
     """`jax.lax.conv_general_dilated_local`: a kernel of its own at every output position.
 
     Same arguments, shapes, dtypes and order of the fused channels; the patches are slices instead of a
@@ -292,7 +258,7 @@ def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Kno
         raise ValueError(f"`window_strides`={strides!r} expects window to have positive stride")
     # lax finds every other error, and the dtype of the result
     checked = call | {"padding": _known_padding(padding)}
-    result = jax.eval_shape(lambda x, w: _lax_conv(x, w, **checked), lhs, rhs)
+    result = jax.eval_shape(lambda x, w: lax_conv(x, w, **checked), lhs, rhs)
     numbers = conv_dimension_numbers(lhs.shape, rhs.shape, call["dimension_numbers"])
     layout = layouts.from_specs(*numbers)
     n, *spatial, channels = (lhs.shape[axis] for axis in layout.x)

@@ -44,13 +44,6 @@ class Halo(NamedTuple):
     padding: tuple[int, int]  # zeros that input dilation leaves before the first and after the last of them
 
 
-class Message(NamedTuple):
-    """One `ppermute`: `elements` over each of `links` pairs of devices."""
-
-    elements: int
-    links: int
-
-
 def refuses(spec: ConvSpec, axis: int, shards: int) -> str | None:
     """None, or why dimension `axis` of `spec` cannot be cut into `shards`."""
     size, out = spec.spatial[axis], spec.out_spatial[axis]
@@ -106,8 +99,9 @@ def _hops(wanted: int, halo: Halo) -> Iterator[tuple[int, int]]:
         yield distance, min(halo.size, wanted - (distance - 1) * halo.size)
 
 
-def messages(spec: ConvSpec, shards: Sequence[int]) -> list[Message]:
-    """Everything that is sent for one convolution of the image `spec`, in the order it is sent.
+def messages(spec: ConvSpec, shards: Sequence[int]) -> list[tuple[int, int]]:
+    """Every `ppermute` of one convolution of the image `spec`, in their order: how many elements go over each
+    link, and over how many links, which are pairs of devices.
 
     Dimensions are exchanged one after the other, so the later ones send the halos of the earlier
     ones along: corners need no messages of their own.
@@ -121,7 +115,7 @@ def messages(spec: ConvSpec, shards: Sequence[int]) -> list[Message]:
         layer = spec.batch * spec.in_channels * math.prod(extents[:axis] + extents[axis + 1 :])
         others = math.prod(shards) // n
         for wanted in (h.left, h.right):
-            sent += [Message(layer * rows, others * (n - hop)) for hop, rows in _hops(wanted, h)]
+            sent += [(layer * rows, others * (n - hop)) for hop, rows in _hops(wanted, h)]
         extents[axis] = h.window
     return sent
 

@@ -39,9 +39,8 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
       fn: a function, a jitted one, a bound method, or a module.  A module of Flax nnx or Equinox comes back
         as a module of the same parameters, whose class is derived from its own: optimisers, `nnx.split` and
         `eqx.partition` take it as before.
-      algorithm: "auto", the fastest exact one for each convolution; "portable", as "auto" but for programs
-        that are stored and run elsewhere; "fastest", as "auto" but Winograd and FFT, too, which mix values;
-        or a name or a `jconv.Algorithm`, for all convolutions that it can compute, and "auto" for the rest.
+      algorithm: "auto", "portable" or "fastest" as in `conv2d`; or a name or a `jconv.Algorithm`, for all
+        convolutions that it can compute, and "auto" for the rest.
 
     Returns:
       A function of the same arguments and results.

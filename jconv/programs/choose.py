@@ -20,10 +20,12 @@ from jconv.spec import ROLES, ConvSpec, Role
 from jconv.spec.checks import is_sequence, shown
 from jconv.spec.roles import canonical
 
+ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")  # as JAX names them
 
 Operand = ArrayLike | jax.ShapeDtypeStruct | Sequence[int]
 Problem = tuple[ConvSpec, Role]
+Asked = Callable[..., Any] | ConvSpec | Operand | Iterable[ConvSpec | Problem]  # of `explain` and `tune`
 
 
 @overload
@@ -99,7 +101,7 @@ def stated(
 ) -> list[Problem]:
     """What `tune` and `explain` are asked about without a program: an input and its kernel, specs, or pairs
     of a spec and a role; without a role all three.  `beside` are the door's own options."""
-    if is_operand(what):
+    if isinstance(what, ARRAYS) or _is_shape(what):
         given = complete(door, ProblemOptions, options, beside=beside)
         if len(args) > 1:
             raise TypeError(f"{door}() takes an input and its kernel by position, got {len(args) - 1} more")
@@ -134,12 +136,6 @@ def _problems(entry: Any, door: str) -> list[Problem]:
     if spec.is_empty:
         raise ValueError(f"`fn_or_specs`: {spec} is empty, nothing to {door}; take one that has outputs")
     return [canonical(spec, role)]
-
-
-def is_operand(value: Any) -> bool:
-    """Whether it is an array, or no more than its shape, with its dtype or without."""
-    arrays = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
-    return isinstance(value, arrays) or _is_shape(value)
 
 
 def _is_shape(value: Any) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 
 from jconv.algorithms import XLA
 from jconv.choice.candidates import POLICIES
+from jconv.choice.cost import duration
 from jconv.choice.pick import choose, resolve
-from jconv.programs.choose import Operand, Problem, stated
+from jconv.programs.choose import Asked, stated
 from jconv.programs.found import Convolution, Place, find, program
 from jconv.programs.table import Rows
 from jconv.spec import ConvSpec
@@ -48,7 +48,7 @@ class Found:
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, in the order of `Table.headings`."""
-        times = _time(self.lax_seconds), _time(self.seconds)
+        times = ("-" if time is None else duration(time) for time in (self.lax_seconds, self.seconds))
         problem = str(self.spec or self.equation)
         return (f"{self.count}×", self.where, self.role, problem, self.algorithm, *times, self.reason)
 
@@ -78,16 +78,11 @@ class Table(Rows):
         lax = sum(row.count * (row.lax_seconds or 0.0) for row in self.rows)
         ours = sum(row.count * (row.seconds or 0.0) for row in self.rows)
         gain = f", {lax / ours:.1f} times less" if ours else ""
-        estimated = f"estimated {_time(lax)} by lax, {_time(ours)} by jconv{gain}"
+        estimated = f"estimated {duration(lax)} by lax, {duration(ours)} by jconv{gain}"
         return f"{count} convolutions on {self.platform}: {estimated}"
 
 
-def explain(
-    fn_or_specs: Callable[..., Any] | ConvSpec | Operand | Iterable[ConvSpec | Problem],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Table:
+def explain(fn_or_specs: Asked, /, *args: Any, **kwargs: Any) -> Table:
     """A table of the convolutions in `fn(*args, **kwargs)` and of what `accelerate` makes of each.
 
     Nothing is computed: `fn` is traced, and times are estimates.  A convolution in a scan counts once per
@@ -135,15 +130,3 @@ def _found(place: Place, platform: str) -> Found:
     reason = choice.reason if policy else "asked for by name"
     times = choice.seconds.get(name), choice.seconds.get(XLA.name)
     return Found(where, scope, role, spec, "", count, name, reason, *times, True)
-
-
-def _time(seconds: float | None) -> str:
-    """Three digits with a unit; a dash for None.
-
-    >>> _time(0.00123), _time(4.2e-6), _time(12.0)
-    ('1.23 ms', '4.2 µs', '12 s')
-    """
-    if seconds is None:
-        return "-"
-    unit, size = ("s", 1.0) if seconds >= 1 else ("ms", 1e-3) if seconds >= 1e-3 else ("µs", 1e-6)
-    return f"{seconds / size:.3g} {unit}"

@@ -15,9 +15,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from jconv.algorithms.record import Algorithm
 from jconv.calculus.primitives import PRIMITIVES
-from jconv.programs.lowering import CONVOLUTION, in_one_line, in_place_of_lax
+from jconv.programs.lowering import CONVOLUTION, in_place_of_lax
 from jconv.runtime.mark import LAX, mark, unmarked, word_of
 from jconv.spec import ConvSpec, Role
+from jconv.spec.checks import in_one_line
 
 LIBRARIES = tuple({sysconfig.get_path(of) for of in ("purelib", "platlib", "stdlib")})
 JCONV = str(Path(__file__).parents[1])

@@ -23,6 +23,7 @@ from jconv.mesh import explicit
 from jconv.runtime.mark import LAX, set_unmarked, unmarked
 from jconv.runtime.private import Rule, needs_devices, rules_of, word_of_rule
 from jconv.spec import ConvSpec
+from jconv.spec.checks import in_one_line
 from jconv.spec.spelling import corrected
 
 CONVOLUTION = jax.lax.conv_general_dilated_p
@@ -144,11 +145,6 @@ def in_place_of_lax(word: str, params: dict[str, Any], result: Any) -> Callable[
         return y
 
     return jconv
-
-
-def in_one_line(error: Exception) -> str:
-    """An error's type and the first line of its message."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 @functools.cache

@@ -15,7 +15,8 @@ from jconv.algorithms.record import Algorithm
 from jconv.api import arguments
 from jconv.calculus.primitives import convolve
 from jconv.spec import ConvSpec, Role
-from jconv.spec.layout import Perm, inverse
+from jconv.spec.checks import in_one_line
+from jconv.spec.layout import Layout
 from jconv.spec.roles import OPERANDS, RESULT, ROLE_OF
 
 Call = Callable[[], jax.Array]
@@ -35,26 +36,26 @@ def compiled(names: Iterable[str], role: Role, spec: ConvSpec) -> tuple[dict[str
         try:
             calls[name] = functools.partial(jax.jit(fn).lower(*operands).compile(), *operands)
         except Exception as error:  # whatever it is, another candidate may do
-            failed[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            failed[name] = in_one_line(error)
     return calls, failed
 
 
-def _axes(spec: ConvSpec) -> dict[str, Perm]:
-    """How the axes of each array in a call become the canonical ones."""
-    layout = arguments.layout("NCHW" if spec.channels_first else "NHWC", spec.ndim)
-    return {"x": layout.x, "w": layout.w, "y": layout.into("y")}
+def _layout(spec: ConvSpec) -> Layout:
+    """How the arrays of a call lie."""
+    return arguments.layout("NCHW" if spec.channels_first else "NHWC", spec.ndim)
 
 
 def _called(algorithm: Algorithm, role: Role, spec: ConvSpec, *arrays: jax.Array) -> jax.Array:
     """As a door calls it: an algorithm takes the arrays as they lie or pays for transposing them, which shows
     only where the compiler sees both together."""
-    axes = _axes(spec)
-    a, b = (array.transpose(axes[name]) for name, array in zip(OPERANDS[role], arrays, strict=True))
-    carry = carried(spec)[0] if spec.kernel_swapped else None
-    b = carry(b, spec.as_grad_input()) if carry and role != "grad_kernel" else b
-    result = convolve(role, a, b, spec, algorithm)
-    result = carry(result, spec) if carry and role == "grad_kernel" else result
-    return result.transpose(inverse(axes[RESULT[role]]))
+    layout = _layout(spec)
+    a, b = (array.transpose(layout.into(name)) for name, array in zip(OPERANDS[role], arrays, strict=True))
+    carry = carried(spec)[0] if spec.kernel_swapped else lambda w, spec: w
+    if role == "grad_kernel":
+        result = carry(convolve(role, a, b, spec, algorithm), spec)
+    else:
+        result = convolve(role, a, carry(b, spec.as_grad_input()), spec, algorithm)
+    return result.transpose(layout.back(RESULT[role]))
 
 
 def _random(name: str, spec: ConvSpec) -> jax.Array:
@@ -62,7 +63,7 @@ def _random(name: str, spec: ConvSpec) -> jax.Array:
     canonical, named = spec.result(ROLE_OF[name])
     if name == "w" and spec.kernel_swapped:
         canonical = spec.as_grad_input().w_shape
-    shape, dtype = tuple(canonical[axis] for axis in inverse(_axes(spec)[name])), np.dtype(named)
+    shape, dtype = tuple(canonical[axis] for axis in _layout(spec).back(name)), np.dtype(named)
     rng = np.random.default_rng(0)
     values = rng.integers(0, 2, shape) if dtype.kind in "iub" else rng.standard_normal(shape, np.float32)
     array = jax.device_put(values.astype(dtype))
@@ -81,7 +82,7 @@ def race(
             seconds_of(call, 1)
             once[name] = seconds_of(call, 1)
         except jax.errors.JaxRuntimeError as error:  # out of memory, perhaps
-            failed[name] = str(error).partition("\n")[0]
+            failed[name] = in_one_line(error)
     most = HOPELESS * min(once.values(), default=0.0)
     racers = [name for name in once if once[name] <= most or name in kept]
     repeats = {n: max(1, min(MOST_REPEATS, round(MEASUREMENT / max(once[n], 1e-9)))) for n in racers}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import EllipsisType
 from typing import Any, Unpack
 
@@ -24,7 +24,7 @@ from jconv.api.options import ProblemOptions, spelled_out
 from jconv.choice import winners
 from jconv.choice.pick import choose
 from jconv.programs.calibrate import calibrate
-from jconv.programs.choose import Operand, Problem, no_options, stated
+from jconv.programs.choose import Asked, Problem, no_options, stated
 from jconv.programs.found import find, program
 from jconv.programs.measure import compiled, race
 from jconv.programs.table import Rows
@@ -106,7 +106,7 @@ class Tuned(Rows):
 
 @spelled_out(ProblemOptions)
 def tune(
-    fn_or_specs: Callable[..., Any] | ConvSpec | Operand | Iterable[ConvSpec | Problem] | EllipsisType = ...,
+    fn_or_specs: Asked | EllipsisType = ...,
     *args: Any,
     rounds: int = 7,
     within: float = 20.0,
@@ -198,10 +198,10 @@ def collect(fn_or_specs: Any, *args: Any, **options: Any) -> Counter[Problem]:
 
 def _known(spec: ConvSpec, role: Role, count: int, again: bool) -> Row | None:
     """What the cache has."""
-    winner, entry = winners.winner(spec, role), winners.entry(spec, role)
-    if again or winner is None or entry is None or winner not in entry["seconds"]:
+    winner, seconds = winners.winner(spec, role), winners.entry(spec, role).get("seconds", {})
+    if again or winner is None or winner not in seconds:
         return None
-    return Row(spec, role, count, winner, winner, entry["seconds"], known=True)
+    return Row(spec, role, count, winner, winner, seconds, known=True)
 
 
 def _measured(spec: ConvSpec, role: Role, count: int, rounds: int, within: float) -> Row:

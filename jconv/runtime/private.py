@@ -14,6 +14,7 @@ from jax.interpreters import mlir, partial_eval
 from jconv.runtime.mark import word_of
 
 Rule = Callable[..., Any]
+lax_conv = jax.lax.conv_general_dilated  # taken at import: jconv's own may be put in its place later
 VERSIONS = "jax 0.10 to 0.12"  # which the tests have run with
 
 

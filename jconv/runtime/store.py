@@ -45,57 +45,9 @@ def default_path() -> Path:
     return folder / "jconv" / "tuned.json"
 
 
-class Store:
-    """A cache file (see `use`) and what is known of it: read when first asked, added to by `put`."""
-
-    def __init__(self, path: str | os.PathLike[str] | None = "default") -> None:
-        self._path = path
-        self._entries: dict[str, Entry] | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def path(self) -> Path | None:
-        """The file."""
-        if self._path is None:
-            return None
-        return default_path() if self._path == "default" else Path(self._path)
-
-    @property
-    def entries(self) -> Mapping[str, Entry]:
-        """All entries, the file's and those put since."""
-        if self._entries is None:
-            with self._lock:
-                if self._entries is None:
-                    self._entries = self._first_read()
-        return self._entries
-
-    def _first_read(self) -> dict[str, Entry]:
-        """The entries that are dictionaries; what else stands there stays in the file."""
-        try:
-            kept = read(self.path)["entries"] if self.path else {}
-        except FAILURES as error:
-            _warn(f"{error}; it is ignored")
-            return {}
-        return {key: value for key, value in kept.items() if isinstance(value, dict)}
-
-    def put(self, new: Mapping[str, Entry]) -> bool:
-        """Add entries, to memory and to the file; True if the file has them now."""
-        self._entries = {**self.entries, **new}
-        try:
-            if (path := self.path) is None:
-                return False
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path), self._lock:
-                content = read(path)
-                content["entries"].update(new)
-                _replace(path, json.dumps(content, indent=1, sort_keys=True))
-        except FAILURES as error:
-            _warn(f"{error}; what was measured holds for this process only, the file is as it was")
-            return False
-        return True
-
-
-_active = Store()
+_place: str | os.PathLike[str] | None = "default"  # see `use`
+_entries: dict[str, Entry] | None = None  # the file's and those put since; None before the first question
+_lock = threading.RLock()  # of both
 
 
 def use(path: str | os.PathLike[str] | None = "default") -> None:
@@ -113,30 +65,61 @@ def use(path: str | os.PathLike[str] | None = "default") -> None:
     >>> store.path() is None
     True
     """
-    global _active
+    global _place, _entries
     if not (path is None or isinstance(path, (str, os.PathLike))):
         raise TypeError(f"`path` must be a path, None or 'default', got {path!r}")
-    _active = Store(path)
+    with _lock:
+        _place, _entries = path, None
 
 
 def path() -> Path | None:
     """The file in use, whether it exists or not; None for none."""
-    return _active.path
+    if _place is None:
+        return None
+    return default_path() if _place == "default" else Path(_place)
+
+
+def entries() -> Mapping[str, Entry]:
+    """All that the file or this process has."""
+    global _entries
+    if (known := _entries) is None:
+        with _lock:
+            known = _entries = _first_read() if _entries is None else _entries
+    return known
 
 
 def entry(key: str) -> Entry:
-    """What the file or this process has under `key`; an empty dictionary for nothing."""
-    return _active.entries.get(key, {})
+    """What stands under `key`; an empty dictionary for nothing."""
+    return entries().get(key, {})
 
 
 def put(new: Mapping[str, Entry]) -> bool:
-    """Keep entries; True if they reached the file."""
-    return _active.put(new)
+    """Keep entries, in memory and in the file; True if they reached the file."""
+    global _entries
+    with _lock:
+        _entries = {**entries(), **new}
+        try:
+            if (file := path()) is None:
+                return False
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(file):
+                content = read(file)
+                content["entries"].update(new)
+                _replace(file, json.dumps(content, indent=1, sort_keys=True))
+        except FAILURES as error:
+            _warn(f"{error}; what was measured holds for this process only, the file is as it was")
+            return False
+    return True
 
 
-def is_empty() -> bool:
-    """Whether nothing at all is kept."""
-    return not _active.entries
+def _first_read() -> dict[str, Entry]:
+    """The entries that are dictionaries; what else stands there stays in the file."""
+    try:
+        kept = read(file)["entries"] if (file := path()) else {}
+    except FAILURES as error:
+        _warn(f"{error}; it is ignored")
+        return {}
+    return {key: value for key, value in kept.items() if isinstance(value, dict)}
 
 
 def read(path: Path) -> dict[str, Any]:

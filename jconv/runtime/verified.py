@@ -30,6 +30,7 @@ from jconv.runtime import store
 TRUSTED = "JCONV_TRUSTED"  # set for the child process that verifies a jaxlib which is not on the list
 PORTABLE = "JCONV_PORTABLE"  # an environment variable: any value but "" and "0" asks for portable programs
 JAXLIBS = ("0.10.0", "0.10.2", "0.11.0", "0.11.2", "0.12.0.1")
+VERSION = jaxlib.version.__version__
 COMMAND = "python -m jconv verify"
 
 
@@ -122,40 +123,33 @@ def _of_the_program() -> str | None:
     return None
 
 
-def version() -> str:
-    """The version of jaxlib."""
-    return jaxlib.version.__version__
-
-
 def verdict_key() -> str:
     """Where the verdict on this jaxlib is kept, beside the tuned winners; oneDNN picks its kernels by the
     instruction sets."""
     sets = sorted(name for name in features() if name.startswith(("avx", "amx")))
-    return f"oneDNN; jaxlib {version()}; {' '.join(sets)}"
+    return f"oneDNN; jaxlib {VERSION}; {' '.join(sets)}"
 
 
 def _of_jaxlib() -> str | None:
     trusted = os.environ.get(TRUSTED) == "1"
-    agrees = store.entry(verdict_key()).get("agrees", version() in JAXLIBS or None)
+    agrees = store.entry(verdict_key()).get("agrees", VERSION in JAXLIBS or None)
     if agrees is None and not trusted:
-        return f"oneDNN in jaxlib {version()} was not verified; `{COMMAND}` does it, in a process of its own"
+        return f"oneDNN in jaxlib {VERSION} was not verified; `{COMMAND}` does it, in a process of its own"
     if not agrees and not trusted:
-        return f"oneDNN in jaxlib {version()} did not agree here, as `{COMMAND}` found"
+        return f"oneDNN in jaxlib {VERSION} did not agree here, as `{COMMAND}` found"
     return _of_the_build()
 
 
-def _of_the_build() -> str | None:
-    return None if _is_built() else f"jaxlib {version()} was built without oneDNN here"
-
-
 @functools.cache
-def _is_built() -> bool:
-    """Whether XLA's compiler knows the calls; compiled, not run, in a thread free of a user's contexts."""
+def _of_the_build() -> str | None:
+    """Asked in a thread, which is free of a user's contexts."""
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        return thread.submit(_compiles).result()
+        is_built = thread.submit(_compiles).result()
+    return None if is_built else f"jaxlib {VERSION} was built without oneDNN here"
 
 
 def _compiles() -> bool:
+    """Whether XLA's compiler knows the call; compiled, not run."""
     a = jax.ShapeDtypeStruct((8, 8), jnp.float32)
     config = '{"onednn_matmul_config": {"transpose_a": false, "transpose_b": false}}'
     call = jax.ffi.ffi_call("__onednn$matmul", a, custom_call_api_version=2, legacy_backend_config=config)

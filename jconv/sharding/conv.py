@@ -26,13 +26,9 @@ SpatialAxes = Sequence[AxisName | None]
 
 @spelled_out(ConvOptions)
 def conv(
-    x: ArrayLike,
-    w: ArrayLike,
-    b: ArrayLike | None = None,
-    *more: Never,
-    spatial_axes: SpatialAxes,
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *more: Never, spatial_axes: SpatialAxes,
     **options: Unpack[ConvOptions],
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Convolution of an image cut over mesh axes in space, inside `jax.shard_map`.
 
     Args:
@@ -65,13 +61,9 @@ def conv(
 
 @spelled_out(TransposedOptions)
 def conv_transpose(
-    x: ArrayLike,
-    w: ArrayLike,
-    b: ArrayLike | None = None,
-    *more: Never,
-    spatial_axes: SpatialAxes,
+    x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *more: Never, spatial_axes: SpatialAxes,
     **options: Unpack[TransposedOptions],
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Transposed convolution of an image cut over mesh axes in space, inside `jax.shard_map`.
 
     The kernel and the options are as in `conv_transpose2d` and its siblings, `padding`, `output_padding` and

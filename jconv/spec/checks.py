@@ -36,10 +36,15 @@ def integer(name: str, value: Any, least: int | None, forms: str = "an int", mos
     return number
 
 
+def size(name: str, value: Any, least: int | None, forms: str = "an int", most: int | None = None) -> Any:
+    """An int, or a size that is not known yet."""
+    return value if jax.export.is_symbolic_dim(value) else integer(name, value, least, forms, most)
+
+
 def channels(batch: Any, in_channels: Any, out_channels: Any, groups: Any) -> tuple[int, int, int, int]:
     """The sizes that are not of space; `groups` divides both counts of channels."""
-    n, count = _size("batch", batch, 0), _size("groups", groups, 1)
-    c, o = _size("in_channels", in_channels, 0), _size("out_channels", out_channels, 0)
+    n, count = size("batch", batch, 0), size("groups", groups, 1)
+    c, o = size("in_channels", in_channels, 0), size("out_channels", out_channels, 0)
     known = [number for number in (c, o) if isinstance(number, int)]
     if isinstance(count, int) and any(number % count for number in known):
         raise ValueError(
@@ -114,18 +119,18 @@ def shown(value: Any) -> str:
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
+def in_one_line(error: Exception) -> str:
+    """An error's type and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
 def is_sequence(value: Any) -> bool:
     """Whether it holds entries to go through; strings and bytes are single values."""
     return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
 
 
-def _size(name: str, value: Any, least: int | None, forms: str = "an int") -> Any:
-    """An int, or a size that is not known yet."""
-    return value if jax.export.is_symbolic_dim(value) else integer(name, value, least, forms)
-
-
 def _sizes(name: str, value: Any, least: int | None, forms: str, count: int | None = None) -> Ints:
-    return tuple(_size(name, entry, least, forms) for entry in _entries(name, value, forms, count))
+    return tuple(size(name, entry, least, forms) for entry in _entries(name, value, forms, count))
 
 
 def _entries(name: str, value: Any, forms: str, count: int | None) -> Sequence[Any]:

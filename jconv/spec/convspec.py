@@ -34,12 +34,11 @@ from jax.core import max_dim
 from numpy.typing import DTypeLike
 
 from jconv.spec import checks
+from jconv.spec.checks import Ints, Pairs
 from jconv.spec.spelling import corrected, no_option
 
 Role = Literal["forward", "grad_input", "grad_kernel"]
 ROLES: tuple[Role, ...] = ("forward", "grad_input", "grad_kernel")
-
-Ints = tuple[int, ...]
 
 
 def extent(size: int, dilation: int) -> int:
@@ -86,7 +85,7 @@ class ConvSpec:
     spatial: Ints
     kernel: Ints
     strides: Ints
-    padding: tuple[tuple[int, int], ...]
+    padding: Pairs
     lhs_dilation: Ints
     rhs_dilation: Ints
     groups: int
@@ -101,19 +100,10 @@ class ConvSpec:
     @staticmethod
     @corrected
     def of(
-        *,
-        spatial: Ints,
-        kernel: Ints,
-        in_channels: int = 1,
-        out_channels: int = 1,
-        batch: int = 1,
-        strides: Ints | None = None,
-        padding: tuple[tuple[int, int], ...] | None = None,
-        lhs_dilation: Ints | None = None,
-        rhs_dilation: Ints | None = None,
-        groups: int = 1,
-        dtype: DTypeLike = "float32",
-    ) -> ConvSpec:
+        *, spatial: Ints, kernel: Ints, in_channels: int = 1, out_channels: int = 1, batch: int = 1,
+        strides: Ints | None = None, padding: Pairs | None = None, lhs_dilation: Ints | None = None,
+        rhs_dilation: Ints | None = None, groups: int = 1, dtype: DTypeLike = "float32",
+    ) -> ConvSpec:  # fmt: skip
         """A spec by keyword, all unsaid being the plain case; nonsense is a ValueError or a TypeError."""
         n, c, o, groups = checks.channels(batch, in_channels, out_channels, groups)
         space = checks.geometry(spatial, kernel, strides, padding, lhs_dilation, rhs_dilation)

@@ -8,6 +8,8 @@ A `Layout` is three permutations; algorithms never see one.
 import dataclasses
 from collections.abc import Sequence
 
+from jax import lax
+
 Perm = tuple[int, ...]
 SPATIAL = "DHW"
 
@@ -53,6 +55,12 @@ def from_specs(lhs: Sequence[int], rhs: Sequence[int], out: Sequence[int]) -> La
     )
 
 
+def channels_last(ndim: int) -> lax.ConvDimensionNumbers:
+    """The canonical layout as lax writes it."""
+    x = (0, ndim + 1, *range(1, ndim + 1))
+    return lax.ConvDimensionNumbers(x, (ndim + 1, ndim, *range(ndim)), x)
+
+
 def names(ndim: int) -> tuple[str, str]:
     """What the two layouts are called: channels first, then channels last.
 
@@ -68,9 +76,8 @@ def names(ndim: int) -> tuple[str, str]:
 
 def named(layout: str, ndim: int) -> Layout | None:
     """NCHW (with OIHW kernels) or NHWC (with HWIO kernels), in the letters of any dimension."""
-    iota = tuple(range(ndim + 2))
-    for two_d, exact in zip(("NCHW", "NHWC"), names(ndim), strict=True):
+    channels_first = (tuple(range(ndim + 2)),) * 3
+    for two_d, exact, specs in zip(names(2), names(ndim), (channels_first, channels_last(ndim)), strict=True):
         if layout.upper() in (two_d, exact):
-            last = (0, ndim + 1, *range(1, ndim + 1)), (ndim + 1, ndim, *range(ndim))
-            return from_specs(iota, iota, iota) if two_d == "NCHW" else from_specs(*last, last[0])
+            return from_specs(*specs)
     return None

@@ -1,10 +1,6 @@
 """The three roles of one problem: the forward pass and its two gradients, each a convolution again.
 
-    forward       y = x ∗ w
-    grad_input    ∂x = conv(g, w flipped in space, its channels swapped)          `ConvSpec.as_grad_input`
-    grad_kernel   ∂w = conv(x with its channels as batch, g as the kernel)        `ConvSpec.as_grad_kernel`
-
-What is here speaks of sizes only; `algorithms.derived` does it with arrays.
+`convspec` has the formulas.  What is here speaks of sizes only; `algorithms.derived` does it with arrays.
 """
 
 import math
@@ -18,11 +14,7 @@ ROLE_OF: dict[str, Role] = {result: role for role, result in RESULT.items()}
 
 def rewritten(spec: ConvSpec, role: Role) -> ConvSpec:
     """The forward spec that computes `role` of `spec`."""
-    return {
-        "forward": lambda: spec,
-        "grad_input": spec.as_grad_input,
-        "grad_kernel": spec.as_grad_kernel,
-    }[role]()
+    return spec if role == "forward" else getattr(spec, f"as_{role}")()
 
 
 def flips_image(spec: ConvSpec) -> bool:
@@ -51,9 +43,5 @@ def canonical(spec: ConvSpec, role: Role) -> tuple[ConvSpec, Role]:
     if not is_transposed(spec) or spec.is_empty:
         return spec, role
     behind = spec.as_grad_input().replace(kernel_swapped=not spec.kernel_swapped)
-    played: dict[Role, Role] = {
-        "forward": "grad_input",
-        "grad_input": "forward",
-        "grad_kernel": "grad_kernel",
-    }
-    return behind.mirrored() if flips_image(behind) else behind, played[role]
+    played: dict[Role, Role] = {"forward": "grad_input", "grad_input": "forward"}
+    return behind.mirrored() if flips_image(behind) else behind, played.get(role, role)

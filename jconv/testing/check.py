@@ -24,6 +24,7 @@ from jconv.algorithms import ALGORITHMS
 from jconv.algorithms.record import Algorithm, forms_of, refuses
 from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES, ConvSpec, Role
+from jconv.spec.layout import channels_last
 from jconv.spec.tolerance import tolerance
 from jconv.testing import cases
 from jconv.testing.cases import Case, error
@@ -113,9 +114,8 @@ def _by_numpy(spec: ConvSpec, arrays: Arrays) -> Results:
 
 
 def _by_lax(spec: ConvSpec, arrays: Arrays) -> Results:
-    space = "DHW"[-spec.ndim :]
-    last = f"N{space}C", f"{space}IO", f"N{space}C"
-    knobs = spec.strides, spec.padding, spec.lhs_dilation, spec.rhs_dilation, last, spec.groups
+    numbers = channels_last(spec.ndim)
+    knobs = spec.strides, spec.padding, spec.lhs_dilation, spec.rhs_dilation, numbers, spec.groups
     return _results(lambda x, w: lax.conv_general_dilated(x, w, *knobs), arrays)
 
 

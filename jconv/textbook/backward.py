@@ -20,11 +20,10 @@ p·stride + r·dilation = t; each of them sends back its g through that tap:
 
     ∂x̃[c, t, u] = Σ over all (o, p, q, r, s) with p·stride + r·dilation = t, …  of  g[o, p, q] · w[o, c, r, s]
 
-*Scatter*, as here: for each tap (r, s) add Σ_o g[o, p, q] · w[o, c, r, s] to the positions that this tap
-has read.  One tap reads no position twice, so each addition is safe; different taps do, so they take turns.
-*Gather*: solve for p = (t − r·dilation) / stride.  At stride 1 this reads g at t − r·dilation, backwards in
-r: a convolution of g, padded by the reach of the kernel, with the kernel flipped and o and c swapped (see
-the doctest of `grad_input`).  Padding was zeros, not input: its gradient is cropped away.
+Either each tap (r, s) sends Σ_o g[o, p, q] · w[o, c, r, s] to the positions that it has read (scatter, as
+here: one tap reads no position twice), or each position fetches what it is due from p = (t − r·dilation) /
+stride (gather): at stride 1 a convolution of g with the flipped kernel, o and c swapped.  Padding was zeros,
+not input: its gradient is cropped away.
 """
 
 from typing import NamedTuple

@@ -26,11 +26,6 @@ def conv2d_einsum(
 ) -> np.ndarray:  # fmt: skip
     """2-D convolution by einsum.  Arguments, result and errors as in `conv2d_loops`.
 
-    >>> x = np.arange(16).reshape(1, 1, 4, 4)
-    >>> conv2d_einsum(x, np.ones((1, 1, 2, 2), int), stride=2)
-    array([[[[10, 18],
-             [42, 50]]]])
-
     A pointwise convolution is a matrix product over the channels:
 
     >>> x, w = np.random.default_rng(0).integers(-9, 9, (8, 8)), np.arange(24).reshape(3, 8)

@@ -8,32 +8,9 @@ memory, and so is to step from one tap to the next.  An array whose axes p and r
 Its strides in bytes are (N, C, stride·H, stride·W, dilation·H, dilation·W) where those of x̃ are
 (N, C, H, W).  `as_strided` would believe any numbers; `sliding_window_view` makes only views that exist.
 
-**Such a view is for reading.**  One place in memory stands at many indices of the view, so writing to
-one of them writes to all:
-
->>> row = np.array([1, 2, 3, 4, 5])
->>> windows = sliding_window_view(row, 3, writeable=True)
->>> windows
-array([[1, 2, 3],
-       [2, 3, 4],
-       [3, 4, 5]])
->>> windows[0] = 0  # meant for the first window only
->>> windows
-array([[0, 0, 0],
-       [0, 0, 4],
-       [0, 4, 5]])
->>> row  # and the input is gone too
-array([0, 0, 0, 4, 5])
-
-Nor does adding add up.  A gradient has to add to the middle place once for each of the three windows
-it lies in; `+=` reads all, adds, and writes back, and the additions overwrite each other:
-
->>> total = np.zeros(5, int)
->>> sliding_window_view(total, 3, writeable=True)[...] += 1
->>> bool((total == [1, 2, 3, 2, 1]).all())
-False
-
-`backward.py` does it right: tap by tap, since one tap sees no place twice.  The views made here are
+**Such a view is for reading.**  One place in memory stands at many indices of the view, so writing to one of
+them writes to all, and `+=` adds to a place once, however many windows it lies in.  A gradient has to add
+once for each: `backward.py` goes tap by tap, since one tap sees no place twice.  The views made here are
 read-only, and NumPy then refuses:
 
 >>> patch_view(np.ones((1, 1, 3, 3)), 2)[0, 0, 0, 0, 0, 0] = 7
