@@ -28,7 +28,7 @@ from jconv.algorithms.chains import added, share
 from jconv.algorithms.pieces import IN_CACHE, kept, tap_block, taps_from
 from jconv.algorithms.record import Algorithm, Loop, Step, always
 from jconv.algorithms.windows import MOST_CALLS, WRITTEN_OUT, pad, padded_bytes, positions, tap
-from jconv.spec import ConvSpec, Ints, Role, itemsize
+from jconv.spec import ConvSpec, Ints, Role
 
 IN_REGISTERS = 36  # products per output that fit the vector registers
 MOST_REPEATED = 16 << 20  # bytes; fresh memory for more costs more than repeating gains
@@ -77,7 +77,7 @@ def is_repeated(spec: ConvSpec) -> bool:
     """
     if not spec.is_depthwise or not 1 < spec.o < 16:
         return False
-    size = math.prod(spec.x_shape) * spec.o * itemsize(spec.accumulator)
+    size = spec.wide.x_bytes * spec.o
     if not isinstance(size, int) or size > MOST_REPEATED:
         return False
     return spec.o & (spec.o - 1) != 0 or spec.taps > 16
@@ -167,7 +167,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_kernel":
         return gradient.steps(spec)
     count = -(-spec.kernel[0] // tap_block(spec, WRITTEN_OUT).kernel[0])
-    x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (spec.x_shape, spec.y_shape))
+    wide = spec.wide
+    x, y = wide.x_bytes, wide.y_bytes
     # where the user's channels come first, the compiler reads and writes x and y as they lie, value by value
     run = 1 if spec.channels_first else spec.out_channels if spec.c == 1 else spec.o
     if spec.in_channels == spec.out_channels == 1:  # a row's pixels lie side by side
@@ -187,7 +188,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     """Bytes of the repeated channels, and of the padded copy of x where it is kept."""
     if role == "grad_kernel":
         return gradient.workspace(spec)
-    x = math.prod(spec.x_shape) * itemsize(spec.accumulator)
+    x = spec.wide.x_bytes
     if is_repeated(spec):
         return spec.o * (x if by_region(spec) else x + padded_bytes(spec))
     if by_region(spec):

@@ -18,7 +18,7 @@ from jax import lax
 from jconv.algorithms.chains import added, share
 from jconv.algorithms.record import Algorithm, Loop, Step, always
 from jconv.algorithms.windows import WRITTEN_OUT, pad, positions, tap
-from jconv.spec import ConvSpec, Role, itemsize
+from jconv.spec import ConvSpec, Role
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -46,8 +46,8 @@ def rejects(spec: ConvSpec) -> str | None:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
-    size = itemsize(spec.accumulator)
-    x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
+    wide = spec.wide
+    x, y = wide.x_bytes, wide.y_bytes
     # in a kernel gradient the taps are the pixels of g, and each is gathered
     gathered = spec.taps >= math.prod(spec.out_spatial)
     run = 1 if spec.is_strided or gathered else spec.out_spatial[-1]
@@ -57,8 +57,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 
 def workspace(spec: ConvSpec, role: Role) -> int:
-    x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (spec.x_shape, spec.y_shape))
-    return x if spec.channels_first else 2 * x + y
+    wide = spec.wide
+    return wide.x_bytes if spec.channels_first else wide.x_bytes + wide.image_bytes
 
 
 PLANES = Algorithm(

@@ -28,7 +28,7 @@ from jconv.algorithms.windows import resized, spaced
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.algorithms.xla import XLA
-from jconv.spec import ConvSpec, Role, extent, itemsize
+from jconv.spec import ConvSpec, Role, extent
 
 FEWEST = 64  # taps of a kernel that is worth cutting
 
@@ -98,8 +98,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     """Bytes of v, and of the temporaries of what computes it."""
     if role == "grad_kernel":
         return two_level_gradient.workspace(spec)
-    v = math.prod(inside(spec).y_shape) * itemsize(spec.accumulator)
-    return v + workspace_of(by(spec), "forward", inside(spec))
+    return inside(spec).y_bytes + workspace_of(by(spec), "forward", inside(spec))
 
 
 TWO_LEVEL = Algorithm(
