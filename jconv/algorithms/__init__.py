@@ -25,14 +25,13 @@ An idea that is written in several forms is one name (`record.of_forms`); the ch
 from jconv.algorithms.fft import FFT
 from jconv.algorithms.im2col import IM2COL as IM2COL_ROWS
 from jconv.algorithms.im2col_planes import IM2COL_PLANES
-from jconv.algorithms.multiply_add import BROADCAST, IN_THE_OPEN, written_out
+from jconv.algorithms.multiply_add import BROADCAST, IN_THE_OPEN, PLANES, written_out
 from jconv.algorithms.multiply_add import DEPTHWISE as CHANNELS_LAST
 from jconv.algorithms.onednn import ONEDNN
 from jconv.algorithms.overlap_add import OVERLAP_ADD as ALL_TAPS
 from jconv.algorithms.patchify import PATCHIFY
 from jconv.algorithms.per_group import per_group
 from jconv.algorithms.phase import by_phase
-from jconv.algorithms.planes import PLANES
 from jconv.algorithms.pointwise import POINTWISE
 from jconv.algorithms.record import Algorithm, forms_of, of_forms
 from jconv.algorithms.shift import SHIFT
