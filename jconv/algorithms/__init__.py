@@ -38,8 +38,7 @@ from jconv.algorithms.shift import SHIFT
 from jconv.algorithms.two_level import TWO_LEVEL
 from jconv.algorithms.unrolled import by_plane
 from jconv.algorithms.winograd import WINOGRAD
-from jconv.algorithms.xla import XLA
-from jconv.algorithms.xla_eigen import XLA_EIGEN
+from jconv.algorithms.xla import XLA, XLA_EIGEN
 
 DEPTHWISE = of_forms(CHANNELS_LAST, PLANES)
 IM2COL = of_forms(IM2COL_ROWS, IM2COL_PLANES)
