@@ -58,12 +58,14 @@ def _part(spec: ConvSpec) -> ConvSpec:
 
 def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     x, g = x.astype(spec.accumulator), g.astype(spec.accumulator)
-    block = block_of(spec)
+    block, padded = tap_block(spec, TAPS), pad(x, spec)
     if block.kernel == spec.kernel:
-        return _written_out_kernel(kept(pad(x, spec)), g, spec)
-    x, count = _padded_to_blocks(x, spec, block)
+        return _written_out_kernel(kept(padded), g, spec)
+    count = -(-spec.kernel[0] // block.kernel[0])
+    beyond = (count * block.kernel[0] - spec.kernel[0]) * spec.rhs_dilation[0]  # what the last block may read
+    padded = jnp.pad(padded, [(0, 0), (0, beyond), *[(0, 0)] * spec.ndim])
     blocks = lax.map(
-        lambda i: _written_out_kernel(taps_from(i * block.kernel[0], x, spec, block), g, block),
+        lambda i: _written_out_kernel(taps_from(i * block.kernel[0], padded, spec, block), g, block),
         jnp.arange(count),
     )
     return blocks.reshape(-1, *spec.w_shape[1:])[: spec.kernel[0]]
@@ -149,7 +151,7 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def _steps_of_images(spec: ConvSpec) -> tuple[Step, ...]:
-    block, wide = block_of(spec), spec.wide
+    block, wide = tap_block(spec, TAPS), spec.wide
     count, run = -(-spec.kernel[0] // block.kernel[0]), 4 if spec.channels_first else spec.out_channels
     partial = block.taps * spec.c * wide.y_bytes // rows_added(spec)
     stacks = math.prod(block.kernel[:-1]) * -(-block.kernel[-1] // STACKED)
@@ -163,16 +165,5 @@ def workspace(spec: ConvSpec) -> int:
     if spec.has_gaps:  # zeros between the inputs are always written out
         return padded_bytes(part)
     x, y = part.wide.x_bytes, part.wide.y_bytes
-    return (x if x <= IN_CACHE else 0) + block_of(spec).taps * spec.c * (y // rows_added(spec))
-
-
-def block_of(spec: ConvSpec) -> ConvSpec:
-    """The spec of the rows of taps that are summed at a time."""
-    return tap_block(spec, TAPS)
-
-
-def _padded_to_blocks(x: jax.Array, spec: ConvSpec, block: ConvSpec) -> tuple[jax.Array, int]:
-    count = -(-spec.kernel[0] // block.kernel[0])
-    more = (count * block.kernel[0] - spec.kernel[0]) * spec.rhs_dilation[0]
-    x = pad(x, spec)
-    return jnp.pad(x, [(0, 0), (0, more), *[(0, 0)] * (x.ndim - 2)]), count
+    sums = tap_block(spec, TAPS).taps * spec.c * (y // rows_added(spec))
+    return (x if x <= IN_CACHE else 0) + sums

@@ -124,9 +124,7 @@ def _widened(a: jax.Array, b: jax.Array, spec: ConvSpec) -> tuple[jax.Array, jax
 
 def rejects(spec: ConvSpec) -> str | None:
     spec = _wide(spec)
-    if reason := verified.refusal() or _rejects_dtypes(spec):
-        return reason
-    if reason := _rejects_sizes(spec):
+    if reason := verified.refusal() or _rejects_dtypes(spec) or _rejects_sizes(spec):
         return reason
     if spec.x_dtype == "int8" and spec.taps * (spec.c if spec.groups > 1 else 1) > EXACT:
         return f"int8 sums of more than {EXACT} products that cannot be taken apart by channels"

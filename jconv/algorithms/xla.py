@@ -86,8 +86,8 @@ def _rejects_eigen(spec: ConvSpec) -> str | None:
 
 def _eigen_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     # where the user's channels come first, y is cut and then transposed
-    cut = Loop(0, 2 * spec.y_bytes, 1)
-    return (Native(lengthened(spec)), cut) if spec.channels_first else (Native(lengthened(spec)),)
+    cut = (Loop(0, 2 * spec.y_bytes, 1),) if spec.channels_first else ()
+    return Native(lengthened(spec)), *cut
 
 
 def _eigen_workspace(spec: ConvSpec, role: Role) -> int:
