@@ -110,20 +110,20 @@ def is_widened(spec: ConvSpec) -> bool:
     return unseen and verified.refusal_of("float32", "float32") is None
 
 
-def _wide(spec: ConvSpec) -> ConvSpec:
-    """The spec as it is computed."""
-    return spec.with_dtype("float32") if is_widened(spec) else spec
+def _as_computed(spec: ConvSpec) -> ConvSpec:
+    """The spec, or the one in float32 that stands in for it."""
+    return spec.wide if is_widened(spec) else spec
 
 
 def _widened(a: jax.Array, b: jax.Array, spec: ConvSpec) -> tuple[jax.Array, jax.Array, ConvSpec]:
-    """The arrays, too."""
-    if is_widened(spec):
-        a, b = a.astype("float32"), b.astype("float32")
-    return a, b, _wide(spec)
+    """Two arrays and their spec as they are computed."""
+    if not is_widened(spec):
+        return a, b, spec
+    return a.astype("float32"), b.astype("float32"), spec.wide
 
 
 def rejects(spec: ConvSpec) -> str | None:
-    spec = _wide(spec)
+    spec = _as_computed(spec)
     if reason := verified.refusal() or _rejects_dtypes(spec) or _rejects_sizes(spec):
         return reason
     if spec.x_dtype == "int8" and spec.taps * (spec.c if spec.groups > 1 else 1) > EXACT:
@@ -177,8 +177,7 @@ def own(spec: ConvSpec, role: Role) -> bool:
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if is_widened(spec):  # halves are read and float32 is written, or back
-        wide = _wide(spec)
-        return *steps(wide, role), Loop(0, spec.bytes + wide.bytes)
+        return *steps(spec.wide, role), Loop(0, spec.bytes + spec.wide.bytes)
     if role == "grad_kernel":
         return (OneDnn(spec), Loop(0, 4 * spec.bytes, 1)) if spec.has_gaps else _way(spec).steps(spec)
     if role == "grad_input":
@@ -201,8 +200,7 @@ def _direct_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 def workspace(spec: ConvSpec, role: Role) -> int:
     """Bytes of the kernel as oneDNN multiplies it, and of the copies of x."""
     if is_widened(spec):
-        wide = _wide(spec)
-        return workspace(wide, role) + wide.bytes
+        return workspace(spec.wide, role) + spec.wide.bytes
     if role == "grad_kernel":
         return _way(spec).workspace(spec)
     if role == "grad_input":
@@ -221,7 +219,7 @@ def _forward_workspace(spec: ConvSpec) -> int:
 
 def reads_channels_first(spec: ConvSpec, role: Role) -> bool:
     """In bfloat16 images are transposed unless they are multiplied; a kernel gradient transposes x anyway."""
-    spec = _wide(spec)
+    spec = _as_computed(spec)
     return role == "grad_kernel" or spec.x_dtype != "bfloat16" or multiplies_planes(spec)
 
 

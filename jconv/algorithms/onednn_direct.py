@@ -1,12 +1,11 @@
 """One call of oneDNN's convolution of whatever problem, brought inside of what was verified.
 
-What it takes was verified by running it (`jconv.runtime.verified`): 1 to 3 dimensions, any strides and
-dilation, groups of one to one or several to several channels in two and three dimensions, where no padding is
-larger than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a dilated depthwise kernel
-meets no padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of
-channels would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.
-int8 goes through float32, since oneDNN's own kernels write past their heap where there is padding: float32
-sums 1024 products exactly, int32 adds the sums.
+Of what `onednn.rejects` lets through, that was verified (`jconv.runtime.verified`) where no padding is larger
+than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a dilated depthwise kernel meets no
+padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of channels
+would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.  int8 goes
+through float32, since oneDNN's own kernels write past their heap where there is padding: float32 sums 1024
+products exactly, int32 adds the sums.
 """
 
 import functools
