@@ -57,7 +57,7 @@ def image_axis(spec: ConvSpec) -> Ints:
 
 
 def along(image: Ints, spec: ConvSpec) -> ConvSpec:
-    """The convolution along that axis, too."""
+    """The convolution that goes along the axis of images, if there is one, before its own."""
     one, none = (1,) * len(image), ((0, 0),) * len(image)
     return spec.replace(
         spatial=(*image, *spec.spatial), kernel=(*image, *spec.kernel), strides=(*one, *spec.strides),
