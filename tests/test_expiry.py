@@ -26,7 +26,7 @@ import pytest
 from jax import lax
 from jax.experimental import sparse
 
-from jconv.algorithms import xla, xla_eigen
+from jconv.algorithms.xla import XLA, XLA_EIGEN
 from jconv.runtime import verified
 from jconv.spec import ConvSpec
 
@@ -71,7 +71,7 @@ def goes_to_ynnpack():
     x, w = (jax.ShapeDtypeStruct(shape, "float32") for shape in (spec.x_shape, spec.w_shape))
     plain, longer = (
         jax.jit(each.forward, static_argnums=2).lower(x, w, spec).compile().as_text()
-        for each in (xla, xla_eigen)
+        for each in (XLA, XLA_EIGEN)
     )
     assert "__ynn_fusion" not in longer, "the row of zeros no longer keeps it from YNNPACK"
     return "__ynn_fusion" in plain
@@ -134,7 +134,7 @@ print(jnp.argwhere(jnp.isnan(y).any(-1)[0]).tolist())
 
 FAULTS = {
     ("algorithms/xla.py", "XLA:CPU reads beside x where a negative lo meets a positive hi"): reads_beside_x,
-    ("algorithms/xla_eigen.py", "XLA:CPU hands a 2-D convolution to YNNPACK by its sizes"): goes_to_ynnpack,
+    ("algorithms/xla.py", "XLA:CPU hands a 2-D convolution to YNNPACK by its sizes"): goes_to_ynnpack,
     ("calculus/interpreters.py", "the batch axes of a BCOO array cannot move"): bcoo_keeps_its_batch_axes,
     ("runtime/verified.py", "a program that calls oneDNN cannot be serialised"): cannot_be_serialised,
     (

@@ -299,7 +299,8 @@ def test_a_kernel_gradient_in_pieces_is_exact_on_whole_numbers(name, cut, channe
     image = spec.replace(batch=1)
     if cut == "images":
         monkeypatch.setattr(pieces, "CACHED", onednn_rows._size(image))
-        monkeypatch.setattr(onednn_rows, "STREAMED", onednn_rows._read(image))
+        rows = 1 if spec.ndim > 2 else spec.kernel[0]
+        monkeypatch.setattr(onednn_rows, "STREAMED", rows * onednn_rows._size(image))
     else:
         in_little_caches(monkeypatch)
     part = onednn_rows._part(spec)

@@ -9,8 +9,7 @@ import pytest
 
 import jconv
 from jconv.algorithms.record import evaluate, refuses
-from jconv.algorithms.two_level import TWO_LEVEL
-from jconv.algorithms.two_level_gradient import FILLED, block
+from jconv.algorithms.two_level import FILLED, TWO_LEVEL, block_of_rows
 from jconv.spec import ConvSpec
 from jconv.testing import cases
 
@@ -43,7 +42,7 @@ def test_the_kernels_gradient_is_exact_and_keeps_nans_in_their_windows(spec, one
 
 
 def test_a_block_fills_a_vector_register_and_not_the_memory():
-    part = block(LARGE)
+    part = block_of_rows(LARGE)
     assert part.out_spatial[0] * LARGE.o >= FILLED
     assert part.batch < LARGE.batch
     a, b = (jax.ShapeDtypeStruct(*LARGE.result(role)) for role in ("grad_input", "forward"))

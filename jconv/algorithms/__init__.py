@@ -25,22 +25,20 @@ An idea that is written in several forms is one name (`record.of_forms`); the ch
 from jconv.algorithms.fft import FFT
 from jconv.algorithms.im2col import IM2COL as IM2COL_ROWS
 from jconv.algorithms.im2col_planes import IM2COL_PLANES
-from jconv.algorithms.multiply_add import BROADCAST, IN_THE_OPEN, written_out
+from jconv.algorithms.multiply_add import BROADCAST, IN_THE_OPEN, PLANES, written_out
 from jconv.algorithms.multiply_add import DEPTHWISE as CHANNELS_LAST
 from jconv.algorithms.onednn import ONEDNN
 from jconv.algorithms.overlap_add import OVERLAP_ADD as ALL_TAPS
 from jconv.algorithms.patchify import PATCHIFY
 from jconv.algorithms.per_group import per_group
 from jconv.algorithms.phase import by_phase
-from jconv.algorithms.planes import PLANES
 from jconv.algorithms.pointwise import POINTWISE
 from jconv.algorithms.record import Algorithm, forms_of, of_forms
 from jconv.algorithms.shift import SHIFT
 from jconv.algorithms.two_level import TWO_LEVEL
 from jconv.algorithms.unrolled import by_plane
 from jconv.algorithms.winograd import WINOGRAD
-from jconv.algorithms.xla import XLA
-from jconv.algorithms.xla_eigen import XLA_EIGEN
+from jconv.algorithms.xla import XLA, XLA_EIGEN
 
 DEPTHWISE = of_forms(CHANNELS_LAST, PLANES)
 IM2COL = of_forms(IM2COL_ROWS, IM2COL_PLANES)

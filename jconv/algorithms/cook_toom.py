@@ -73,22 +73,17 @@ def default_points(n: int) -> tuple[Fraction, ...]:
 
 
 @functools.cache
-def matrices(m: int, r: int, points: tuple[Fraction | int | str, ...] | None = None) -> Bilinear:
-    """F(m, r) from `points`, m + r − 2 distinct fractions; ∞ is always one more.
+def matrices(m: int, r: int) -> Bilinear:
+    """F(m, r) from the points for m + r − 1 in all.
 
     >>> for row in matrices(2, 3).B: print(*row)
     1 0 -1 0
     0 1 1 0
     0 -1 1 0
     0 -1 0 1
-
-    Raises:
-      ValueError: the number of points is wrong, or two of them are equal.
     """
     n = m + r - 1
-    finite = tuple(Fraction(point) for point in (default_points(n) if points is None else points))
-    if len(finite) != n - 1 or len(set(finite)) != n - 1:
-        raise ValueError(f"`points`: F({m}, {r}) takes {n - 1} distinct ones, got {list(map(str, finite))}")
+    finite = default_points(n)
     others = [[b for b in finite if b != a] for a in finite]
     pairs = zip(finite, others, strict=True)
     scale = [*(math.prod((a - b for b in rest), start=Fraction(1)) for a, rest in pairs), Fraction(1)]

@@ -1,12 +1,8 @@
 """One role by another: what an algorithm does not have of its own is derived from what it has.
 
-Two facts do it.  A gradient of a convolution is a convolution, so that any forward serves all three roles:
-
-    grad_input    ∂x = conv(g, w flipped in space, its channels swapped)          `ConvSpec.as_grad_input`
-    grad_kernel   ∂w = conv(x with its channels as batch, g as the kernel)        `ConvSpec.as_grad_kernel`
-
-And the roles are linear in each operand, and each other's transposes, so that the program of any one of them,
-run backwards, is another.
+Two facts do it.  A gradient of a convolution is a convolution (`spec.roles`), so that any forward serves all
+three roles.  And the roles are linear in each operand, and each other's transposes, so that the program of
+any one of them, run backwards, is another.
 """
 
 import functools

@@ -130,13 +130,9 @@ def as_they_lie(w: jax.Array, x: jax.Array, spec: ConvSpec, role: Role = "forwar
     """
     n, *g, k, p = x.shape
     if by_image(spec, p, role):
-        return _each(w if role == "forward" else jnp.swapaxes(w, -1, -2), x, spec)
+        # The kernel is small and is repeated, since otherwise the compiler would transpose the images.
+        w = w if role == "forward" else jnp.swapaxes(w, -1, -2)
+        return product(jnp.broadcast_to(w, (n, *w.shape)), x, spec)
     rows = lax.optimization_barrier(jnp.moveaxis(x, (0, -1), (-3, -2)).reshape(*g, n * p, k))
     y = by_rows(rows, w, spec) if role == "forward" else product(rows, w, spec)
     return jnp.moveaxis(y.reshape(*g, n, p, -1), (-3, -2), (0, -1))
-
-
-def _each(w: jax.Array, x: jax.Array, spec: ConvSpec) -> jax.Array:
-    """w (*g, o, k) times every image of x (n, *g, k, p), as one batched product.  The kernel is small and is
-    repeated, since otherwise the compiler would transpose the images."""
-    return product(jnp.broadcast_to(w, (x.shape[0], *w.shape)), x, spec)

@@ -13,7 +13,6 @@ Source: Chellapilla, Puri & Simard, "High performance convolutional neural netwo
 processing", 2006.
 """
 
-import functools
 import math
 
 import jax
@@ -54,8 +53,7 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x: g times the kernel transposed, added up where it was read, tap by tap or axis by axis."""
     each = each_group(spec)
-    taps = (_tap_by_tap if reads_swapped(spec, "grad_input") else _all_at_once)(g, w, spec)
-    taps = taps.reshape(spec.taps, each.batch, *spec.out_spatial, spec.c)
+    taps = _gradient_of_columns(g, w, spec).reshape(spec.taps, each.batch, *spec.out_spatial, spec.c)
     if _is_by_axis(spec):
         taps = taps.reshape(*spec.kernel, each.batch, *spec.out_spatial, spec.c)
         x = overlap_add(jnp.moveaxis(taps, range(spec.ndim), range(-1 - spec.ndim, -1)), each)
@@ -65,16 +63,14 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     return jnp.moveaxis(x, 0, -2).reshape(spec.x_shape)
 
 
-def _all_at_once(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(r, g, n·p, c): g times the kernel transposed, in one product for all taps."""
+def _gradient_of_columns(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(r, g, n·p, c): g times the kernel transposed, in one product for all taps or, where the kernel lies
+    swapped, in one for every tap."""
+    if reads_swapped(spec, "grad_input"):
+        w = jnp.swapaxes(w, -1, -2).reshape(spec.taps, spec.o, spec.c)
+        return lax.optimization_barrier(product(g.reshape(1, -1, spec.o), w, spec))
     taps = lax.optimization_barrier(by_rows(_matrices(g, spec), _matrices(w, spec), spec))
     return jnp.moveaxis(taps.reshape(spec.groups, spec.positions, spec.taps, spec.c), 2, 0)
-
-
-def _tap_by_tap(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(r, n·p, c): the same of a kernel that lies swapped, as (r, o, c), in a product for every tap."""
-    w = jnp.swapaxes(w, -1, -2).reshape(spec.taps, spec.o, spec.c)
-    return lax.optimization_barrier(product(g.reshape(1, -1, spec.o), w, spec))
 
 
 def _is_by_axis(spec: ConvSpec) -> bool:
@@ -86,20 +82,16 @@ def _is_by_axis(spec: ConvSpec) -> bool:
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w: the columns transposed times g, summed over the pieces."""
     part = pieces.cut(spec, columns_bytes(spec))
-    how = _kernel_tap_by_tap if reads_swapped(part, "grad_kernel") else _kernel_at_once
-    return pieces.summed(functools.partial(how, spec=part), x, g, spec, part)
 
+    def compute(x: jax.Array, g: jax.Array) -> jax.Array:
+        if not reads_swapped(part, "grad_kernel"):
+            w = transposed_product(columns(x, part), _matrices(g, part), part)
+            return jnp.moveaxis(w, 0, 1).reshape(part.w_shape)
+        seen = stacked_taps(x, part).reshape(part.taps, -1, part.c)
+        w = transposed_product(g.reshape(1, -1, part.o), seen, part)  # (r, o, c), as the kernel lies
+        return jnp.swapaxes(w.reshape(*part.kernel, part.o, part.c), -1, -2)
 
-def _kernel_at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    w = transposed_product(columns(x, spec), _matrices(g, spec), spec)
-    return jnp.moveaxis(w, 0, 1).reshape(spec.w_shape)
-
-
-def _kernel_tap_by_tap(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """The same in the order of a kernel that lies swapped: (r, o, c)."""
-    seen = stacked_taps(x, spec).reshape(spec.taps, -1, spec.c)
-    w = transposed_product(g.reshape(1, -1, spec.o), seen, spec)
-    return jnp.swapaxes(w.reshape(*spec.kernel, spec.o, spec.c), -1, -2)
+    return pieces.summed(compute, x, g, spec, part)
 
 
 def _matrices(a: jax.Array, spec: ConvSpec) -> jax.Array:

@@ -44,7 +44,11 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x: the kernel transposed times g, the planes of every tap added up where it read them; with a stride
     along one axis after the other, since to add them all at once every tap is tested at every input."""
-    taps = (_by_channel if reads_swapped(spec, "grad_input") else _all_at_once)(g, w, spec)
+    if reads_swapped(spec, "grad_input"):  # as (c, o, r), in a product for every channel
+        w = jnp.moveaxis(w, (-2, -1), (0, 1)).reshape(spec.c, spec.o, spec.taps)
+        taps = transposed_product(w, planes(g), spec)
+    else:
+        taps = as_they_lie(_rows(w, spec), _by_group(g, spec), spec, "grad_input")
     taps = lax.optimization_barrier(taps)
     if spec.is_strided:
         taps = taps.reshape(spec.batch, spec.in_channels, *spec.kernel, *spec.out_spatial)
@@ -52,17 +56,6 @@ def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     taps = taps.reshape(spec.batch, spec.in_channels, spec.taps, *spec.out_spatial)
     x = put_together((taps[:, :, i] for i in range(spec.taps)), spec, first=2)
     return jnp.moveaxis(x, 1, -1)
-
-
-def _all_at_once(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(n, g, c·r, Π p): the kernel transposed times g, in one product for all channels."""
-    return as_they_lie(_rows(w, spec), _by_group(g, spec), spec, "grad_input")
-
-
-def _by_channel(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(c, r, Π p): the same of a kernel that lies swapped, as (c, o, r), in a product for every channel."""
-    w = jnp.moveaxis(w, (-2, -1), (0, 1)).reshape(spec.c, spec.o, spec.taps)
-    return transposed_product(w, planes(g), spec)
 
 
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:

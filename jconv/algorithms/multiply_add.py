@@ -10,13 +10,18 @@ two to eight channels and for images of one to three channels; loses once c can 
 Small kernels need no padded copy of x: the outputs that see the same taps are a sum of their own (`regions`),
 and the compiler joins these sums in one loop, in half to two thirds of the time.
 
+Where the channels come first, the same sum at the same cost runs over whole planes, its inner axis a row of
+pixels (`PLANES`): the sum over channels last would read and write every value alone, which takes 3 to 6 times
+as long.  That loses with strides, where the pixels that a tap reads in a row are not neighbours in memory.
+
 The kernel gradient is the same products summed over the positions: `multiply_add_gradient`.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +29,16 @@ from jax import lax
 
 from jconv.algorithms import multiply_add_gradient as gradient
 from jconv.algorithms import regions
-from jconv.algorithms.chains import added, share
 from jconv.algorithms.pieces import IN_CACHE, kept, tap_block, taps_from
 from jconv.algorithms.record import Algorithm, Loop, Step, always
 from jconv.algorithms.windows import MOST_CALLS, WRITTEN_OUT, pad, padded_bytes, positions, tap
-from jconv.spec import ConvSpec, Ints, Role, itemsize
+from jconv.spec import ConvSpec, Ints, Role
 
 IN_REGISTERS = 36  # products per output that fit the vector registers
 MOST_REPEATED = 16 << 20  # bytes; fresh memory for more costs more than repeating gains
+CHAINS = 4  # sums side by side
+SHORTEST = 6  # terms of a chain
+GAIN = 0.75  # the time of a sum in CHAINS chains, in that of one
 
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -77,7 +84,7 @@ def is_repeated(spec: ConvSpec) -> bool:
     """
     if not spec.is_depthwise or not 1 < spec.o < 16:
         return False
-    size = math.prod(spec.x_shape) * spec.o * itemsize(spec.accumulator)
+    size = spec.wide.x_bytes * spec.o
     if not isinstance(size, int) or size > MOST_REPEATED:
         return False
     return spec.o & (spec.o - 1) != 0 or spec.taps > 16
@@ -110,7 +117,22 @@ def _sum_of_products(views: list[tuple[jax.Array, Ints]], taps: Taps, spec: Conv
     products = [
         lax.slice_in_dim(view, c, c + 1, axis=-1) * taps[at, c] for view, at in apart for c in range(spec.c)
     ]
-    return added(products).reshape(*separate[:-2], spec.out_channels)
+    return _added(products).reshape(*separate[:-2], spec.out_channels)
+
+
+def _added(terms: Sequence[jax.Array]) -> jax.Array:
+    """The sum of all terms, a long one as a few sums side by side.
+
+    Added up one after the other, every multiply-add waits four cycles for the last one, and the compiler
+    keeps the order of a sum as it is written.  Of nine products the processor overlaps several sums itself.
+    """
+    count = max(1, min(CHAINS, len(terms) // SHORTEST))
+    return functools.reduce(lax.add, (functools.reduce(lax.add, terms[i::count]) for i in range(count)))
+
+
+def _share(terms: float) -> float:
+    """The time that a sum of so many terms takes, in that of one chain."""
+    return GAIN if terms >= CHAINS * SHORTEST else 1.0
 
 
 def by_region(spec: ConvSpec) -> bool:
@@ -167,7 +189,8 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_kernel":
         return gradient.steps(spec)
     count = -(-spec.kernel[0] // tap_block(spec, WRITTEN_OUT).kernel[0])
-    x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (spec.x_shape, spec.y_shape))
+    wide = spec.wide
+    x, y = wide.x_bytes, wide.y_bytes
     # where the user's channels come first, the compiler reads and writes x and y as they lie, value by value
     run = 1 if spec.channels_first else spec.out_channels if spec.c == 1 else spec.o
     if spec.in_channels == spec.out_channels == 1:  # a row's pixels lie side by side
@@ -175,7 +198,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     loaded_again = spec.c == 1 or spec.channels_first
     one_image = spec.groups == 1 and not loaded_again
     flops = spec.flops / count * ((0.4 if spec.taps * spec.c <= IN_REGISTERS else 0.8) if one_image else 1.0)
-    flops *= share(spec.taps * spec.c / count)
+    flops *= _share(spec.taps * spec.c / count)
     if spec.has_gaps:  # neighbours in memory are not neighbours in the sum
         flops *= 1.5
     copied = (Loop(0, x * (1 + spec.o), run),) if is_repeated(spec) else ()
@@ -187,7 +210,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     """Bytes of the repeated channels, and of the padded copy of x where it is kept."""
     if role == "grad_kernel":
         return gradient.workspace(spec)
-    x = math.prod(spec.x_shape) * itemsize(spec.accumulator)
+    x = spec.wide.x_bytes
     if is_repeated(spec):
         return spec.o * (x if by_region(spec) else x + padded_bytes(spec))
     if by_region(spec):
@@ -197,13 +220,53 @@ def workspace(spec: ConvSpec, role: Role) -> int:
     return x if x <= IN_CACHE else 0
 
 
-def _multiply_add(name: str, rejects: Callable[[ConvSpec], str | None]) -> Algorithm:
-    return Algorithm(
-        name, forward, rejects, steps, workspace,
-        grad_kernel=gradient.grad_kernel, reads_channels_first=always, reads_kernel=True,
-    )  # fmt: skip
+def _planes(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """y: the sum over taps and channels, computed channels first."""
+    x = pad(jnp.moveaxis(x.astype(spec.accumulator), -1, 1), spec, first=2)
+    x = x.reshape(spec.batch, spec.groups, spec.c, *x.shape[2:])
+    w = w.astype(spec.accumulator).reshape(-1, spec.groups, spec.o, *[1] * spec.ndim)
+    channels = [lax.slice_in_dim(x, c, c + 1, axis=2) for c in range(spec.c)]
+    places = itertools.product(positions(spec), channels)  # in the order of the kernel's memory
+    products = [  # (n, g, 1, *p) times (g, o, 1, …)
+        tap(channel, at, spec, first=3) * lax.index_in_dim(w, i, keepdims=False)
+        for i, (at, channel) in enumerate(places)
+    ]
+    y = _added(products).reshape(spec.batch, spec.out_channels, *spec.out_spatial)
+    return jnp.moveaxis(y, 1, -1)
 
 
-DEPTHWISE = _multiply_add("depthwise", _rejects_depthwise)
+def _rejects_planes(spec: ConvSpec) -> str | None:
+    if not spec.ndim:
+        return "there is no spatial axis to slide along"
+    products = spec.taps * spec.c
+    if not isinstance(products, int) or products > WRITTEN_OUT:
+        return f"{products} products per output; at most {WRITTEN_OUT} are written out"
+    return None
+
+
+def _planes_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    wide = spec.wide
+    x, y = wide.x_bytes, wide.y_bytes
+    # in a kernel gradient the taps are the pixels of g, and each is gathered
+    gathered = spec.taps >= math.prod(spec.out_spatial)
+    run = 1 if spec.is_strided or gathered else spec.out_spatial[-1]
+    transposed = () if spec.channels_first else (Loop(0, 2 * x, 1), Loop(0, 2 * y, 1))
+    flops = _share(spec.taps * spec.c) * spec.flops
+    return (Loop(0, 2 * x, spec.spatial[-1]), Loop(flops, x + y, run), *transposed)
+
+
+def _planes_workspace(spec: ConvSpec, role: Role) -> int:
+    wide = spec.wide
+    return wide.x_bytes if spec.channels_first else wide.x_bytes + wide.image_bytes
+
+
+DEPTHWISE = Algorithm(
+    "depthwise", forward, _rejects_depthwise, steps, workspace,
+    grad_kernel=gradient.grad_kernel, reads_channels_first=always, reads_kernel=True,
+)  # fmt: skip
 IN_THE_OPEN = dataclasses.replace(DEPTHWISE, forward=in_the_open)  # which joins a loop around it
-BROADCAST = _multiply_add("broadcast", _rejects_broadcast)
+BROADCAST = dataclasses.replace(DEPTHWISE, name="broadcast", rejects=_rejects_broadcast)
+PLANES = Algorithm(
+    "depthwise", _planes, _rejects_planes, _planes_steps, _planes_workspace,
+    reads_channels_first=always, reads_kernel=True, variant="planes, channels first",
+)  # fmt: skip

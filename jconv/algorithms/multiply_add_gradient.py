@@ -29,7 +29,7 @@ from jconv.algorithms.pieces import (
 )
 from jconv.algorithms.record import Loop, Step
 from jconv.algorithms.windows import pad, padded_bytes, tap
-from jconv.spec import ConvSpec, itemsize
+from jconv.spec import ConvSpec
 
 STACKED = 8  # taps side by side in one loop
 ROWS = 16  # rows added up before the compiler reduces
@@ -50,7 +50,7 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 def _part(spec: ConvSpec) -> ConvSpec:
     """The spec of as many images as are taken at a time: all, as a loop over some takes half as long again,
     or where these would be mapped afresh, as many as stay in cache."""
-    size = (math.prod(spec.x_shape) + math.prod(spec.y_shape)) * itemsize(spec.accumulator)
+    size = spec.wide.image_bytes
     if not isinstance(size, int) or size <= REUSED:
         return spec
     return some_images(spec, size, CACHED)
@@ -58,12 +58,14 @@ def _part(spec: ConvSpec) -> ConvSpec:
 
 def _of_images(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     x, g = x.astype(spec.accumulator), g.astype(spec.accumulator)
-    block = block_of(spec)
+    block, padded = tap_block(spec, TAPS), pad(x, spec)
     if block.kernel == spec.kernel:
-        return _written_out_kernel(kept(pad(x, spec)), g, spec)
-    x, count = _padded_to_blocks(x, spec, block)
+        return _written_out_kernel(kept(padded), g, spec)
+    count = -(-spec.kernel[0] // block.kernel[0])
+    beyond = (count * block.kernel[0] - spec.kernel[0]) * spec.rhs_dilation[0]  # what the last block may read
+    padded = jnp.pad(padded, [(0, 0), (0, beyond), *[(0, 0)] * spec.ndim])
     blocks = lax.map(
-        lambda i: _written_out_kernel(taps_from(i * block.kernel[0], x, spec, block), g, block),
+        lambda i: _written_out_kernel(taps_from(i * block.kernel[0], padded, spec, block), g, block),
         jnp.arange(count),
     )
     return blocks.reshape(-1, *spec.w_shape[1:])[: spec.kernel[0]]
@@ -149,12 +151,11 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
 
 
 def _steps_of_images(spec: ConvSpec) -> tuple[Step, ...]:
-    block, size = block_of(spec), itemsize(spec.accumulator)
+    block, wide = tap_block(spec, TAPS), spec.wide
     count, run = -(-spec.kernel[0] // block.kernel[0]), 4 if spec.channels_first else spec.out_channels
-    x, y = math.prod(spec.x_shape) * size, math.prod(spec.y_shape) * size
-    partial = block.taps * spec.c * y // rows_added(spec)
+    partial = block.taps * spec.c * wide.y_bytes // rows_added(spec)
     stacks = math.prod(block.kernel[:-1]) * -(-block.kernel[-1] // STACKED)
-    each = Loop(2 * block.flops / stacks, x + y + partial / stacks, run, count=stacks * count)
+    each = Loop(2 * block.flops / stacks, wide.image_bytes + partial / stacks, run, count=stacks * count)
     return Loop(0, 2 * padded_bytes(spec), run), each, Loop(0, 2 * partial, run, count=count)
 
 
@@ -163,17 +164,6 @@ def workspace(spec: ConvSpec) -> int:
     part = _part(spec)
     if spec.has_gaps:  # zeros between the inputs are always written out
         return padded_bytes(part)
-    x, y = (math.prod(shape) * itemsize(spec.accumulator) for shape in (part.x_shape, part.y_shape))
-    return (x if x <= IN_CACHE else 0) + block_of(spec).taps * spec.c * (y // rows_added(spec))
-
-
-def block_of(spec: ConvSpec) -> ConvSpec:
-    """The spec of the rows of taps that are summed at a time."""
-    return tap_block(spec, TAPS)
-
-
-def _padded_to_blocks(x: jax.Array, spec: ConvSpec, block: ConvSpec) -> tuple[jax.Array, int]:
-    count = -(-spec.kernel[0] // block.kernel[0])
-    more = (count * block.kernel[0] - spec.kernel[0]) * spec.rhs_dilation[0]
-    x = pad(x, spec)
-    return jnp.pad(x, [(0, 0), (0, more), *[(0, 0)] * (x.ndim - 2)]), count
+    x, y = part.wide.x_bytes, part.wide.y_bytes
+    sums = tap_block(spec, TAPS).taps * spec.c * (y // rows_added(spec))
+    return (x if x <= IN_CACHE else 0) + sums

@@ -7,7 +7,8 @@
                  with a 1×1 kernel a product (`onednn_products`), and of a depthwise one the depthwise
                  convolution of x with g (`onednn_images`)
 
-float32 stands in for bfloat16 on processors where oneDNN's own kernels for it were not verified (`widened`).
+float32 stands in for bfloat16 on processors where oneDNN's own kernels for it were not verified, and sums are
+rounded once, as sums of halves are anyway (`is_widened`).
 
 Cost: the direct sum, and copying the kernel into the order in which oneDNN multiplies.  It wins for layers of
 nearly every kind and size; it loses to `depthwise` where a group has one channel and the channels come first
@@ -29,7 +30,6 @@ from jconv.algorithms.derived import flipped, swapped_kernel
 from jconv.algorithms.onednn_direct import EXACT, direct, moved_padding, multiplies_planes
 from jconv.algorithms.phase import by_phase
 from jconv.algorithms.record import Algorithm, Loop, OneDnn, Step
-from jconv.algorithms.widened import through_float32
 from jconv.algorithms.windows import WRITTEN_OUT, resized
 from jconv.runtime import verified
 from jconv.spec import ConvSpec, Role
@@ -38,6 +38,7 @@ from jconv.spec.roles import flips_image, is_transposed
 
 def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """y: one call, or one for each phase of a dilated input."""
+    x, w, spec = _widened(x, w, spec)
     return PHASES.forward(x, w, spec) if spec.has_gaps else _direct(x, w, spec)
 
 
@@ -56,6 +57,7 @@ def _part(spec: ConvSpec) -> ConvSpec:
 
 def grad_input(g: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂x: a convolution of g.  Whatever is smaller is flipped, the kernel or g and ∂x."""
+    g, w, spec = _widened(g, w, spec)
     back = spec.as_grad_input()
     if spec.groups == 1 and not back.has_gaps and flips_image(spec):
         return flipped(_direct(flipped(g), w, back.mirrored(), swapped=True))
@@ -81,9 +83,10 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     A dilated x is the gradient, and g the input, of a strided convolution; with a stride as well its zeros
     are written out.
     """
+    x, g, spec = _widened(x, g, spec)
     if is_transposed(spec):
         strided = spec.as_grad_input()
-        return swapped_kernel(grad_kernel(g, x, strided), strided)
+        return swapped_kernel(_way(strided).grad_kernel(g, x, strided), strided)
     if spec.has_gaps:
         x = resized(x, [(0, 0, d - 1) for d in spec.lhs_dilation])
         spec = spec.replace(spatial=x.shape[1:-1], lhs_dilation=(1,) * spec.ndim)
@@ -97,10 +100,31 @@ def _way(spec: ConvSpec) -> ModuleType:
     return onednn_images if onednn_images.applies(spec) else onednn_rows
 
 
+def is_widened(spec: ConvSpec) -> bool:
+    """Whether float32 stands in for bfloat16, which was not verified on this processor.  A wider result than
+    oneDNN's own is summed wider, and no stand-in is enough for it."""
+    halves = spec.x_dtype == spec.w_dtype == "bfloat16"
+    if not halves or spec.y_dtype not in verified.DTYPES["bfloat16"].results:
+        return False
+    unseen = verified.refusal_of("bfloat16", spec.y_dtype) is not None
+    return unseen and verified.refusal_of("float32", "float32") is None
+
+
+def _as_computed(spec: ConvSpec) -> ConvSpec:
+    """The spec, or the one in float32 that stands in for it."""
+    return spec.wide if is_widened(spec) else spec
+
+
+def _widened(a: jax.Array, b: jax.Array, spec: ConvSpec) -> tuple[jax.Array, jax.Array, ConvSpec]:
+    """Two arrays and their spec as they are computed."""
+    if not is_widened(spec):
+        return a, b, spec
+    return a.astype("float32"), b.astype("float32"), spec.wide
+
+
 def rejects(spec: ConvSpec) -> str | None:
-    if reason := verified.refusal() or _rejects_dtypes(spec):
-        return reason
-    if reason := _rejects_sizes(spec):
+    spec = _as_computed(spec)
+    if reason := verified.refusal() or _rejects_dtypes(spec) or _rejects_sizes(spec):
         return reason
     if spec.x_dtype == "int8" and spec.taps * (spec.c if spec.groups > 1 else 1) > EXACT:
         return f"int8 sums of more than {EXACT} products that cannot be taken apart by channels"
@@ -152,6 +176,8 @@ def own(spec: ConvSpec, role: Role) -> bool:
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
+    if is_widened(spec):  # halves are read and float32 is written, or back
+        return *steps(spec.wide, role), Loop(0, spec.bytes + spec.wide.bytes)
     if role == "grad_kernel":
         return (OneDnn(spec), Loop(0, 4 * spec.bytes, 1)) if spec.has_gaps else _way(spec).steps(spec)
     if role == "grad_input":
@@ -173,13 +199,19 @@ def _direct_steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
 
 def workspace(spec: ConvSpec, role: Role) -> int:
     """Bytes of the kernel as oneDNN multiplies it, and of the copies of x."""
+    if is_widened(spec):
+        return workspace(spec.wide, role) + spec.wide.bytes
     if role == "grad_kernel":
         return _way(spec).workspace(spec)
     if role == "grad_input":
-        back = spec.as_grad_input()
-        return spec.kernel_bytes + workspace(back, "forward") + spec.image_bytes * flips_image(spec)
+        flip = spec.image_bytes * flips_image(spec)
+        return spec.kernel_bytes + _forward_workspace(spec.as_grad_input()) + flip
+    return _forward_workspace(spec)
+
+
+def _forward_workspace(spec: ConvSpec) -> int:
     if spec.has_gaps:
-        return PHASES.workspace(spec, role)
+        return PHASES.workspace(spec, "forward")
     part = _part(spec)
     moved = math.prod(part.padded) * part.batch * part.in_channels * 4 * any(map(any, moved_padding(part)))
     return spec.kernel_bytes + moved + pieces.workspace(spec, part)
@@ -187,6 +219,7 @@ def workspace(spec: ConvSpec, role: Role) -> int:
 
 def reads_channels_first(spec: ConvSpec, role: Role) -> bool:
     """In bfloat16 images are transposed unless they are multiplied; a kernel gradient transposes x anyway."""
+    spec = _as_computed(spec)
     return role == "grad_kernel" or spec.x_dtype != "bfloat16" or multiplies_planes(spec)
 
 
@@ -200,18 +233,7 @@ def _one(swapped: bool) -> Algorithm:
 PHASES, SWAPPED_PHASES = by_phase(_one(swapped=False)), by_phase(_one(swapped=True))
 
 
-def is_widened(spec: ConvSpec) -> bool:
-    """Whether float32 stands in for bfloat16, which was not verified on this processor.  A wider result than
-    oneDNN's own is summed wider, and no stand-in is enough for it."""
-    halves = spec.x_dtype == spec.w_dtype == "bfloat16"
-    if not halves or spec.y_dtype not in verified.DTYPES["bfloat16"].results:
-        return False
-    unseen = verified.refusal_of("bfloat16", spec.y_dtype) is not None
-    return unseen and verified.refusal_of("float32", "float32") is None
-
-
-AS_IT_IS = Algorithm(
+ONEDNN = Algorithm(
     "onednn", forward, rejects, steps, workspace, grad_input, grad_kernel,
     reads_channels_first=reads_channels_first, reads_kernel=True, own=own, portable=False,
 )  # fmt: skip
-ONEDNN = through_float32(AS_IT_IS, is_widened)

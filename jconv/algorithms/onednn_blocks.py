@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.record import Loop, OneDnn, Step
 from jconv.algorithms.windows import framing, resized
-from jconv.spec import ConvSpec, Ints
+from jconv.spec import ConvSpec
 
 MOST_BLOCKS = 16  # of a row: with as many channels oneDNN multiplies as fast as with more
 
@@ -32,7 +32,8 @@ def applies(spec: ConvSpec) -> bool:
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w by one call."""
     kernel = _cut_outputs(g, spec)[..., None, :].transpose(0, 2, 3, 1, 4)
-    return direct(_cut(x, spec), kernel, as_blocks(spec), lies=_kernel_lies(spec)).reshape(spec.w_shape)
+    lies = (4, 0, 3, 1, 2) if spec.channels_first else (0, 3, 1, 2, 4)  # its axes p, j, 1, b and o in memory
+    return direct(_cut(x, spec), kernel, as_blocks(spec), lies=lies).reshape(spec.w_shape)
 
 
 def _blocks(spec: ConvSpec) -> tuple[int, int, int]:
@@ -82,11 +83,6 @@ def as_blocks(spec: ConvSpec) -> ConvSpec:
         y_dtype=spec.accumulator,
         channels_first=False,
     )
-
-
-def _kernel_lies(spec: ConvSpec) -> Ints:
-    """How the axes p, j, 1, b and o of that kernel lie in memory."""
-    return (4, 0, 3, 1, 2) if spec.channels_first else (0, 3, 1, 2, 4)
 
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:

@@ -43,7 +43,8 @@ def convolution(
     lies = lies or ((n + 1, n, *range(n)) if first else tuple(range(n + 2)))
     x = jnp.moveaxis(x, -1, 1) if first else x
     config = _convolution(spec, swapped, lies)
-    y = _call(CONVOLUTION, _order(spec.y_shape, first), spec.y_dtype, config, x, w.transpose(lies))
+    shape = (spec.batch, spec.out_channels, *spec.out_spatial) if first else spec.y_shape
+    y = _call(CONVOLUTION, shape, spec.y_dtype, config, x, w.transpose(lies))
     return jnp.moveaxis(y, 1, -1) if first else y
 
 
@@ -65,20 +66,20 @@ def _call(target: str, shape: Ints, dtype: str, config: str, *operands: jax.Arra
     return call(*operands)
 
 
-def _order(shape: Ints, channels_first: bool) -> Ints:
-    n, *space, c = shape
-    return (n, c, *space) if channels_first else (n, *space, c)
-
-
 @functools.lru_cache(maxsize=1024)
 def _convolution(spec: ConvSpec, swapped: bool, lies: Ints) -> str:
-    first, rank = spec.channels_first, str(spec.ndim + 2)
+    n, first, rank = spec.ndim, spec.channels_first, str(spec.ndim + 2)
+    image = {
+        "batch_dim": "0",
+        "feature_dim": str(1 if first else n + 1),
+        "spatial_dims": _strings(range(2, n + 2) if first else range(1, n + 1)),
+    }
     w_shape = (*spec.w_shape[:-2], *spec.w_shape[-2:][:: -1 if swapped else 1])
     config: dict[str, Any] = {
         "dims": rank,
-        "input": {"dims": rank, "data": _image(spec.ndim, first)},
+        "input": {"dims": rank, "data": image},
         "kernel": {"dims": rank, "filter": _kernel(w_shape, swapped, lies)},
-        "output": {"dims": rank, "data": _image(spec.ndim, first)},
+        "output": {"dims": rank, "data": image},
         "window": {
             "size": _strings(spec.kernel),
             "pad_left": _strings(lo for lo, _ in spec.padding),
@@ -89,13 +90,6 @@ def _convolution(spec: ConvSpec, swapped: bool, lies: Ints) -> str:
         "feature_groups": str(spec.groups),
     }
     return json.dumps({"onednn_conv_config": config})
-
-
-def _image(ndim: int, first: bool) -> Mapping[str, Any]:
-    """Which axes of x or y are what."""
-    space = range(2, ndim + 2) if first else range(1, ndim + 1)
-    feature = 1 if first else ndim + 1
-    return {"batch_dim": "0", "feature_dim": str(feature), "spatial_dims": _strings(space)}
 
 
 def _kernel(shape: Ints, swapped: bool, lies: Ints) -> Mapping[str, Any]:

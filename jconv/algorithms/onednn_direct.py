@@ -1,12 +1,11 @@
 """One call of oneDNN's convolution of whatever problem, brought inside of what was verified.
 
-What it takes was verified by running it (`jconv.runtime.verified`): 1 to 3 dimensions, any strides and
-dilation, groups of one to one or several to several channels in two and three dimensions, where no padding is
-larger than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a dilated depthwise kernel
-meets no padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of
-channels would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.
-int8 goes through float32, since oneDNN's own kernels write past their heap where there is padding: float32
-sums 1024 products exactly, int32 adds the sums.
+Of what `onednn.rejects` lets through, that was verified (`jconv.runtime.verified`) where no padding is larger
+than dilation·(taps − 1), no axis is shorter than the kernel's extent, and a dilated depthwise kernel meets no
+padding.  Other paddings are made beforehand, by padding or cutting x.  In bfloat16 an odd number of channels
+would be paired with a neighbour times zero, and 0·NaN is NaN: so a channel of zeros is added.  int8 goes
+through float32, since oneDNN's own kernels write past their heap where there is padding: float32 sums 1024
+products exactly, int32 adds the sums.
 """
 
 import functools
@@ -26,16 +25,12 @@ def direct(
     x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool = False, lies: Ints | None = None
 ) -> jax.Array:
     """y of an undilated x by one call; `swapped`: the kernel is (*r, g·o, c), `lies`: how in memory."""
-    spec = _typed_as(x, w, spec)
+    # the arrays are wider than the spec says where its dtypes differ
+    result = {"float32": "float32", "int8": "int32"}.get(x.dtype.name, spec.y_dtype)
+    spec = spec.replace(x_dtype=x.dtype.name, w_dtype=w.dtype.name, y_dtype=result)
     x, spec = _inside(x, spec)
     how = {"bfloat16": _halves, "int8": _integers}.get(spec.x_dtype, onednn_calls.convolution)
     return how(x, w, spec, swapped=swapped, lies=lies)
-
-
-def _typed_as(x: jax.Array, w: jax.Array, spec: ConvSpec) -> ConvSpec:
-    """The spec with the dtypes of the arrays, which are wider where those of the spec differ."""
-    result = {"float32": "float32", "int8": "int32"}.get(x.dtype.name, spec.y_dtype)
-    return spec.replace(x_dtype=x.dtype.name, w_dtype=w.dtype.name, y_dtype=result)
 
 
 def _inside(x: jax.Array, spec: ConvSpec) -> tuple[jax.Array, ConvSpec]:
@@ -101,13 +96,11 @@ EXACT = 2**24 // 128**2  # products of two int8 whose sum float32 holds exactly,
 def _integers(x: jax.Array, w: jax.Array, spec: ConvSpec, **never: object) -> jax.Array:
     """int8 to int32, forward: as many channels at a time as float32 sums exactly."""
     most = spec.c if spec.groups > 1 else EXACT // spec.taps
-    return functools.reduce(lax.add, (
-        _widened(x[..., at : at + most * spec.groups], w[..., at : at + most, :],
-                 spec.replace(in_channels=min(most, spec.c - at) * spec.groups))
-        for at in range(0, spec.c, most)
-    ))  # fmt: skip
-
-
-def _widened(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     wide = spec.with_dtype("float32")
-    return onednn_calls.convolution(x.astype("float32"), w.astype("float32"), wide).astype(spec.y_dtype)
+
+    def part(at: int) -> jax.Array:
+        a, b = x[..., at : at + most * spec.groups], w[..., at : at + most, :]
+        some = wide.replace(in_channels=a.shape[-1])
+        return onednn_calls.convolution(a.astype("float32"), b.astype("float32"), some).astype(spec.y_dtype)
+
+    return functools.reduce(lax.add, map(part, range(0, spec.c, most)))

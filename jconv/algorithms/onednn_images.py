@@ -5,8 +5,6 @@ images lie one after the other and are taken for channels.  A stride dilates g, 
 three dimensions, such as two and the images; so then one image is taken at a time.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -31,7 +29,13 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
         apart = grad_kernel(_beside(x), _beside(g), _folded(spec))
         return apart.reshape(*spec.kernel, spec.batch, -1).sum(-2).reshape(spec.w_shape)
     part = _part(spec)
-    return pieces.summed(functools.partial(_at_once, spec=part), x, g, spec, part)
+    image = image_axis(part)
+
+    def compute(x: jax.Array, g: jax.Array) -> jax.Array:
+        kernel = g.reshape(*image, *part.out_spatial, 1, part.out_channels)
+        return direct(x[None] if image else x, kernel, as_depthwise(part)).reshape(spec.w_shape)
+
+    return pieces.summed(compute, x, g, spec, part)
 
 
 def _part(spec: ConvSpec) -> ConvSpec:
@@ -40,26 +44,26 @@ def _part(spec: ConvSpec) -> ConvSpec:
     return pieces.cut(spec, CODE * spec.taps * spec.positions, MOST_CODE)
 
 
-def _at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    kernel = g.reshape(*image_axis(spec), *spec.out_spatial, 1, spec.out_channels)
-    return direct(x[None] if image_axis(spec) else x, kernel, as_depthwise(spec)).reshape(spec.w_shape)
-
-
 def as_depthwise(spec: ConvSpec) -> ConvSpec:
     """The convolution of x with g, along the images too, if there are several."""
-    back = spec.replace(batch=1).as_grad_kernel().replace(y_dtype=spec.accumulator)
-    image = image_axis(spec)
-    one, none = (1,) * len(image), ((0, 0),) * len(image)
-    return back.replace(
-        spatial=(*image, *back.spatial), kernel=(*image, *back.kernel), strides=(*one, *back.strides),
-        padding=(*none, *back.padding), lhs_dilation=(*one, *back.lhs_dilation),
-        rhs_dilation=(*one, *back.rhs_dilation), channels_first=spec.channels_first and not image,
-    )  # fmt: skip
+    back, image = spec.replace(batch=1).as_grad_kernel(), image_axis(spec)
+    first = spec.channels_first and not image
+    return along(image, back.replace(y_dtype=spec.accumulator, channels_first=first))
 
 
 def image_axis(spec: ConvSpec) -> Ints:
     """The images as an axis of space, where there is room for one."""
     return (spec.batch,) if spec.ndim < 3 and spec.batch > 1 else ()
+
+
+def along(image: Ints, spec: ConvSpec) -> ConvSpec:
+    """The convolution that goes along the axis of images, if there is one, before its own."""
+    one, none = (1,) * len(image), ((0, 0),) * len(image)
+    return spec.replace(
+        spatial=(*image, *spec.spatial), kernel=(*image, *spec.kernel), strides=(*one, *spec.strides),
+        padding=(*none, *spec.padding), lhs_dilation=(*one, *spec.lhs_dilation),
+        rhs_dilation=(*one, *spec.rhs_dilation),
+    )  # fmt: skip
 
 
 def _is_folded(spec: ConvSpec) -> bool:

@@ -20,7 +20,7 @@ from jax import lax
 
 from jconv.algorithms import onednn_blocks, pieces
 from jconv.algorithms.onednn_direct import direct
-from jconv.algorithms.onednn_images import image_axis
+from jconv.algorithms.onednn_images import along, image_axis
 from jconv.algorithms.record import Loop, OneDnn, Step
 from jconv.algorithms.windows import framing, resized
 from jconv.spec import ConvSpec, Ints
@@ -56,12 +56,9 @@ def _in_blocks(spec: ConvSpec) -> bool:
 def _is_streamed(spec: ConvSpec) -> bool:
     """Whether so much is read that it is cut to stay in cache.  (Halves the compiler makes float32, in a loop
     all of them every time.)"""
-    return spec.x_dtype == "float32" and _read(spec) > STREAMED
-
-
-def _read(spec: ConvSpec) -> int:
-    """Bytes read of x' and g, by every row of taps; of a volume once, as its bands read many planes twice."""
-    return _size(spec) * (1 if spec.ndim > 2 else spec.kernel[0])
+    # every row of taps reads all of it; a volume counts once, as its bands would read many planes twice
+    rows = 1 if spec.ndim > 2 else spec.kernel[0]
+    return spec.x_dtype == "float32" and rows * _size(spec) > STREAMED
 
 
 def _size(spec: ConvSpec) -> int:
@@ -70,28 +67,30 @@ def _size(spec: ConvSpec) -> int:
 
 
 def _at_once(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
-    kernel, lies = _as_kernel(g, spec), _kernel_lies(spec)
-    return direct(_shifted(x, spec), kernel, as_rows(spec), lies=lies).reshape(spec.w_shape)
+    inside = as_rows(spec)
+    # (n, *p, 1, q, g·o) or, in three dimensions, (*p, 1, n·q, g·o)
+    kernel = (g if image_axis(spec) else jnp.moveaxis(g, 0, -3)).reshape(inside.w_shape)
+    return direct(_shifted(x, spec), kernel, inside, lies=_kernel_lies(spec)).reshape(spec.w_shape)
 
 
 def as_rows(spec: ConvSpec) -> ConvSpec:
     """The convolution along n, h and (s, c), or d, h and (s, c), that is the kernel's gradient."""
     image = image_axis(spec)
     row = spec.out_spatial[-1] * (1 if image else spec.batch)
-    one, none = (1,) * len(image), ((0, 0),) * len(image)
-    return spec.replace(
+    inside = spec.replace(
         batch=1,
         in_channels=spec.groups * row,
-        spatial=(*image, *spec.spatial[:-1], spec.kernel[-1] * spec.c),
-        kernel=(*image, *spec.out_spatial[:-1], 1),
-        strides=(*one, *spec.rhs_dilation[:-1], 1),
-        padding=(*none, *spec.as_grad_kernel().padding[:-1], (0, 0)),
-        lhs_dilation=(1,) * (len(image) + spec.ndim),
-        rhs_dilation=(*one, *spec.strides[:-1], 1),
+        spatial=(*spec.spatial[:-1], spec.kernel[-1] * spec.c),
+        kernel=(*spec.out_spatial[:-1], 1),
+        strides=(*spec.rhs_dilation[:-1], 1),
+        padding=(*spec.as_grad_kernel().padding[:-1], (0, 0)),
+        lhs_dilation=(1,) * spec.ndim,
+        rhs_dilation=(*spec.strides[:-1], 1),
         w_dtype=spec.y_dtype,
         y_dtype=spec.accumulator,
         channels_first=False,
     )
+    return along(image, inside)
 
 
 def _shifted(x: jax.Array, spec: ConvSpec) -> jax.Array:
@@ -131,11 +130,6 @@ def _phases(x: jax.Array, spec: ConvSpec) -> jax.Array:
     return x.transpose(*outer, *rows, phase, channel, group, *beside, i)
 
 
-def _as_kernel(g: jax.Array, spec: ConvSpec) -> jax.Array:
-    """(n, *p, 1, q, g·o) or, in three dimensions, (*p, 1, n·q, g·o)."""
-    return (g if image_axis(spec) else jnp.moveaxis(g, 0, -3)).reshape(as_rows(spec).w_shape)
-
-
 def _kernel_lies(spec: ConvSpec) -> Ints | None:
     """How the axes of that kernel lie where g is (n, g·o, *p): o comes before the pixels."""
     if not spec.channels_first or (spec.ndim == 3 and spec.batch > 1):
@@ -146,16 +140,14 @@ def _kernel_lies(spec: ConvSpec) -> Ints | None:
 
 
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
-    """What every piece takes."""
-    part = _part(spec)
-    once = onednn_blocks.steps(part) if _in_blocks(spec) else _steps_at_once(part)
-    return pieces.repeated(once, spec, part)
-
-
-def _steps_at_once(spec: ConvSpec) -> tuple[Step, ...]:
     """Writing x' transposed value by value, and the convolution."""
+    part = _part(spec)
+    if _in_blocks(spec):
+        return pieces.repeated(onednn_blocks.steps(part), spec, part)
     moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
-    return Loop(0, 2 * as_rows(spec).x_bytes, 2), OneDnn(as_rows(spec), streamed=True), *moved
+    inside = as_rows(part)
+    once = Loop(0, 2 * inside.x_bytes, 2), OneDnn(inside, streamed=True), *moved
+    return pieces.repeated(once, spec, part)
 
 
 def workspace(spec: ConvSpec) -> int:

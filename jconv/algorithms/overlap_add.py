@@ -123,8 +123,8 @@ def _columns(spec: ConvSpec) -> int:
 
 def _bytes(spec: ConvSpec) -> tuple[int, int]:
     """Bytes of the products and of y."""
-    size = itemsize(spec.accumulator)
-    return math.prod(spec.x_shape[:-1]) * _columns(spec) * size, math.prod(spec.y_shape) * size
+    products = math.prod(spec.x_shape[:-1]) * _columns(spec) * itemsize(spec.accumulator)
+    return products, spec.wide.y_bytes
 
 
 def _is_large(spec: ConvSpec) -> bool:

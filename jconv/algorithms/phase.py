@@ -30,7 +30,7 @@ from jconv.algorithms.pieces import IN_CACHE
 from jconv.algorithms.record import Algorithm, Loop, Step
 from jconv.algorithms.windows import WRITTEN_OUT, resized
 from jconv.algorithms.work import FLIPPED
-from jconv.spec import ConvSpec, Role, extent, itemsize
+from jconv.spec import ConvSpec, Role, extent
 
 # The compiler merges phases that are loops into one loop, in a second for so many products of one channel per
 # group, in as long for a third of them with more channels.
@@ -178,7 +178,7 @@ def _steps(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role: Ro
     each = sum((inner.steps(sub, "forward") for sub in _subs(spec)), ())
     if written_out:
         return (_as_one_loop([step for step in each if isinstance(step, Loop)], spec),)
-    y = 2 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
+    y = 2 * spec.wide.y_bytes
     if not spec.channels_first:
         return *each, Loop(0, 2 * spec.kernel_bytes), Loop(0, y, spec.out_channels)
     # every R-th tap is taken while the kernel is transposed, and y is interleaved while it is transposed
@@ -190,7 +190,7 @@ def _workspace(inner: Algorithm, written_out: Count | None, spec: ConvSpec, role
     one's temporaries, or half of all phases' if that is more, since the compiler prepares every phase
     before it multiplies the first."""
     inside = [inner.workspace(sub, "forward") for sub in _subs(spec)]
-    parts = 0 if written_out else math.prod(spec.y_shape) * itemsize(spec.accumulator)
+    parts = 0 if written_out else spec.wide.y_bytes
     return parts + max(max(inside, default=0), sum(inside) // 2)
 
 
@@ -199,8 +199,8 @@ def _as_one_loop(loops: list[Loop], spec: ConvSpec) -> Loop:
     flops = sum(loop.flops * loop.count for loop in loops)
     if spec.c > 1:  # interleaved while x is broadcast
         flops *= 1.5
-    moved = math.prod(spec.x_shape) + 2 * math.prod(spec.y_shape)
-    return Loop(flops, moved * itemsize(spec.accumulator), max((loop.run for loop in loops), default=1))
+    moved = spec.wide.image_bytes + spec.wide.y_bytes
+    return Loop(flops, moved, max((loop.run for loop in loops), default=1))
 
 
 def by_phase(inner: Algorithm, written_out: Count | None = None) -> Algorithm:

@@ -63,7 +63,7 @@ def piece(spec: ConvSpec, images: int, rows: int) -> ConvSpec:
     """The spec that computes so many images and rows of the output.  Its input rows contain their padding;
     what computes them pads the other axes."""
     if rows == spec.out_spatial[0]:
-        return spec if images == spec.batch else spec.replace(batch=images)
+        return spec.replace(batch=images)
     return spec.replace(
         batch=images,
         spatial=((rows - 1) * spec.strides[0] + spec.window[0], *spec.spatial[1:]),

@@ -58,7 +58,7 @@ def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     if role == "grad_kernel":
         cut = Loop(0, 12 * spec.positions * spec.c * count, spec.c)
         return Gemm(count, spec.c, spec.o, spec.positions), cut, *apart
-    partial = 3 * math.prod(spec.y_shape) * itemsize(spec.accumulator)
+    partial = 3 * spec.wide.y_bytes
     return (Gemm(count, spec.positions, spec.o, spec.c), Loop(0, partial, count=spec.taps - 1), *apart)
 
 

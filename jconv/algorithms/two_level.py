@@ -5,32 +5,43 @@
 
 where the taps of the first axis are cut into A blocks of T, block a from tap s_a on (in steps of the
 kernel's dilation).  Libraries fill a vector register with output channels, so a kernel to one or two of them
-runs at a fraction of the rate however long it is; to A·o channels it runs at all of it.  ∂w is in
-`two_level_gradient`.  Cost: v, and the positions q that only some blocks use.  Wins for long and large
-kernels to few channels, so above all in the input gradient of a filter bank; loses where a kernel is short
-or its channels are many.
+runs at a fraction of the rate however long it is; to A·o channels it runs at all of it.  Cost: v, and the
+positions q that only some blocks use.  Wins for long and large kernels to few channels, so above all in the
+input gradient of a filter bank; loses where a kernel is short or its channels are many.
+
+The kernel's gradient is the transpose of that, the rows of a block of g as channels:
+
+    v[s, ρ, c, b, o] = Σ_{n, q} x̃[n, ρ, q + s, c] · g[n, b, q, o]    every row read, every row of the block
+    ∂w[r, s, c, o]   = Σ_b v[s, b + r, c, b, o]                       the diagonals added
+
+b being a row of the block and ρ one that the block reads (in steps of the kernel's dilation), s a tap of the
+other axes and q an output along them.  Cost: one GEMM per block of B rows, of which (B + k − 1) / k times as
+much as is needed, and each row of x̃ written once per tap s.  Wins where both kernel axes are long and the
+channels few; loses where the kernel is small against the block.
 
 Source: block realisation of filters; Burrus, "Block realization of digital filters", 1972.
 """
 
 import functools
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms import two_level_gradient
+from jconv.algorithms import pieces
+from jconv.algorithms.gemm import product
 from jconv.algorithms.onednn import ONEDNN
-from jconv.algorithms.record import Algorithm, Loop, Step, evaluate
-from jconv.algorithms.two_level_gradient import FILLED
-from jconv.algorithms.windows import resized, spaced
+from jconv.algorithms.record import Algorithm, Gemm, Loop, Step, evaluate
+from jconv.algorithms.windows import WRITTEN_OUT, pad, padded_bytes, resized, spaced
 from jconv.algorithms.work import steps_inside
 from jconv.algorithms.work import workspace as workspace_of
 from jconv.algorithms.xla import XLA
 from jconv.spec import ConvSpec, Role, extent, itemsize
 
 FEWEST = 64  # taps of a kernel that is worth cutting
+FILLED = 32  # channels to make of fewer
 
 
 def starts(spec: ConvSpec) -> list[int]:
@@ -74,6 +85,52 @@ def forward(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
     return functools.reduce(lax.add, shifted)
 
 
+def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂w: the sum over blocks of rows."""
+    part = block_of_rows(spec)
+    return pieces.summed(functools.partial(_of_block, spec=part), x, g, spec, part)
+
+
+def block_of_rows(spec: ConvSpec) -> ConvSpec:
+    """The spec of one block: as many rows as fill the channels, of as many images as stay in cache."""
+    part = pieces.piece(spec, spec.batch, min(spec.out_spatial[0], -(-FILLED // spec.o)))
+    rows, _, length = _sides(part)
+    return pieces.some_images(part, rows * length * itemsize(spec.accumulator), pieces.IN_CACHE)
+
+
+def _of_block(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
+    """∂w of one block: a product, and its diagonals added."""
+    seen, B, dilation = _seen(x, spec), spec.out_spatial[0], spec.rhs_dilation[0]
+    g = jnp.moveaxis(g, 1, -2).reshape(-1, B * spec.o)
+    v = lax.optimization_barrier(product(seen.reshape(-1, g.shape[0]), g, spec))
+    v = v.reshape(*seen.shape[:3], B, spec.o)
+    ends = range(extent(spec.kernel[0], dilation), v.shape[1] + 1)
+    diagonals = (v[:, b:end:dilation, :, b] for b, end in enumerate(ends))
+    return jnp.moveaxis(functools.reduce(lax.add, diagonals), 1, 0).reshape(spec.w_shape)
+
+
+def _seen(x: jax.Array, spec: ConvSpec) -> jax.Array:
+    """(s, ρ, c, n, *q): what every tap of the other axes sees of every row."""
+    rows = jnp.moveaxis(pad(x, spec), (1, -1), (0, 1))
+    taps = itertools.product(*map(range, spec.kernel[1:]))
+    starts = ([r * d for r, d in zip(tap, spec.rhs_dilation[1:], strict=True)] for tap in taps)
+    seen = [spaced(rows, start, spec.out_spatial[1:], spec.strides[1:], 3) for start in starts]
+    return lax.optimization_barrier(jnp.stack(seen))
+
+
+def _sides(part: ConvSpec) -> tuple[int, int, int]:
+    """The product of one block of rows: rows, columns, length of its sums."""
+    B, taps = part.out_spatial[0], math.prod(part.kernel[1:])
+    rows = B - 1 + part.window[0]
+    return taps * rows * part.c, B * part.o, part.positions // B
+
+
+def own(spec: ConvSpec, role: Role) -> bool:
+    """Whether the gradient given here is used: where a row of g is a sum worth a product, and the taps of a
+    row are few enough to be written out."""
+    return spec.ndim > 1 and math.prod(spec.kernel[1:]) <= WRITTEN_OUT
+
+
 def rejects(spec: ConvSpec) -> str | None:
     if not all(isinstance(size, int) for size in spec.kernel):
         return "a kernel of a size that only a run will tell"
@@ -89,20 +146,31 @@ def rejects(spec: ConvSpec) -> str | None:
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
     """Those of the convolution inside, and the additions, each of which reads one value of a line."""
     if role == "grad_kernel":
-        return two_level_gradient.steps(spec)
+        return _steps_of_gradient(spec)
     added = len(starts(spec)) * math.prod(spec.y_shape)
     return *steps_inside(by(spec), "forward", inside(spec)), Loop(added, added * 4, spec.o)
 
 
+def _steps_of_gradient(spec: ConvSpec) -> tuple[Step, ...]:
+    part = block_of_rows(spec)
+    m, n, k = _sides(part)
+    copied, added = m * k * itemsize(spec.accumulator), spec.parameters * part.out_spatial[0]
+    each = Loop(0, pieces.passes(spec, part, 2) * copied), Gemm(1, m, n, k), Loop(added, 4 * added, spec.o)
+    return pieces.repeated(each, spec, part)
+
+
 def workspace(spec: ConvSpec, role: Role) -> int:
-    """Bytes of v, and of the temporaries of what computes it."""
-    if role == "grad_kernel":
-        return two_level_gradient.workspace(spec)
-    v = math.prod(inside(spec).y_shape) * itemsize(spec.accumulator)
-    return v + workspace_of(by(spec), "forward", inside(spec))
+    """Bytes of v, and of the temporaries of what computes it; for the gradient of what the taps see of one
+    block, each by itself and side by side, and of the product."""
+    if role != "grad_kernel":
+        return inside(spec).y_bytes + workspace_of(by(spec), "forward", inside(spec))
+    part = block_of_rows(spec)
+    m, n, k = _sides(part)
+    size = (2 * m * k + m * n) * itemsize(spec.accumulator)
+    return size + padded_bytes(part) + pieces.workspace(spec, part)
 
 
 TWO_LEVEL = Algorithm(
     "overlap_add", forward, rejects, steps, workspace,
-    grad_kernel=two_level_gradient.grad_kernel, own=two_level_gradient.own, variant="blocks of taps",
+    grad_kernel=grad_kernel, own=own, variant="blocks of taps",
 )  # fmt: skip

@@ -240,6 +240,11 @@ class ConvSpec:
             return "int32" if size <= 4 else "int64"
         return name if size >= 4 else "float32"
 
+    @property
+    def wide(self) -> ConvSpec:
+        """The same problem with x, w and y in the accumulator."""
+        return self.with_dtype(self.accumulator)
+
     # -- what kind it is -----------------------------------------------------------------------
 
     @property
