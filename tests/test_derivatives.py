@@ -178,26 +178,6 @@ def assert_equal_trees(ours, theirs):
     assert any(np.any(np.asarray(b)) for b in theirs)
 
 
-def test_custom_batching_around_it():
-    x, w, b, _ = arrays()
-    calls = []
-
-    @jax.custom_batching.custom_vmap
-    def wrapped(x, w):
-        return conv(x, w, b)
-
-    @wrapped.def_vmap
-    def rule(size, batched, x, w):
-        calls.append(batched)
-        return jax.vmap(lambda x: conv(x, w, b))(x), True
-
-    many = jnp.stack([x, x + 1, -x])
-    np.testing.assert_array_equal(
-        jax.vmap(wrapped, (0, None))(many, w), np.stack([lax_conv(v, w, b) for v in many])
-    )
-    assert calls == [[True, False]]
-
-
 def test_lower_and_compile_ahead_of_time():
     a = arrays()[:3]
     compiled = jax.jit(conv).lower(*a).compile()

@@ -119,9 +119,8 @@ def test_a_gap_at_the_end_of_a_sequence_is_lost_alone(conv, groups):
 
 
 @doors
-@pytest.mark.parametrize("spoilt", ["x", "w"])
 @pytest.mark.parametrize("channels", [3, 8])
-def test_models_side_by_side_do_not_see_each_other(conv, spoilt, channels):
+def test_models_side_by_side_do_not_see_each_other(conv, channels):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 2, channels, 8, 9)).astype("f")
     w = rng.standard_normal((3, channels, channels, 3, 3)).astype("f") / channels
@@ -131,11 +130,13 @@ def test_models_side_by_side_do_not_see_each_other(conv, spoilt, channels):
 
     of_all = jax.jit(jax.vmap(jax.value_and_grad(loss, (0, 1))))
     right = of_all(w, x)
-    (x if spoilt == "x" else w)[1].flat[5] = np.nan
-    got = of_all(w, x)
-    assert np.isnan(got[0][1])
-    for clean, result in zip(jax.tree.leaves(right), jax.tree.leaves(got), strict=True):
-        np.testing.assert_array_equal(np.delete(result, 1, 0), np.delete(clean, 1, 0))
+    for spoilt in (0, 1):
+        bad = [w.copy(), x.copy()]
+        bad[spoilt][1].flat[5] = np.nan
+        got = of_all(*bad)
+        assert np.isnan(got[0][1])
+        for clean, result in zip(jax.tree.leaves(right), jax.tree.leaves(got), strict=True):
+            np.testing.assert_array_equal(np.delete(result, 1, 0), np.delete(clean, 1, 0))
 
 
 @doors

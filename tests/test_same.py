@@ -46,16 +46,6 @@ def test_strided_same_is_laxs(sizes, padding):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("sizes", [(5, 3, 2), (7, 2, 3), (4, 5, 4)], ids=str)
-def test_strided_same_is_keras_and_flaxs(sizes, keras, linen):
-    h, k, s = sizes
-    x, w = whole(2, h, 6, 3), whole(k, 3, 3, 5, seed=1)
-    found = jconv.conv2d(x, w, stride=(s, 2), padding="same", layout="NHWC")
-    np.testing.assert_allclose(found, keras.ops.conv(x, w, strides=(s, 2), padding="same"), atol=1e-3)
-    layer = linen.Conv(5, (k, 3), (s, 2), padding="SAME", use_bias=False)
-    np.testing.assert_allclose(found, layer.apply({"params": {"kernel": w}}, x), atol=1e-3)
-
-
 def test_same_at_stride_one_does_not_depend_on_the_size():
     (h,) = jax.export.symbolic_shape("h")
     spec = jconv.choose(jax.ShapeDtypeStruct((1, 3, h, 6), np.float32), (5, 3, 4, 3), padding="same").spec
