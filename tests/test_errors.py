@@ -701,15 +701,11 @@ NONSENSE = {
     "a key of random numbers": (lambda: jconv.conv2d(X, W, stride=KEY), "`stride` must be made of ints"),
     "a shape of keys": (lambda: jconv.grad_input(KEY, W, G), "`input_shape` must be made of ints"),
     "windows of keys": (lambda: jconv.unfold(X, KEY), "`kernel_size` must be made of ints"),
-    "a function that is none": (
-        lambda: jconv.Algorithm("mine", len, workspace=X),
-        "`workspace` of Algorithm 'mine' must be a function, got an array of shape",
-    ),
-    "a word for a flag": (
-        lambda: jconv.Algorithm("mine", len, exact="yes"),
-        "`exact` of Algorithm 'mine' must be a bool, got 'yes'",
-    ),
-}
+    "a function that is none": (lambda: jconv.Algorithm("mine", len, workspace=X),
+     "`workspace` of Algorithm 'mine' must be a function, got an array of shape"),
+    "a word for a flag": (lambda: jconv.Algorithm("mine", len, exact="yes"),
+     "`exact` of Algorithm 'mine' must be a bool, got 'yes'"),
+}  # fmt: skip
 
 
 class Unspeakable:
@@ -728,31 +724,21 @@ NONSENSE |= {
     "bytes that lie backwards": (lambda: jconv.conv2d(X, BACKWARDS), "`w` is float32 in an order of bytes"),
     "long doubles": (lambda: jconv.conv2d(X.astype("longdouble"), W), "a size that JAX does not have; cast"),
     "a record": (lambda: jconv.conv2d(X, W, stride=np.zeros(1, "V4")[0]), "`stride` must be made of ints"),
-    "no words for it": (
-        lambda: jconv.conv2d(X, W, padding=Unspeakable()),
-        "`padding` must be made of ints, strings or tuples, got a value of type Unspeakable",
-    ),
-    "axes that are an array": (
-        lambda: SHARD(spatial_axes=LARGE),
-        "`spatial_axes` must have one entry per spatial dimension, got an array of shape (8, 64, 56, 56)",
-    ),
-    "axes that are ints": (
-        lambda: SHARD(spatial_axes=(1, None)),
-        "`spatial_axes`=(1, None) must hold names of mesh axes",
-    ),
+    "no words for it": (lambda: jconv.conv2d(X, W, padding=Unspeakable()),
+     "`padding` must be made of ints, strings or tuples, got a value of type Unspeakable"),
+    "axes that are an array": (lambda: SHARD(spatial_axes=LARGE),
+     "`spatial_axes` must have one entry per spatial dimension, got an array of shape (8, 64, 56, 56)"),
+    "axes that are ints": (lambda: SHARD(spatial_axes=(1, None)),
+     "`spatial_axes`=(1, None) must hold names of mesh axes"),
     "no axes": (lambda: SHARD(spatial_axes=()), "`spatial_axes` must have one entry per spatial dimension"),
-    "a mode that is an array": (
-        lambda: SHARD(spatial_axes=(None, None), padding_mode=LARGE),
-        "`padding_mode` must be made of ints, strings",
-    ),
+    "a mode that is an array": (lambda: SHARD(spatial_axes=(None, None), padding_mode=LARGE),
+     "`padding_mode` must be made of ints, strings"),
     "progress that is none": (lambda: jconv.tune(X, W, progress=X), "`progress` must be True or False or a"),
     "again, how often": (lambda: jconv.tune(X, W, again=X), "`again` must be True or False, got an array"),
     "nothing and its kernel": (lambda: jconv.explain(None, W), "`fn_or_specs` must be a function, ConvSpecs"),
-    "a spec and a kernel": (
-        lambda: jconv.tune(ConvSpec.of(**SPEC), W),
-        "`args`: arguments go with a function",
-    ),
-}
+    "a spec and a kernel": (lambda: jconv.tune(ConvSpec.of(**SPEC), W),
+     "`args`: arguments go with a function"),
+}  # fmt: skip
 
 
 NONSENSE |= {
