@@ -1,6 +1,7 @@
 """Convolutions on a mesh of eight simulated devices; `test_sharding.py` runs this in a process of its own."""
 
 import collections
+import dataclasses
 import functools
 import math
 import re
@@ -17,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 import jconv
 import jconv.sharding
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import refuses
+from jconv.algorithms.record import Algorithm, refuses
 from jconv.bench import scaling_check
 from jconv.calculus.primitives import OPERANDS, RESULT, convolve
 from jconv.mesh import halo
@@ -184,6 +185,47 @@ def test_what_does_not_divide_is_gathered_and_right():
     assert_near(program(*arrays), reference("forward", spec), spec.taps * spec.c, 8.0)
 
 
+@pytest.mark.parametrize(
+    "cut", [{"x": P(None, None, None, "model")}, {"w": P(None, None, None, "model")}, {}]
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_fewer_groups_than_shards_stay_whole(role, cut):
+    """A part of a mesh axis would cut the groups, and the rest of it what is inside of them."""
+    spec = dataclasses.replace(KINDS["grouped"], groups=2)
+    cut = {name: at for name, at in cut.items() if name != RESULT[role]}
+    program, arrays = compiled(role, spec, cut, auto_mesh(data=2, model=4))
+    assert_near(program(*arrays), reference(role, spec), reductions(spec)[role])
+
+
+def test_an_algorithm_may_hold_arrays():
+    halves = np.full((1, 6, 1), 0.5, "f")
+    mine = Algorithm("mine", lambda x, w, spec: 2 * ALGORITHMS["im2col"].forward(x * halves, w, spec))
+    spec = KINDS["dense"]
+    program, arrays = compiled("forward", spec, {"x": P("data")}, auto_mesh(data=8), mine)
+    assert_near(program(*arrays), reference("forward", spec), reductions(spec)["forward"])
+
+
+@pytest.mark.parametrize("name", ["auto", "phase"])
+def test_phases_over_a_batch(name):
+    spec = ConvSpec.of(batch=8, spatial=(9, 7), kernel=(4, 4), strides=(2, 2), in_channels=16, padding=SAME)
+    cut = {"y": P("data"), "x": P("data")}
+    program, arrays = compiled("grad_input", spec, cut, auto_mesh(data=8), name)
+    assert collectives(program) == {}
+    assert_near(program(*arrays), reference("grad_input", spec), reductions(spec)["grad_input"])
+
+
+def test_without_shardy_the_partitioner_looks_inside():
+    spec, before = KINDS["dense"], getattr(jax.config, "jax_use_shardy_partitioner", True)
+    try:
+        jax.config.update("jax_use_shardy_partitioner", False)
+        program, arrays = compiled("forward", spec, {"x": P("data")}, auto_mesh(data=8))
+    except (AttributeError, NotImplementedError):
+        pytest.skip("this JAX has no other partitioner")
+    finally:
+        jax.config.update("jax_use_shardy_partitioner", before)
+    assert_near(program(*arrays), reference("forward", spec), reductions(spec)["forward"])
+
+
 # -- explicit: sharding in types -------------------------------------------------------------------
 
 
@@ -317,6 +359,20 @@ def test_cut_in_space_equals_whole_and_sends_exactly_the_halo(name):
     assert wire_bytes(f.lower(x, w).compile()) == expected
     grad_input = jax.jit(lambda w, g: jax.linear_transpose(lambda x: f(x, w), x)(g)[0])
     assert wire_bytes(grad_input.lower(w, g).compile()) == expected
+
+
+@pytest.mark.parametrize("axes", [("a", "b"), ("b", "a")])
+def test_mesh_axes_cut_in_any_order(axes):
+    """One dimension cut over two of them, by hand and by the partitioner, which count devices differently."""
+    spec = ConvSpec.of(batch=2, spatial=(24,), kernel=(9,), padding=((4, 4),), in_channels=3)
+    mesh, cut = auto_mesh(a=2, b=4), P(None, axes)
+    shard = functools.partial(jconv.sharding.conv, spatial_axes=(axes,), layout="NWC", padding=4)
+    f = jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=(cut, P()), out_specs=cut))
+    x, w = random(spec.x_shape), random(spec.w_shape)
+    assert_near(f(x, w), reference("forward", spec), reductions(spec)["forward"])
+    for role, name in (("forward", "x"), ("grad_input", "y"), ("grad_kernel", "x")):
+        program, arrays = compiled(role, spec, {name: cut}, mesh)
+        assert_near(program(*arrays), reference(role, spec), reductions(spec)[role])
 
 
 def test_transposed_in_space():

@@ -198,22 +198,6 @@ def test_the_program_stays_what_it_was(name, x, v):
     assert names[0] == names[1]
 
 
-@pytest.mark.parametrize("name", ["dots_saveable", "everything_saveable", "nothing_saveable"])
-@pytest.mark.parametrize("where", ["inside", "outside"])
-def test_a_checkpoint_policy_keeps_what_it_kept(name, where, x, v):
-    """dots_saveable asks for lax's primitive by identity: two convolutions, their results kept."""
-    policy = getattr(jax.checkpoint_policies, name)
-    twice = lambda x, v: jnp.sin(same(jnp.sin(same(x, v)), v))  # noqa: E731
-    plain = jax.checkpoint(twice, policy=policy)
-    fast = accelerate(plain) if where == "inside" else jax.checkpoint(accelerate(twice), policy=policy)
-    count = lambda fun: sum(  # noqa: E731
-        eqn.primitive is lax.conv_general_dilated_p
-        for eqn in equations(jax.make_jaxpr(jax.grad(loss_of(fun), (0, 1)))(x, v))
-    )
-    assert count(fast) == count(plain)
-    assert_close(jax.jit(jax.grad(loss_of(fast), (0, 1)))(x, v), jax.grad(loss_of(plain), (0, 1))(x, v))
-
-
 def test_while(x, v):
     assert left(by_products(in_while), x, v) == 0
     assert_close(accelerate(in_while)(x, v), in_while(x, v))

@@ -1,5 +1,6 @@
 """Which algorithm "auto" takes of those it has estimates for."""
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from choices import choices
 
 import jconv
 from jconv.algorithms import ALGORITHMS
+from jconv.algorithms.record import Native
 from jconv.bench.layers import LAYERS
-from jconv.choice import cost, pick
+from jconv.choice import cost, pick, rates
 from jconv.choice.pick import choose, preferred
 from jconv.spec import ROLES, ConvSpec
 from jconv.spec.layout import channels_last
@@ -109,6 +111,59 @@ def test_the_reason_says_when_a_lesser_estimate_is_not_believed():
     assert time < chosen.seconds["xla"]
     assert f"; {other}, estimated at " in chosen.reason
     assert "is not faster by more than the estimates err" in chosen.reason
+
+
+# -- what was measured, and where nothing was --------------------------------------------------------
+
+FOUR = [
+    ConvSpec.of(batch=2, spatial=(23, 17), kernel=(3, 3), in_channels=24, out_channels=40),
+    ConvSpec.of(spatial=(11, 9, 7), kernel=(3, 2, 3), in_channels=6, out_channels=8, groups=2),
+    ConvSpec.of(batch=3, spatial=(50,), kernel=(5,), in_channels=12, out_channels=12, groups=12),
+    ConvSpec.of(spatial=(9, 8), kernel=(4, 4), in_channels=18, out_channels=6, lhs_dilation=(2, 2)),
+]  # fmt: skip
+
+
+def test_what_was_measured_has_a_record():
+    """Whose processor it is does not matter: the same program is compiled on every maker's."""
+    assert rates.of("cpu") is rates.CPU
+    assert rates.of("cuda") is rates.of("tpu") is rates.of("another accelerator") is None
+    assert min(v for v in dataclasses.astuple(rates.CPU) if isinstance(v, float)) >= 0
+
+
+@pytest.mark.parametrize("spec", FOUR, ids=str)
+def test_everything_has_an_estimate(spec):
+    assert 0 < cost.seconds(Native(spec), rates.CPU) < 1
+    for role in ROLES:
+        asked = choose(spec, role, "cpu", "portable")
+        assert {asked.algorithm.name, "xla"} <= set(asked.seconds)
+
+
+def test_eigens_3d_route_gathers_slowly_on_every_processor():
+    """A depthwise 3-D kernel gradient takes Eigen 396 ms on an AMD EPYC: it is never estimated at a few."""
+    channels = dict(in_channels=64, out_channels=64, groups=64)
+    spec = ConvSpec.of(batch=2, spatial=(16, 28, 28), kernel=(3, 3, 3), padding=((1, 1),) * 3, **channels)
+    assert cost.seconds(Native(spec.as_grad_kernel()), rates.CPU) > 0.1
+    assert choose(spec, "grad_kernel", "cpu").algorithm.name != "xla"
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("spec", FOUR, ids=str)
+def test_without_a_record_xlas_own_is_taken_in_either_layout(spec, role):
+    """No rates, no opinion."""
+    for hint in (False, True):
+        choice = choose(spec.replace(channels_first=hint), role, "cuda")
+        assert choice.algorithm is ALGORITHMS["xla"]
+        assert choice.reason.endswith("; nothing was measured on this platform")
+        assert "jconv.tune" in choice.rejected["im2col"]
+        assert choice.spec.channels_first == hint
+
+
+def test_without_a_record_what_xla_cannot_do_is_done():
+    """XLA has no convolution of integers on a GPU."""
+    spec = ConvSpec.of(spatial=(9, 8), kernel=(3, 3), in_channels=4, out_channels=4, dtype="int32")
+    choice = choose(spec, "forward", "cuda")
+    assert choice.algorithm is not ALGORITHMS["xla"]
+    assert choice.algorithm.exact
 
 
 # -- the time that choosing takes --------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The backward pass, written by hand, in every mode JAX has."""
 
 import functools
-import itertools
 import subprocess
 import sys
 
@@ -10,89 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from oracles import convolutions, lax_forward
+from oracles import convolutions
 
 import jconv
-from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import evaluate, refuses
 from jconv.calculus.primitives import convolve
 from jconv.spec import ROLES
 from jconv.spec.tolerance import tolerance, unit_roundoff
 from jconv.testing import cases
-from jconv.textbook.backward import conv2d_backward
 
 EXACT = "im2col"
-
-# -- all ways agree --------------------------------------------------------------------------------
-
-
-@functools.cache
-def gradients(case):
-    """(∂x, ∂w) of whole numbers by every way of attaching the backward, from one compilation."""
-    spec, arrays = case.spec, cases.whole(case.spec)
-    attached = {
-        "primitives": lambda x, w: convolve("forward", x, w, spec, EXACT),
-        "autodiff": lambda x, w: evaluate(ALGORITHMS[EXACT], "forward", x, w, spec),
-    }
-
-    @jax.jit
-    def all_of_them(x, w, g):
-        return {name: jax.vjp(conv, x, w)[1](g) for name, conv in attached.items()}
-
-    return all_of_them(arrays["x"], arrays["w"], arrays["y"])
-
-
-def textbook_gradients(x, w, g, spec):
-    """NumPy's backward by hand, between channels-last arrays."""
-    first = lambda a: np.moveaxis(a, -1, 1)  # noqa: E731
-    grads = conv2d_backward(
-        first(g), first(x), w.transpose(3, 2, 0, 1), stride=spec.strides, padding=spec.padding,
-        dilation=spec.rhs_dilation, groups=spec.groups,
-    )  # fmt: skip
-    return np.moveaxis(grads.x, 1, -1), grads.w.transpose(2, 3, 1, 0)
-
-
-@pytest.mark.parametrize("case", cases.CASES, ids=str)
-def test_every_way_gives_the_same_gradients(case):
-    a = cases.whole(case.spec)
-    dx = cases.reference("grad_input", a["y"], a["w"], case.spec)
-    dw = cases.reference("grad_kernel", a["x"], a["y"], case.spec)
-    for name, (x, w) in gradients(case).items():
-        np.testing.assert_array_equal(x, dx, err_msg=name)
-        np.testing.assert_array_equal(w, dw, err_msg=name)
-
-
-def in_textbook(case):
-    """The textbook is 2-D, with strides and padding that only adds."""
-    pads = min(min(pair) for pair in case.spec.padding) >= 0
-    return case.spec.ndim == 2 and pads and set(case.spec.lhs_dilation) == {1}
-
-
-@pytest.mark.parametrize("case", filter(in_textbook, cases.CASES), ids=str)
-def test_the_textbook_gives_them_too(case):
-    a = cases.whole(case.spec)
-    by_hand = textbook_gradients(a["x"], a["w"], a["y"], case.spec)
-    for ours, theirs in zip(gradients(case)["primitives"], by_hand, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("case", cases.CASES, ids=str)
-def test_lax_gives_them_too(x64, case):
-    spec = case.spec.with_dtype("float64")  # until jaxlib 0.12: float32 reads beside x in "crop"
-    a = cases.whole(spec)
-    back = jax.jit(lambda x, w, g: jax.vjp(functools.partial(lax_forward, spec=spec), x, w)[1](g))
-    for ours, theirs in zip(gradients(case)["primitives"], back(a["x"], a["w"], a["y"]), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("case", cases.CASES, ids=str)
-def test_adjoint_identity(case):
-    """⟨g, conv(x, w)⟩ = ⟨grad_input(g, w), x⟩ = ⟨grad_kernel(x, g), w⟩."""
-    a = cases.whole(case.spec, seed=0)
-    y = cases.reference("forward", a["x"], a["w"], case.spec)
-    dx, dw = (np.asarray(v, "float64") for v in gradients(case)["primitives"])
-    assert np.vdot(a["y"], y) == np.vdot(dx, a["x"]) == np.vdot(dw, a["w"])
-    assert np.vdot(a["y"], y) != 0
 
 
 def test_by_default_the_gradients_are_the_two_other_primitives():
@@ -253,87 +178,11 @@ def assert_equal_trees(ours, theirs):
     assert any(np.any(np.asarray(b)) for b in theirs)
 
 
-def test_custom_batching_around_it():
-    x, w, b, _ = arrays()
-    calls = []
-
-    @jax.custom_batching.custom_vmap
-    def wrapped(x, w):
-        return conv(x, w, b)
-
-    @wrapped.def_vmap
-    def rule(size, batched, x, w):
-        calls.append(batched)
-        return jax.vmap(lambda x: conv(x, w, b))(x), True
-
-    many = jnp.stack([x, x + 1, -x])
-    np.testing.assert_array_equal(
-        jax.vmap(wrapped, (0, None))(many, w), np.stack([lax_conv(v, w, b) for v in many])
-    )
-    assert calls == [[True, False]]
-
-
-@pytest.mark.parametrize("algorithm", ["auto", EXACT])
-def test_export_with_symbolic_batch(algorithm):
-    _, w, b, _ = arrays()
-    (n,) = jax.export.symbolic_shape("n")
-
-    def with_gradients(conv):
-        return lambda x, w, b: (conv(x, w, b), jax.grad(loss(conv), (0, 1))(x, w, b))
-
-    step = with_gradients(functools.partial(jconv.conv2d, algorithm=algorithm, **KNOBS))
-    like = [jax.ShapeDtypeStruct(s, "float32") for s in ((n, 4, 6, 5), w.shape, b.shape)]
-    exported = jax.export.export(jax.jit(step))(*like)
-    for size in (1, 5):
-        x = jnp.asarray(np.random.default_rng(size).integers(-3, 4, (size, 4, 6, 5)), "float32")
-        assert_equal_trees(exported.call(x, w, b), with_gradients(lax_conv)(x, w, b))
-
-
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 1))], ids=str)
-@pytest.mark.parametrize("groups", [1, 4])
-def test_export_with_symbolic_height_and_width(padding, groups):
-    """No constraints: lax needs none either."""
-    like = jax.export.symbolic_args_specs((np.ones((2, 4, 8, 8), "float32"),), "b, 4, h, w")
-    w = jnp.asarray(np.random.default_rng(0).integers(-3, 4, (8, 4 // groups, 3, 2)), "float32")
-
-    def with_gradient(conv, x):
-        y = functools.partial(conv, rhs=w, window_strides=(2, 1), padding=padding, feature_group_count=groups)
-        return y(x), jax.grad(lambda x: jnp.sum(y(x) ** 2))(x)
-
-    ours = functools.partial(with_gradient, jconv.conv_general_dilated)
-    exported = jax.export.export(jax.jit(ours))(*like)
-    for size in ((1, 4, 5, 6), (2, 4, 9, 7)):
-        x = jnp.asarray(np.random.default_rng(1).integers(-3, 4, size), "float32")
-        assert_equal_trees(exported.call(x), with_gradient(jax.lax.conv_general_dilated, x))
-
-
-@pytest.mark.parametrize("name", ["multiplier", "winograd_size", "transposed"])
-def test_every_algorithm_lowers_with_a_symbolic_batch(name):
-    """An export may choose any of them, and none may ask how large an unknown size is."""
-    known = cases.named(name).spec
-    spec = known.replace(batch=jax.export.symbolic_shape("n")[0])
-    for role, algorithm in itertools.product(ROLES, ALGORITHMS.values()):
-        if refuses(algorithm, role, known) or refuses(algorithm, role, spec):
-            continue
-        like = [jax.ShapeDtypeStruct(cases.shapes(spec)[k], "float32") for k in cases.OPERANDS[role]]
-        exported = jax.export.export(jax.jit(functools.partial(evaluate, algorithm, role, spec=spec)))(*like)
-        assert exported.out_avals[0].shape == spec.result(role)[0]
-
-
 def test_lower_and_compile_ahead_of_time():
     a = arrays()[:3]
     compiled = jax.jit(conv).lower(*a).compile()
     np.testing.assert_array_equal(compiled(*a), lax_conv(*a))
     np.testing.assert_array_equal(compiled(*(v + 1 for v in a)), lax_conv(*(v + 1 for v in a)))
-
-
-def test_donated_buffers_are_used_up():
-    x, w, b, _ = arrays()
-    want = w - jax.grad(loss(lax_conv), 1)(x, w, b)
-    step = jax.jit(lambda w: w - jax.grad(loss(conv), 1)(x, w, b), donate_argnums=0)
-    given = w + 0
-    np.testing.assert_array_equal(step(given), want)
-    assert given.is_deleted()
 
 
 def test_x64_keeps_64_bits(x64):

@@ -18,7 +18,7 @@ INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uin
 FLOATS = ["float16", "bfloat16", "float32", "float64"]
 COMPLEX = ["complex64", "complex128"]
 EVERYTHING = cases.named("everything").spec
-TRANSPOSED = cases.named("transposed_groups").spec
+DEPTHWISE = ["int8", "int32", "complex64"]  # the types that are tried on it
 LAST = ("NHWC", "HWIO", "NHWC")
 
 
@@ -37,8 +37,14 @@ def arguments(spec):
     return (spec.strides, spec.padding, spec.lhs_dilation, spec.rhs_dilation, LAST, spec.groups)
 
 
-@pytest.mark.parametrize("dtype", ["bool", *INTEGERS])
-@pytest.mark.parametrize("spec", [EVERYTHING, TRANSPOSED], ids=["everything", "transposed"])
+def on_cases(dtypes):
+    names = ("everything", "transposed_groups", "multiplier")
+    pairs = [(d, cases.named(name).spec) for name in names for d in dtypes
+             if name != "multiplier" or d in DEPTHWISE]  # fmt: skip
+    return pytest.mark.parametrize(("dtype", "spec"), pairs, ids=str)
+
+
+@on_cases(["bool", *INTEGERS])
 def test_integers_are_exact_modulo_their_size(dtype, spec, x64):
     x, w = drawn(dtype, spec.x_shape, spec.w_shape)
     found = jconv.conv_general_dilated(x, w, *arguments(spec))
@@ -74,8 +80,7 @@ def test_preferred_element_type(dtype, preferred, x64):
     assert difference <= bound
 
 
-@pytest.mark.parametrize("dtype", [*FLOATS, *COMPLEX])
-@pytest.mark.parametrize("spec", [EVERYTHING, TRANSPOSED], ids=["everything", "transposed"])
+@on_cases([*FLOATS, *COMPLEX])
 def test_floats_in_all_three_roles(dtype, spec, x64):
     x, w, g = drawn(dtype, spec.x_shape, spec.w_shape, spec.y_shape)
 

@@ -245,16 +245,27 @@ def test_compiled_programs_are_pickled(conv):
 
 
 @pytest.mark.parametrize("where", ["inside", "outside"])
-@pytest.mark.parametrize("name", ["nothing_saveable", "dots_saveable"])
+@pytest.mark.parametrize("name", ["nothing_saveable", "dots_saveable", "everything_saveable"])
 def test_checkpoint_policies(conv, name, where):
+    """As many convolutions are computed again as of lax's, and the gradients are its."""
     policy = getattr(jax.checkpoint_policies, name)
-    smooth = lambda x, w: jnp.sin(conv(jnp.sin(x), w))  # noqa: E731
-    fun = jax.checkpoint(smooth, policy=policy)
-    loss = (lambda x, w: fun(x, w).sum()) if where == "inside" else jax.checkpoint(
-        lambda x, w: smooth(x, w).sum(), policy=policy)  # fmt: skip
+
+    def gradient(conv):
+        smooth = lambda x, w: jnp.sin(conv(jnp.sin(x), w))  # noqa: E731
+        kept = jax.checkpoint(smooth, policy=policy)
+        whole = jax.checkpoint(lambda x, w: smooth(x, w).sum(), policy=policy)
+        return jax.grad((lambda x, w: kept(x, w).sum()) if where == "inside" else whole, (0, 1))
+
+    assert convolved(gradient(conv), X, W)[0] == convolved(gradient(by_lax), X, W)[0]
     wanted = jax.grad(lambda x, w: jnp.sin(by_lax(jnp.sin(x), w)).sum(), (0, 1))(X, W)
-    assert_close(jax.grad(loss, (0, 1))(X, W), wanted)
-    assert_close(jax.jit(jax.grad(loss, (0, 1)))(X, W), wanted)
+    assert_close(jax.jit(gradient(conv))(X, W), wanted)
+
+
+def convolved(fun, *args):
+    """How often it convolves, and how often it puts something away or fetches it."""
+    names = [eqn.primitive.name for eqn in equations(jax.make_jaxpr(fun)(*args))]
+    convs = sum(name == "conv_general_dilated" or name.startswith("jconv_") for name in names)
+    return convs, names.count("device_put")
 
 
 def by_names(prim, *operands, **params):
@@ -281,16 +292,14 @@ POLICIES = {
 
 
 def remade(conv, policy):
-    """How often a gradient convolves, and how often it puts something away or fetches it; the gradient."""
+    """What `convolved` counts of a gradient, and the gradient."""
 
     @functools.partial(jax.checkpoint, policy=policy)
     def smooth(x, w):
         return jnp.sin(conv(jnp.sin(conv(x, w, (1, 1))), w + 1))
 
     grad = jax.grad(lambda x, w: smooth(x, w).sum(), (0, 1))
-    names = [eqn.primitive.name for eqn in equations(jax.make_jaxpr(grad)(X, W2))]
-    convs = sum(name == "conv_general_dilated" or name.startswith("jconv_") for name in names)
-    return convs, names.count("device_put"), grad(X, W2)
+    return *convolved(grad, X, W2), grad(X, W2)
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -517,31 +517,6 @@ def test_patches_larger_than_the_input():
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype) == ((1, 9, 0), jnp.float32)
 
 
-def test_same_padding_of_a_size_not_known_yet():
-    (h,) = jax.export.symbolic_shape("h", constraints=["h >= 3"])
-    of = jax.ShapeDtypeStruct((1, 4, h, 6), jnp.float32)
-    conv = jax.jit(lambda x: jconv.lax.conv(x, SQUARE[1], (2, 2), "SAME"))
-    found = jax.export.export(conv)(of).call(SQUARE[0])
-    np.testing.assert_array_equal(found, lax.conv(*SQUARE, (2, 2), "SAME"))
-
-
-@pytest.mark.parametrize(("strides", "gradient"), [((1, 1), False), ((2, 3), False), ((1, 1), True)])
-def test_installed_for_any_height_and_width(strides, gradient):
-    """lax hands on the padding it makes of "SAME", of a size that only a run will tell; no warning.  (The
-    gradient of a strided one lax does not trace by itself.)"""
-    fn = lambda x: lax.conv(x, SQUARE[1], strides, "SAME")  # noqa: E731
-    fn = jax.grad(lambda x, conv=fn: (conv(x) ** 2).sum()) if gradient else fn
-    expected = fn(SQUARE[0])
-    h, w = jax.export.symbolic_shape("h,w", constraints=["h >= 3", "w >= 3"])
-    jconv.install()
-    try:
-        exported = jax.export.export(jax.jit(fn))(jax.ShapeDtypeStruct((1, 4, h, w), jnp.float32))
-        found = exported.call(SQUARE[0])
-    finally:
-        jconv.uninstall()
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("layout", "order", "swapped"),
     [("NHWC", "HWIO", False), ("NHWC", "HWOI", True), ("NCHW", "OIHW", False), ("NCHW", "IOHW", True)],

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import settings
 from jax import lax
 from oracles import compiled, runs_here
 
@@ -118,9 +119,8 @@ def test_a_gap_at_the_end_of_a_sequence_is_lost_alone(conv, groups):
 
 
 @doors
-@pytest.mark.parametrize("spoilt", ["x", "w"])
 @pytest.mark.parametrize("channels", [3, 8])
-def test_models_side_by_side_do_not_see_each_other(conv, spoilt, channels):
+def test_models_side_by_side_do_not_see_each_other(conv, channels):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 2, channels, 8, 9)).astype("f")
     w = rng.standard_normal((3, channels, channels, 3, 3)).astype("f") / channels
@@ -130,11 +130,13 @@ def test_models_side_by_side_do_not_see_each_other(conv, spoilt, channels):
 
     of_all = jax.jit(jax.vmap(jax.value_and_grad(loss, (0, 1))))
     right = of_all(w, x)
-    (x if spoilt == "x" else w)[1].flat[5] = np.nan
-    got = of_all(w, x)
-    assert np.isnan(got[0][1])
-    for clean, result in zip(jax.tree.leaves(right), jax.tree.leaves(got), strict=True):
-        np.testing.assert_array_equal(np.delete(result, 1, 0), np.delete(clean, 1, 0))
+    for spoilt in (0, 1):
+        bad = [w.copy(), x.copy()]
+        bad[spoilt][1].flat[5] = np.nan
+        got = of_all(*bad)
+        assert np.isnan(got[0][1])
+        for clean, result in zip(jax.tree.leaves(right), jax.tree.leaves(got), strict=True):
+            np.testing.assert_array_equal(np.delete(result, 1, 0), np.delete(clean, 1, 0))
 
 
 @doors
@@ -205,6 +207,7 @@ def assert_right_in_every_window(got, role, operands, spec):
     right = cases.reference(role, *operands, spec)
     unit, summed = unit_roundoff(spec.y_dtype), unit_roundoff(spec.accumulator)
     bound = (cases.reduction(role, spec) + 8) * summed + unit
+    assert (got.shape, got.dtype) == spec.result(role)
     got = np.asarray(got).astype(float)
     assert (got >= 0).all()
     assert (got[right == 0] == 0).all()
@@ -341,6 +344,7 @@ def random_specs(seed):
 
 MAPPED = ((None, None), (0, None), (None, 0), (0, 0))
 MEMBERS = 3
+EACH = 20 if settings.default == settings.get_profile("deep") else 2
 SOME = tuple(itertools.islice(random_specs(0), 24))
 
 
@@ -372,9 +376,9 @@ def test_what_auto_takes_of_random_specs_is_most_of_what_there_is(as_if_large):
 
 @functools.cache
 def taken_at_random(form, role):
-    """Two random specs that the form takes in that role, of few taps where it can be: many compile slowly."""
+    """Random specs that the form takes in that role, of few taps where it can be: many compile slowly."""
     taken = [spec for spec in itertools.islice(random_specs(1), 300) if not refuses(form, role, spec)]
-    return ([spec for spec in taken if spec.taps < 32] or taken)[:2]
+    return ([spec for spec in taken if spec.taps < 32] or taken)[:EACH]
 
 
 TAKING = [(form, role) for form in FORMS if form.exact for role in ROLES if taken_at_random(form, role)]
@@ -385,7 +389,7 @@ TAKING = [(form, role) for form in FORMS if form.exact for role in ROLES if take
 )
 def test_every_exact_form_keeps_the_promise_on_random_specs(form, role):
     """One spec without mapping, and one in one of the ways to map."""
-    ways = ((None, None), MAPPED[1 + len(form.name) % 3])
+    ways = itertools.cycle(((None, None), MAPPED[1 + len(form.name) % 3]))
     for spec, mapped in zip(taken_at_random(form, role), ways, strict=False):
         assert_promise_kept(form, role, mapped, spec)
 

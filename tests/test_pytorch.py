@@ -110,21 +110,6 @@ def test_conv_transpose(case):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-@pytest.mark.parametrize("padding", ["same", (2, 1), 0])
-def test_padding_modes(mode, padding):
-    layer = torch.nn.Conv2d(2, 3, (4, 3), padding=padding, padding_mode=mode)
-    x, w, b = normal((2, 2, 6, 5), (3, 2, 4, 3), (3,))
-    layer.weight, layer.bias = map(torch.nn.Parameter, map(torch.tensor, (w, b)))
-    (image,) = torches(x)
-    expected = layer(image)
-    (g,) = normal(tuple(expected.shape), seed=1)
-    expected.backward(torch.tensor(g))
-    y, pullback = jax.vjp(lambda *a: jconv.conv2d(*a, padding=padding, padding_mode=mode), x, w, b)
-    theirs = [t.detach().numpy() for t in (expected, image.grad, layer.weight.grad, layer.bias.grad)]
-    chex.assert_trees_all_close([y, *pullback(g)], theirs, rtol=0, atol=10 * tolerance("float32", 100))
-
-
 @pytest.mark.parametrize("case", WINDOWS)
 def test_unfold_and_fold(case):
     x, kernel, knobs = WINDOWS[case]
@@ -140,54 +125,17 @@ def test_unfold_and_fold(case):
     )  # fmt: skip
 
 
-def test_gradients_by_name():
-    x, w, g = normal((2, 4, 8, 7), (6, 2, 3, 3), (2, 6, 4, 4))
-    knobs = dict(stride=2, padding=1, groups=2)
-    tx, tw, tg = map(torch.tensor, (x, w, g))
-    dx = torch.nn.grad.conv2d_input(x.shape, tw, tg, **knobs).numpy()
-    dw = torch.nn.grad.conv2d_weight(tx, w.shape, tg, **knobs).numpy()
-    found = jconv.grad_input(x.shape, w, g, **knobs), jconv.grad_kernel(x, w.shape, g, **knobs)
-    chex.assert_trees_all_close(found, (dx, dw), rtol=0, atol=10 * tolerance("float32", 100))
-
-
 # -- what PyTorch refuses, jconv refuses, and says which argument is to blame --------------------------
 
-X, W, T = (1, 4, 5, 5), (6, 4, 3, 3), (4, 6, 3, 3)
-REFUSED_CONVS = {  # x, w, bias, keywords, the argument to blame
-    "kernel_larger_than_input": (X, (6, 4, 6, 3), None, {}, "w"),
-    "dilated_kernel_larger": (X, W, None, dict(dilation=3), "w"),
-    "wrong_channels": ((1, 3, 5, 5), W, None, {}, "w"),
-    "groups_do_not_divide": (X, W, None, dict(groups=3), "groups"),
-    "no_groups": (X, W, None, dict(groups=0), "groups"),
-    "negative_groups": (X, W, None, dict(groups=-1), "groups"),
-    "no_stride": (X, W, None, dict(stride=0), "stride"),
-    "no_dilation": (X, W, None, dict(dilation=0), "dilation"),
-    "negative_padding": (X, W, None, dict(padding=-1), "padding"),
-    "three_strides": (X, W, None, dict(stride=(1, 1, 1)), "stride"),
-    "float_stride": (X, W, None, dict(stride=1.5), "stride"),
-    "float_padding": (X, W, None, dict(padding=0.5), "padding"),
-    "unknown_padding": (X, W, None, dict(padding="full"), "padding"),
-    "bias_too_long": (X, W, (7,), {}, "b"),
-    "bias_of_two_axes": (X, W, (6, 1), {}, "b"),
-    "empty_side": ((1, 4, 0, 5), W, None, dict(padding=2), "x"),
-    "no_output_channels": (X, (0, 4, 3, 3), None, {}, "w"),
-    "empty_kernel": (X, (6, 4, 0, 3), None, {}, "w"),
-    "too_few_axes": ((5, 5), W, None, {}, "x"),
-    "too_many_axes": ((1, 1, 4, 5, 5), W, None, {}, "x"),
-    "kernel_too_flat": (X, (6, 4, 3), None, {}, "w"),
-}
+X, T = (1, 4, 5, 5), (4, 6, 3, 3)
 REFUSED_TRANSPOSED = {
     "wrong_channels": ((1, 3, 5, 5), T, None, {}, "w"),
     "groups_do_not_divide": (X, T, None, dict(groups=3), "groups"),
-    "no_groups": (X, T, None, dict(groups=0), "groups"),
     "output_padding_too_large": (X, T, None, dict(output_padding=1), "output_padding"),
     "output_padding_is_stride": (X, T, None, dict(output_padding=2, stride=2), "output_padding"),
     "negative_output_padding": (X, T, None, dict(output_padding=-1, stride=2), "output_padding"),
     "cut_to_nothing": (X, T, None, dict(padding=4), "padding"),
-    "negative_padding": (X, T, None, dict(padding=-1), "padding"),
     "unknown_padding": (X, T, None, dict(padding="causal"), "padding"),
-    "no_stride": (X, T, None, dict(stride=0), "stride"),
-    "no_dilation": (X, T, None, dict(dilation=0), "dilation"),
     "bias_too_long": (X, T, (7,), {}, "b"),
     "empty_side": ((1, 4, 0, 5), T, None, {}, "x"),
     "no_input_channels": ((1, 0, 5, 5), (0, 6, 3, 3), None, {}, "w"),
@@ -202,9 +150,6 @@ REFUSED_UNFOLDS = {
     "empty_side": ((1, 2, 0, 4), 1, dict(padding=1), "x"),
     "no_kernel": ((1, 2, 4, 4), 0, {}, "kernel_size"),
     "float_kernel": ((1, 2, 4, 4), 2.0, {}, "kernel_size"),
-    "no_stride": ((1, 2, 4, 4), 2, dict(stride=0), "stride"),
-    "no_dilation": ((1, 2, 4, 4), 2, dict(dilation=0), "dilation"),
-    "negative_padding": ((1, 2, 4, 4), 2, dict(padding=-1), "padding"),
     "named_padding": ((1, 2, 4, 4), 2, dict(padding="same"), "padding"),
 }
 REFUSED_FOLDS = {
@@ -222,16 +167,6 @@ def assert_both_refuse(ours, theirs, blamed):
         theirs()
     with pytest.raises((ValueError, TypeError), match=f"^`{blamed}`"):
         ours()
-
-
-@pytest.mark.parametrize("case", REFUSED_CONVS)
-def test_conv_refuses(case):
-    x, w, b, knobs, blamed = REFUSED_CONVS[case]
-    assert_both_refuse(
-        lambda: jconv.conv2d(*(s and jnp.ones(s) for s in (x, w, b)), **knobs),
-        lambda: F.conv2d(*(s and torch.ones(s) for s in (x, w, b)), **knobs),
-        blamed,
-    )
 
 
 @pytest.mark.parametrize("case", REFUSED_TRANSPOSED)

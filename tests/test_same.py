@@ -46,48 +46,6 @@ def test_strided_same_is_laxs(sizes, padding):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("sizes", [(5, 3, 2), (7, 2, 3), (4, 5, 4)], ids=str)
-def test_strided_same_is_keras_and_flaxs(sizes, keras, linen):
-    h, k, s = sizes
-    x, w = whole(2, h, 6, 3), whole(k, 3, 3, 5, seed=1)
-    found = jconv.conv2d(x, w, stride=(s, 2), padding="same", layout="NHWC")
-    np.testing.assert_allclose(found, keras.ops.conv(x, w, strides=(s, 2), padding="same"), atol=1e-3)
-    layer = linen.Conv(5, (k, 3), (s, 2), padding="SAME", use_bias=False)
-    np.testing.assert_allclose(found, layer.apply({"params": {"kernel": w}}, x), atol=1e-3)
-
-
-def test_strided_same_of_a_dilated_kernel_and_a_size_not_known_yet():
-    x, w = whole(1, 3, 11, 6), whole(5, 3, 3, 2, seed=1)
-    call = lambda x: jconv.conv2d(x, w, stride=3, dilation=(2, 3), padding="same")  # noqa: E731
-    expected = lax.conv_general_dilated(x, w, (3, 3), "SAME", rhs_dilation=(2, 3))
-    np.testing.assert_array_equal(call(x), expected)
-    (h,) = jax.export.symbolic_shape("h", constraints=["h >= 5"])
-    exported = jax.export.export(jax.jit(call))(jax.ShapeDtypeStruct((1, 3, h, 6), np.float32))
-    np.testing.assert_array_equal(exported.call(x), expected)
-
-
-@pytest.mark.parametrize("stride", [2, 3])
-@pytest.mark.parametrize("groups", [1, 4])
-def test_gradients_of_strided_same_for_any_height_and_width(stride, groups):
-    """Which taps a phase of the gradient sees depends on a padding that only a run tells."""
-    x, w = whole(1, 4, 7, 8), whole(4, 4 // groups, 3, 3, seed=1)
-    knobs = dict(stride=stride, padding="same", groups=groups)
-    gradient = jax.grad(lambda x, w: (jconv.conv2d(x, w, **knobs) ** 2).sum(), (0, 1))
-    h, width = jax.export.symbolic_shape("h,w", constraints=["h >= 3", "w >= 3"])
-    of = jax.ShapeDtypeStruct((1, 4, h, width), np.float32), jax.ShapeDtypeStruct(w.shape, np.float32)
-    exported = jax.export.export(jax.jit(gradient))(*of)
-    for mine, its in zip(exported.call(x, w), gradient(x, w), strict=True):
-        np.testing.assert_array_equal(mine, its)
-
-
-def test_gradients_by_name_of_a_size_not_known_yet():
-    x, w = whole(1, 4, 7), whole(3, 4, 2, seed=1)
-    call = lambda x: jconv.grad_input(x.shape, w, jconv.conv1d(x, w, stride=2), stride=2)  # noqa: E731
-    (h,) = jax.export.symbolic_shape("h", constraints=["h >= 2"])
-    exported = jax.export.export(jax.jit(call))(jax.ShapeDtypeStruct((1, 4, h), np.float32))
-    np.testing.assert_array_equal(exported.call(x), call(x))
-
-
 def test_same_at_stride_one_does_not_depend_on_the_size():
     (h,) = jax.export.symbolic_shape("h")
     spec = jconv.choose(jax.ShapeDtypeStruct((1, 3, h, 6), np.float32), (5, 3, 4, 3), padding="same").spec

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+import jconv
 from jconv import textbook
 from jconv.spec.tolerance import tolerance
 from jconv.testing.cases import named, normal, reduction, reference, tagged, whole
@@ -69,6 +70,8 @@ def test_five_by_five_is_what_it_says():
     assert SOBEL_X.tolist() == [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]
     assert OUTPUT[0, 0] == 2
     assert len(set(OUTPUT.ravel().tolist())) == 9
+    y = jconv.conv2d(INPUT[None, None].astype("float32"), SOBEL_X[None, None].astype("float32"))
+    np.testing.assert_array_equal(y[0, 0], OUTPUT)
 
 
 @pytest.mark.parametrize("name", CONV2D)

@@ -338,9 +338,17 @@ def convolve_as_role(
     That is how lax writes kernel gradients and nobody else: more taps than outputs alone are no sign, a
     patch embedding has them too.
     """
-    if spec.is_empty or not swapped or spec.taps <= math.prod(spec.out_spatial):
+    if spec.is_empty or not swapped or not _has_more_taps(spec):
         return bilinear("forward", x, w, spec, algorithm)
     n = spec.ndim
     x, g = channels_as_batch(x, spec), w.transpose(n, *range(n), n + 1)
     kernel = bilinear("grad_kernel", x, g, spec.as_grad_kernel().replace(kernel_swapped=False), algorithm)
     return kernel.transpose(n, *range(n), n + 1)
+
+
+def _has_more_taps(spec: ConvSpec) -> bool:
+    """Whether it has more taps than outputs; where a size is not known yet, only a gradient has taps that are
+    not."""
+    taps, outputs = spec.taps, math.prod(spec.out_spatial)
+    known = isinstance(taps, int) and isinstance(outputs, int)
+    return taps > outputs if known else isinstance(outputs, int)

@@ -24,11 +24,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jconv.spec import ConvSpec, Role, itemsize
 
 AxisName = str | tuple[str, ...]
+Link = tuple[AxisName, list[int]]
 
 
 class Halo(NamedTuple):
@@ -133,20 +135,24 @@ def halo_bytes(spec: ConvSpec, shards: Sequence[int]) -> int:
     return sum(elements * links for elements, links in messages(spec, shards)) * itemsize(spec.x_dtype)
 
 
-def exchange(x: jax.Array, spec: ConvSpec, names: Sequence[AxisName | None]) -> jax.Array:
+def exchange(
+    x: jax.Array, spec: ConvSpec, names: Sequence[AxisName | None], order: Sequence[str]
+) -> jax.Array:
     """A shard (n, *h, channels) with the halo that `spec` needs: (n, *m, channels).
 
-    Runs where the mesh axes `names`, one per spatial dimension, are manual (inside `shard_map`).
+    Runs where the mesh axes `names`, one per spatial dimension, are manual (inside `shard_map`); `order` has
+    those of the mesh.
     """
     for axis, name in enumerate(names):
         if name is not None and (shards := lax.axis_size(name)) > 1:
-            x = _exchange_along(x, axis + 1, halo(spec, axis, shards), name)
+            x = _exchange_along(x, axis + 1, halo(spec, axis, shards), name, order)
     return x
 
 
-def _exchange_along(x: jax.Array, axis: int, halo: Halo, name: AxisName) -> jax.Array:
-    before = [_received(x, axis, halo, name, hop, rows) for hop, rows in _hops(halo.left, halo)]
-    after = [_received(x, axis, halo, name, -hop, rows) for hop, rows in _hops(halo.right, halo)]
+def _exchange_along(x: jax.Array, axis: int, halo: Halo, name: AxisName, order: Sequence[str]) -> jax.Array:
+    link = _numbered(name, order)
+    before = [_received(x, axis, halo, link, hop, rows) for hop, rows in _hops(halo.left, halo)]
+    after = [_received(x, axis, halo, link, -hop, rows) for hop, rows in _hops(halo.right, halo)]
     # past the last shard there is nothing but padding
     lo, hi = (
         wanted - sum(piece.shape[axis] for piece in pieces)
@@ -162,9 +168,20 @@ def _exchange_along(x: jax.Array, axis: int, halo: Halo, name: AxisName) -> jax.
     return lax.slice_in_dim(received, start, start + halo.window, axis=axis)
 
 
-def _received(x: jax.Array, axis: int, halo: Halo, name: AxisName, distance: int, rows: int) -> jax.Array:
+def _received(x: jax.Array, axis: int, halo: Halo, link: Link, distance: int, rows: int) -> jax.Array:
     """The `rows` nearest to us of the shard `distance` before us (after us if negative)."""
     start = halo.size - rows if distance > 0 else 0
     border = lax.slice_in_dim(x, start, start + rows, axis=axis)
+    names, device = link
     pairs = [(i, i + distance) for i in range(halo.shards) if 0 <= i + distance < halo.shards]
-    return lax.ppermute(border, name, pairs)
+    return lax.ppermute(border, names, [(device[i], device[j]) for i, j in pairs])
+
+
+def _numbered(name: AxisName, order: Sequence[str]) -> Link:
+    """The mesh axes that cut a dimension, in the order of the mesh, and the number of every shard's device by
+    that order: so `ppermute` counts, whatever the order in which they cut."""
+    if isinstance(name, str):
+        return name, list(range(lax.axis_size(name)))
+    ordered = tuple(sorted(name, key=order.index))
+    devices = np.arange(lax.axis_size(name)).reshape([lax.axis_size(one) for one in ordered])
+    return ordered, devices.transpose([ordered.index(one) for one in name]).reshape(-1).tolist()

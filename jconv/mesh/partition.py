@@ -59,15 +59,18 @@ def local_spec(spec: ConvSpec, role: Role, shards: dict[str, int]) -> ConvSpec:
 
 
 def shard_computes(
-    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, cuts: Cuts, scattered: Cuts, how: Compute
-) -> jax.Array:
+    role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec, cuts: Cuts, scattered: Cuts, how: Compute,
+    order: Sequence[str],
+) -> jax.Array:  # fmt: skip
     """`how(role, a, b, local spec)` of one shard, with the halo before and the sums after it.
 
-    Runs where the mesh axes of `cuts` are manual.
+    Runs where the mesh axes of `cuts` are manual; `order` has those of the mesh.
     """
     shards = {letter: lax.axis_size(axes) for letter, axes in cuts.items()}
     names = [cuts.get(f"h{d}") for d in range(spec.ndim)]
-    result = how(role, halo.exchange(a, halo.moved(spec, role), names), b, local_spec(spec, role, shards))
+    result = how(
+        role, halo.exchange(a, halo.moved(spec, role), names, order), b, local_spec(spec, role, shards)
+    )
     over = set(summed(role, spec, cuts))
     for letter, axes in scattered.items():
         at = letters(ARRAYS[role][2], spec).index(letter)
@@ -140,9 +143,10 @@ def spec_of(name: str, spec: ConvSpec, cuts: Cuts) -> P:
 
 
 def partitioned(
-    role: Role, platform: str, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: str | Algorithm
-) -> jax.Array:
-    """`role` of `spec`, to be cut by XLA's partitioner by the rule of this module."""
+    role: Role, platform: str, sizes: Sequence[int], a: jax.Array, b: jax.Array, spec: ConvSpec,
+    algorithm: str | Algorithm,
+) -> jax.Array:  # fmt: skip
+    """`role` of `spec`, to be cut by XLA's partitioner by the rule of this module; `sizes`: the mesh's."""
 
     def how(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
         record, spec = resolve(algorithm, role, spec, platform)
@@ -157,7 +161,7 @@ def partitioned(
 
         def shard(a: jax.Array, b: jax.Array) -> jax.Array:
             with jax.sharding.use_abstract_mesh(NO_MESH):  # the caller's may be typed, a shard is not
-                return shard_computes(role, a, b, spec, cuts, scattered, how)
+                return shard_computes(role, a, b, spec, cuts, scattered, how, mesh.axis_names)
 
         return mesh, shard, last, (first, second)
 
@@ -171,44 +175,64 @@ def partitioned(
                 return fewer
         return {}
 
-    whole = custom_partitioning(lambda a, b: how(role, a, b, spec))
-    rule, words = sharding_rule(role, spec)
+    # compiled by itself: custom_partitioning takes no function that holds arrays
+    whole = custom_partitioning(jax.jit(lambda a, b: how(role, a, b, spec)))
+    rule, words = sharding_rule(role, spec, sizes)
     whole.def_partition(partition, sharding_rule=rule, **words)
     return whole(a, b)
 
 
-def sharding_rule(role: Role, spec: ConvSpec) -> tuple[str, dict[str, Any]]:
-    """The rule of the module docstring as Shardy writes it.
+def sharding_rule(role: Role, spec: ConvSpec, sizes: Sequence[int] = ()) -> tuple[str, dict[str, Any]]:
+    """The rule of the module docstring as Shardy writes it, on a mesh of these sizes.
 
     >>> sharding_rule("forward", ConvSpec.of(spatial=(8,), kernel=(3,)))[0]
     'n h0 c, r0 c o -> n h0 o'
     """
-    go = "(g o)" if spec.o > 1 else "g"  # Shardy takes no factors of size one in a product
-    compound = {("x", "g"): "(g k)" if spec.c > 1 else "g", ("w", "g"): go, ("y", "g"): go}
+    gk, go = ("(g k)" if spec.c > 1 else "g"), ("(g o)" if spec.o > 1 else "g")  # no factors of size one
+    if _splits(spec.groups, sizes):  # then channels stay whole
+        gk, go = "c", "o"
+    compound = {("x", "g"): gk, ("w", "g"): go, ("y", "g"): go}
     a, b, result = (
         " ".join(compound.get((name, letter), letter) for letter in letters(name, spec))
         for name in ARRAYS[role]
     )
     rule = f"{a}, {b} -> {result}"
     factors = list(dict.fromkeys(re.findall(r"\w+", rule)))  # Shardy wants them in order of appearance
-    whole = "rko" if spec.groups > 1 else "r"
+    whole = "rkco" if spec.groups > 1 else "r"
     kept = set(re.findall(r"\w+", result))
     words: dict[str, Any] = {
         "need_replication_factors": tuple(f for f in factors if f[0] in whole),
         "reduction_factors": tuple(f for f in factors if f[0] not in whole and f not in kept),
     }
     if spec.groups > 1:
-        sizes = {"g": spec.groups, "k": spec.c, "o": spec.o}
+        factor_sizes = {"g": spec.groups, "k": spec.c, "o": spec.o}
         alone = set(re.findall(r"\w+", re.sub(r"\(.*?\)", "", rule)))  # Shardy reads these off the arrays
-        words |= {factor: size for factor, size in sizes.items() if factor in factors and factor not in alone}
+        words |= {
+            factor: size for factor, size in factor_sizes.items() if factor in factors and factor not in alone
+        }
     return rule, words
+
+
+def _splits(groups: int, sizes: Sequence[int]) -> bool:
+    """Whether some mesh axes cut groups so that one of them has to be split between the groups and what is
+    inside of them: Shardy does that, but custom_partitioning has no word for a part of a mesh axis.
+
+    >>> _splits(2, (2, 2)), _splits(2, (4,)), _splits(4, (2, 4))
+    (False, True, True)
+    """
+    for at, size in enumerate(sizes):
+        common = math.gcd(groups, size)
+        if 1 < common < size or (common > 1 and _splits(groups // common, (*sizes[:at], *sizes[at + 1 :]))):
+            return True
+    return False
 
 
 def can_partition(context: Any) -> bool:
     """Whether the program being lowered is one for XLA's partitioner, on a mesh that is known."""
     axes = context.axis_context
     return (
-        getattr(axes, "num_devices", 1) > 1
+        getattr(jax.config, "jax_use_shardy_partitioner", True)  # the rule is written for it
+        and getattr(axes, "num_devices", 1) > 1
         and getattr(axes, "device_assignment", None) is not None
         and getattr(axes, "abstract_mesh", None) is not None
         and not context.lowering_parameters.for_export

@@ -116,7 +116,8 @@ def _compute(problem: Problem, names: Names, x: jax.Array, w: jax.Array, b: jax.
     first, second = map(problem.canonical, OPERANDS[role], (x, w))
     cuts = {f"h{d}": partition.mesh_axes(name) for d, name in enumerate(names) if name}
     how = functools.partial(convolve, algorithm=problem.algorithm)
-    y = partition.shard_computes(role, first, second, problem.spec, cuts, {}, how)
+    order = jax.sharding.get_abstract_mesh().axis_names
+    y = partition.shard_computes(role, first, second, problem.spec, cuts, {}, how, order)
     return problem.users(RESULT[role], y, b)
 
 
