@@ -19,8 +19,8 @@ from jconv.mesh import halo
 from jconv.mesh.partition import ARRAYS, NO_MESH, letters, mesh_axes, spec_of
 from jconv.spec import ConvSpec, Role
 
-AXES = {"n": "batch", "g": "channel", "c": "input channel", "o": "output channel", "k": "input channel",
-        "h": "spatial", "r": "kernel"}  # fmt: skip
+AXES = {"n": "batch", "g": "channels", "c": "input channels", "o": "output channels", "k": "input channels",
+        "h": "spatial dimension ", "r": "kernel dimension "}  # fmt: skip
 
 
 def mesh_of(*avals: Any) -> Any:
@@ -64,11 +64,11 @@ def result_spec(role: Role, entries: Sequence[Sequence[Any]], spec: ConvSpec, si
     *operands, result = ARRAYS[role]
     kept: dict[str, Any] = {}
     for name, given in zip(operands, entries, strict=True):
-        for axis, (letter, axes) in enumerate(zip(letters(name, spec), given, strict=False)):
+        for letter, axes in zip(letters(name, spec), given, strict=False):
             if not axes:
                 continue
             users = "g" if name == "y" else name
-            where = f"`{users}` is sharded over {axes!r} along its {AXES[letter[0]]} axis {axis}"
+            where = f"`{users}` is sharded over {axes!r} along its {AXES[letter[0]]}{letter[1:]}"
             if why := _refusal(role, letter, math.prod(sizes[one] for one in mesh_axes(axes)), spec):
                 raise ValueError(f"{where}, {why}")
             if kept.setdefault(letter, axes) != axes:
