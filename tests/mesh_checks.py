@@ -284,7 +284,7 @@ def _dense_gradients(spec):
     ("x_cut", "w_cut", "padding", "match"),
     [
         (LAST, P(None, None, "b"), 1, "`x` is sharded over 'b' along its input channels, .*out_sharding"),
-        (P(None, "b"), P(), 0, "`x` is sharded over 'b' along its spatial dimension 0, but its 6 outputs do not"),
+        (P(None, "b"), P(), 0, "`x` is sharded over 'b' along its spatial dimension 0, but its 6 outputs do"),
         (P("b"), LAST, 1, "sharded over 'b' along two of its axes"),
     ],
 )
