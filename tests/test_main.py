@@ -311,6 +311,12 @@ def test_ctrl_c_stops_the_real_job_without_a_traceback():
     assert rest.rstrip().endswith("interrupted")
 
 
+def test_ctrl_c_does_not_reach_a_child():
+    """It is the first of a process group of its own, and is ended by who waits for it."""
+    code = "import os; raise SystemExit(0 if os.getpgrp() == os.getpid() else 1)"
+    assert interrupts.child([sys.executable, "-c", code], os.environ) == 0
+
+
 # -- timing ----------------------------------------------------------------------------------------
 
 

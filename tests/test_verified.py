@@ -392,8 +392,7 @@ def test_a_run_that_ran_nothing_is_not_said_to_agree(fine, capsys, monkeypatch):
     monkeypatch.setattr(verify, "refuses", lambda *args: "not this one")
     args = verify_args(specs=3, dtype="int8")
     assert verify._child(args) == verify.NOTHING_RAN
-    child = types.SimpleNamespace(returncode=verify.NOTHING_RAN)
-    monkeypatch.setattr(verify.subprocess, "run", lambda *args, **options: child)
+    monkeypatch.setattr(verify.interrupts, "child", lambda command, environment: verify.NOTHING_RAN)
     assert command_line(["verify", "--dtype", "int8", "--specs", "3"]) == 2
     assert "nothing was verified" in capsys.readouterr().err
 

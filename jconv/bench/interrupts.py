@@ -3,9 +3,10 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -43,6 +44,12 @@ def insisting() -> Iterator[None]:
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     signal.setitimer(signal.ITIMER_REAL, AGAIN)
     raise KeyboardInterrupt
+
+
+def child(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The exit status of a process that a terminal's Ctrl-C does not reach: it ends with this one, which says
+    so once."""
+    return subprocess.run(command, env=environment, check=False, process_group=0).returncode
 
 
 def leave(status: int) -> NoReturn:

@@ -17,11 +17,10 @@ import dataclasses
 import functools
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from jconv.bench import options
+from jconv.bench import interrupts, options
 from jconv.mesh import halo
 from jconv.spec import ConvSpec, Ints, itemsize
 
@@ -190,6 +189,4 @@ def checked() -> int:
     """Run `jconv.bench.scaling_check` where there are eight devices."""
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [sys.executable, "-m", "jconv.bench.scaling_check"], env=environment, check=False
-    ).returncode
+    return interrupts.child([sys.executable, "-m", "jconv.bench.scaling_check"], environment)

@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import functools
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 
 from jconv.algorithms import ONEDNN, onednn_blocks, onednn_calls
 from jconv.algorithms.record import evaluate, refuses
-from jconv.bench import options
+from jconv.bench import interrupts, options
 from jconv.runtime import store, verified
 from jconv.spec import ROLES, ConvSpec, Role, extent
 from jconv.testing import cases
@@ -53,14 +52,12 @@ def main(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in ("specs", "seed", "repeats", "dtype")}
     again = [f"--{name}={value}" for name, value in given.items() if value is not None]
     command = [sys.executable, "-m", "jconv", "verify", "--child", *again]
-    done = subprocess.run(command, env=os.environ | {verified.TRUSTED: "1"}, check=False)
-    if done.returncode == NOTHING_RAN:
+    status = interrupts.child(command, os.environ | {verified.TRUSTED: "1"})
+    if status == NOTHING_RAN:
         print("nothing was verified: oneDNN takes none of the random specs; raise --specs", file=sys.stderr)
         return 2
-    agrees = done.returncode == 0
-    print(
-        "oneDNN agrees" if agrees else f"oneDNN is not used: the child process ended with {done.returncode}"
-    )
+    agrees = status == 0
+    print("oneDNN agrees" if agrees else f"oneDNN is not used: the child process ended with {status}")
     if not args.dtype:
         kept = {"agrees": agrees, "specs": args.specs, "seed": args.seed, "repeats": args.repeats}
         store.put({verified.verdict_key(): kept})
