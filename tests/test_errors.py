@@ -741,9 +741,14 @@ NONSENSE |= {
 }  # fmt: skip
 
 
+def _images():
+    yield W
+
+
 NONSENSE |= {
     "a result": (lambda: jconv.accelerate(3),
                  "`fn` must be callable, got int; pass the function, not its result"),
+    "a generator": (lambda: jconv.accelerate(_images), "computes after its call has returned"),
     "a name": (lambda: jconv.Algorithm(5, xla), "`name` of an Algorithm must be a string, got 5"),
     "a forward": (lambda: jconv.Algorithm("mine", None),
                   "`forward` of Algorithm 'mine' must be a function, got None"),

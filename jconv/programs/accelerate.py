@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 from jconv.algorithms.record import Algorithm
 from jconv.programs.lowering import make_ready, word_for
 from jconv.runtime.mark import mark
+from jconv.spec.checks import shown
 from jconv.spec.spelling import corrected
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,7 +40,7 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
     Args:
       fn: a function, a jitted one, a bound method, or a module.  A module of Flax nnx or Equinox comes back
         as a module of the same parameters, whose class is derived from its own: optimisers, `nnx.split` and
-        `eqx.partition` take it as before.
+        `eqx.partition` take it as before.  That is for calling it; another of its methods is a bound one.
       algorithm: "auto", "portable" or "fastest" as in `conv2d`; or a name or a `jconv.Algorithm`, for all
         convolutions that it can compute, and "auto" for the rest.
 
@@ -46,7 +48,8 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
       A function of the same arguments and results.
 
     Raises:
-      TypeError, ValueError: `fn` is not callable, or `algorithm` is not known.  Otherwise what `fn` raises.
+      TypeError, ValueError: `fn` is not callable or a generator, or `algorithm` is not known.
+        Otherwise what `fn` raises.
 
     >>> import jax, jax.numpy as jnp, jconv
     >>> def loss(w, x):
@@ -59,6 +62,10 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
     """
     if not callable(fn):
         raise TypeError(f"`fn` must be callable, got {type(fn).__name__}; pass the function, not its result.")
+    if inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn):
+        raise TypeError(
+            f"`fn`={shown(fn)} computes after its call has returned; accelerate a function that it calls"
+        )
     word = word_for(algorithm)
     make_ready()
     if _is_module(fn):
