@@ -197,6 +197,16 @@ def test_fewer_groups_than_shards_stay_whole(role, cut):
     assert_near(program(*arrays), reference(role, spec), reductions(spec)[role])
 
 
+def test_a_batch_cut_by_a_part_of_a_mesh_axis():
+    """Two groups of a batch over four devices: one half of the axis cuts the groups, the other the images."""
+    mesh, x, w = auto_mesh(data=2, model=4), random((8, 4, 5, 6)), random((6, 4, 3, 3))
+    cut = jax.device_put(x, NamedSharding(mesh, P("model")))
+    how = dict(window_strides=(1, 1), padding="SAME", batch_group_count=2)
+    for of in (lambda conv: conv, lambda conv: jax.grad(lambda x, w: (conv(x, w) ** 2).sum(), (0, 1))):
+        own, laxs = (of(functools.partial(m.conv_general_dilated, **how)) for m in (jconv, lax))
+        jax.tree.map(lambda a, b: assert_near(a, b, 36, 8.0), jax.jit(own)(cut, w), laxs(x, w))
+
+
 def test_an_algorithm_may_hold_arrays():
     halves = np.full((1, 6, 1), 0.5, "f")
     mine = Algorithm("mine", lambda x, w, spec: 2 * ALGORITHMS["im2col"].forward(x * halves, w, spec))

@@ -113,8 +113,7 @@ def _lower(role: Role, platform: str, ctx: Any, a: Any, b: Any, *, out_sharding:
     portable = EXPORTED if ctx.module_context.lowering_parameters.for_export else None
     fun: Callable[..., Any] = functools.partial(_chosen, role, platform, portable=portable, **params)
     if partition.can_partition(ctx.module_context):
-        sizes = tuple(ctx.module_context.axis_context.abstract_mesh.shape.values())
-        fun = functools.partial(partition.partitioned, role, platform, sizes, **params)
+        fun = functools.partial(partition.partitioned, role, platform, **params)
     if explicit.is_explicit(*ctx.avals_in):
         fun = functools.partial(explicit.automatically, fun, ctx.avals_out[0].sharding)
     else:

@@ -28,6 +28,7 @@ from jax.sharding import PartitionSpec as P
 from jconv.algorithms.record import Algorithm, evaluate, refuses
 from jconv.choice.pick import resolve
 from jconv.mesh import halo
+from jconv.runtime.private import entries
 from jconv.spec import ROLES, ConvSpec, Role
 from jconv.spec.roles import OPERANDS, RESULT
 
@@ -143,17 +144,16 @@ def spec_of(name: str, spec: ConvSpec, cuts: Cuts) -> P:
 
 
 def partitioned(
-    role: Role, platform: str, sizes: Sequence[int], a: jax.Array, b: jax.Array, spec: ConvSpec,
-    algorithm: str | Algorithm,
-) -> jax.Array:  # fmt: skip
-    """`role` of `spec`, to be cut by XLA's partitioner by the rule of this module; `sizes`: the mesh's."""
+    role: Role, platform: str, a: jax.Array, b: jax.Array, spec: ConvSpec, algorithm: str | Algorithm
+) -> jax.Array:
+    """`role` of `spec`, to be cut by XLA's partitioner by the rule of this module."""
 
     def how(role: Role, a: jax.Array, b: jax.Array, spec: ConvSpec) -> jax.Array:
         record, spec = resolve(algorithm, role, spec, platform)
         return evaluate(record, role, a, b, spec)
 
     def partition(mesh: Any, operands: Any, result: Any) -> Any:
-        specs, sizes = [array.sharding.spec for array in (*operands, result)], dict(mesh.shape)
+        specs, sizes = [entries(array.sharding, mesh) for array in (*operands, result)], dict(mesh.shape)
         cuts = _computable(cuts_of(role, spec, specs, sizes), mesh)
         scattered = scattered_of(role, spec, cuts, specs, sizes)
         first, second = (NamedSharding(mesh, spec_of(name, spec, cuts)) for name in ARRAYS[role][:2])
@@ -177,54 +177,36 @@ def partitioned(
 
     # compiled by itself: custom_partitioning takes no function that holds arrays
     whole = custom_partitioning(jax.jit(lambda a, b: how(role, a, b, spec)))
-    rule, words = sharding_rule(role, spec, sizes)
-    whole.def_partition(partition, sharding_rule=rule, **words)
+    rule, words = sharding_rule(role, spec)
+    whole.def_partition(partition, decode_shardings=False, sharding_rule=rule, **words)
     return whole(a, b)
 
 
-def sharding_rule(role: Role, spec: ConvSpec, sizes: Sequence[int] = ()) -> tuple[str, dict[str, Any]]:
-    """The rule of the module docstring as Shardy writes it, on a mesh of these sizes.
+def sharding_rule(role: Role, spec: ConvSpec) -> tuple[str, dict[str, Any]]:
+    """The rule of the module docstring as Shardy writes it.
 
     >>> sharding_rule("forward", ConvSpec.of(spatial=(8,), kernel=(3,)))[0]
     'n h0 c, r0 c o -> n h0 o'
     """
-    gk, go = ("(g k)" if spec.c > 1 else "g"), ("(g o)" if spec.o > 1 else "g")  # no factors of size one
-    if _splits(spec.groups, sizes):  # then channels stay whole
-        gk, go = "c", "o"
-    compound = {("x", "g"): gk, ("w", "g"): go, ("y", "g"): go}
+    go = "(g o)" if spec.o > 1 else "g"  # Shardy takes no factors of size one in a product
+    compound = {("x", "g"): "(g k)" if spec.c > 1 else "g", ("w", "g"): go, ("y", "g"): go}
     a, b, result = (
         " ".join(compound.get((name, letter), letter) for letter in letters(name, spec))
         for name in ARRAYS[role]
     )
     rule = f"{a}, {b} -> {result}"
     factors = list(dict.fromkeys(re.findall(r"\w+", rule)))  # Shardy wants them in order of appearance
-    whole = "rkco" if spec.groups > 1 else "r"
+    whole = "rko" if spec.groups > 1 else "r"
     kept = set(re.findall(r"\w+", result))
     words: dict[str, Any] = {
         "need_replication_factors": tuple(f for f in factors if f[0] in whole),
         "reduction_factors": tuple(f for f in factors if f[0] not in whole and f not in kept),
     }
     if spec.groups > 1:
-        factor_sizes = {"g": spec.groups, "k": spec.c, "o": spec.o}
+        sizes = {"g": spec.groups, "k": spec.c, "o": spec.o}
         alone = set(re.findall(r"\w+", re.sub(r"\(.*?\)", "", rule)))  # Shardy reads these off the arrays
-        words |= {
-            factor: size for factor, size in factor_sizes.items() if factor in factors and factor not in alone
-        }
+        words |= {factor: size for factor, size in sizes.items() if factor in factors and factor not in alone}
     return rule, words
-
-
-def _splits(groups: int, sizes: Sequence[int]) -> bool:
-    """Whether some mesh axes cut groups so that one of them has to be split between the groups and what is
-    inside of them: Shardy does that, but custom_partitioning has no word for a part of a mesh axis.
-
-    >>> _splits(2, (2, 2)), _splits(2, (4,)), _splits(4, (2, 4))
-    (False, True, True)
-    """
-    for at, size in enumerate(sizes):
-        common = math.gcd(groups, size)
-        if 1 < common < size or (common > 1 and _splits(groups // common, (*sizes[:at], *sizes[at + 1 :]))):
-            return True
-    return False
 
 
 def can_partition(context: Any) -> bool:
