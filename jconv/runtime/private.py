@@ -58,11 +58,11 @@ def needs_devices(primitive: Any) -> None:
 def entries(sharding: Any, mesh: jax.sharding.Mesh) -> tuple[Any, ...]:
     """Those of the `PartitionSpec` of an array, as the partitioner hands it over; none, so that the array is
     gathered, where it is cut by a part of a mesh axis, for which a `PartitionSpec` has no word."""
-    from jax._src.sharding_impls import parse_flatten_op_sharding
-
     try:
+        from jax._src.sharding_impls import parse_flatten_op_sharding
+
         return tuple(parse_flatten_op_sharding(sharding._hlo_sharding, mesh)[0])
-    except (ValueError, LookupError, AssertionError, NotImplementedError, StopIteration):
+    except (ImportError, ValueError, LookupError, AssertionError, NotImplementedError, StopIteration):
         return ()
 
 
