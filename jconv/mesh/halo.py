@@ -29,8 +29,8 @@ from jax import lax
 
 from jconv.spec import ConvSpec, Role, itemsize
 
-AxisName = str | tuple[str, ...]
-Link = tuple[AxisName, list[int]]
+Axes = tuple[str, ...]
+Link = tuple[Axes, list[int]]
 
 
 class Halo(NamedTuple):
@@ -135,9 +135,7 @@ def halo_bytes(spec: ConvSpec, shards: Sequence[int]) -> int:
     return sum(elements * links for elements, links in messages(spec, shards)) * itemsize(spec.x_dtype)
 
 
-def exchange(
-    x: jax.Array, spec: ConvSpec, names: Sequence[AxisName | None], order: Sequence[str]
-) -> jax.Array:
+def exchange(x: jax.Array, spec: ConvSpec, names: Sequence[Axes | None], order: Sequence[str]) -> jax.Array:
     """A shard (n, *h, channels) with the halo that `spec` needs: (n, *m, channels).
 
     Runs where the mesh axes `names`, one per spatial dimension, are manual (inside `shard_map`); `order` has
@@ -149,7 +147,7 @@ def exchange(
     return x
 
 
-def _exchange_along(x: jax.Array, axis: int, halo: Halo, name: AxisName, order: Sequence[str]) -> jax.Array:
+def _exchange_along(x: jax.Array, axis: int, halo: Halo, name: Axes, order: Sequence[str]) -> jax.Array:
     link = _numbered(name, order)
     before = [_received(x, axis, halo, link, hop, rows) for hop, rows in _hops(halo.left, halo)]
     after = [_received(x, axis, halo, link, -hop, rows) for hop, rows in _hops(halo.right, halo)]
@@ -177,11 +175,9 @@ def _received(x: jax.Array, axis: int, halo: Halo, link: Link, distance: int, ro
     return lax.ppermute(border, names, [(device[i], device[j]) for i, j in pairs])
 
 
-def _numbered(name: AxisName, order: Sequence[str]) -> Link:
+def _numbered(names: Axes, order: Sequence[str]) -> Link:
     """The mesh axes that cut a dimension, in the order of the mesh, and the number of every shard's device by
     that order: so `ppermute` counts, whatever the order in which they cut."""
-    if isinstance(name, str):
-        return name, list(range(lax.axis_size(name)))
-    ordered = tuple(sorted(name, key=order.index))
-    devices = np.arange(lax.axis_size(name)).reshape([lax.axis_size(one) for one in ordered])
-    return ordered, devices.transpose([ordered.index(one) for one in name]).reshape(-1).tolist()
+    ordered = tuple(sorted(names, key=order.index)) if len(names) > 1 else names
+    devices = np.arange(lax.axis_size(names)).reshape([lax.axis_size(one) for one in ordered])
+    return ordered, devices.transpose([ordered.index(one) for one in names]).reshape(-1).tolist()

@@ -15,11 +15,11 @@ from jconv.api.options import ConvOptions, TransposedOptions, spelled_out
 from jconv.api.problem import Problem, parsed
 from jconv.calculus.primitives import convolve
 from jconv.mesh import halo, partition
-from jconv.mesh.halo import AxisName
 from jconv.spec import Ints, Role
 from jconv.spec.checks import shown
 from jconv.spec.roles import OPERANDS, RESULT
 
+AxisName = str | tuple[str, ...]
 Names = tuple[AxisName | None, ...]
 SpatialAxes = Sequence[AxisName | None]
 
