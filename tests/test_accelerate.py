@@ -505,7 +505,20 @@ def test_attributes_of_what_is_accelerated(x, v):
     assert fast.eval_shape(x, v).shape == x.shape
     with pytest.raises(AttributeError, match="nothing"):
         _ = fast.nothing
-    assert accelerate(Plain(v)).w is v
+    model = Plain(v)
+    model.kind = Plain  # callable, and no method
+    assert accelerate(model).w is v
+    assert accelerate(model).kind is Plain
+
+
+@accelerate
+def decorated(x, v):
+    return same(x, v)
+
+
+def test_what_is_decorated_travels_by_its_name(x, v):
+    assert pickle.loads(pickle.dumps(decorated)) is decorated
+    assert_close(jax.jit(decorated)(x, v), same(x, v))
 
 
 def test_it_travels(x, v):

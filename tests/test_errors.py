@@ -745,10 +745,22 @@ def _images():
     yield W
 
 
+async def _images_later():
+    yield W
+
+
+class Later:
+    async def __call__(self):
+        return W
+
+
 NONSENSE |= {
     "a result": (lambda: jconv.accelerate(3),
                  "`fn` must be callable, got int; pass the function, not its result"),
     "a generator": (lambda: jconv.accelerate(_images), "computes after its call has returned"),
+    "an asynchronous one": (lambda: jconv.accelerate(_images_later), "computes after its call has returned"),
+    "a coroutine's object": (lambda: jconv.accelerate(Later()), "computes after its call has returned"),
+    "a class": (lambda: jconv.accelerate(Later), "`fn`=Later is a class; accelerate an instance"),
     "a name": (lambda: jconv.Algorithm(5, xla), "`name` of an Algorithm must be a string, got 5"),
     "a forward": (lambda: jconv.Algorithm("mine", None),
                   "`forward` of Algorithm 'mine' must be a function, got None"),

@@ -250,6 +250,9 @@ def _aval(name: str, value: Any) -> jax.ShapeDtypeStruct:
 @functools.lru_cache(maxsize=4096)
 def _understand(lhs: jax.ShapeDtypeStruct, rhs: jax.ShapeDtypeStruct, knobs: Knobs) -> LaxProblem:
     call = given(knobs)
+    for name, operand in (("lhs", lhs), ("rhs", rhs)):
+        if operand.ndim < 2:  # lax looks for axes that are not there
+            raise ValueError(f"`{name}` of shape {operand.shape} must have at least 2 axes")
     for name in ("lhs_dilation", "rhs_dilation") if lhs.ndim == rhs.ndim else ():
         if call[name] is not None:  # one of another length lax leaves to the compiler, whose error says less
             _one_each(name, call[name], rhs.ndim - 2)

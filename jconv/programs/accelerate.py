@@ -48,8 +48,8 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
       A function of the same arguments and results.
 
     Raises:
-      TypeError, ValueError: `fn` is not callable or a generator, or `algorithm` is not known.
-        Otherwise what `fn` raises.
+      TypeError, ValueError: `fn` is not callable, a class, or computes after its call has returned, as a
+        generator does; or `algorithm` is not known.  Otherwise what `fn` raises.
 
     >>> import jax, jax.numpy as jnp, jconv
     >>> def loss(w, x):
@@ -62,7 +62,11 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
     """
     if not callable(fn):
         raise TypeError(f"`fn` must be callable, got {type(fn).__name__}; pass the function, not its result.")
-    if inspect.isgeneratorfunction(fn) or inspect.iscoroutinefunction(fn):
+    if isinstance(fn, type):
+        raise TypeError(
+            f"`fn`={fn.__qualname__} is a class; accelerate an instance, or a function that calls one"
+        )
+    if any(map(_computes_later, (fn, type(fn).__call__))):
         raise TypeError(
             f"`fn`={shown(fn)} computes after its call has returned; accelerate a function that it calls"
         )
@@ -72,6 +76,11 @@ def accelerate(fn: F, algorithm: str | Algorithm = "auto") -> F:
         cls: Any = type(fn)
         return _as(_marked_class(cls, word, algorithm), fn)
     return Accelerated(fn, word, algorithm)  # type: ignore[return-value]
+
+
+def _computes_later(fn: Any) -> bool:
+    kinds = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
+    return any(is_one(fn) for is_one in kinds)
 
 
 @corrected
@@ -114,7 +123,7 @@ class Accelerated:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         value = getattr(self.__wrapped__, name)
-        return Accelerated(value, self._word, self._algorithm) if callable(value) else value
+        return Accelerated(value, self._word, self._algorithm) if inspect.isroutine(value) else value
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Accelerated) and self._key == other._key
@@ -123,7 +132,12 @@ class Accelerated:
         return hash(self._key)
 
     def __reduce__(self) -> Any:
-        return accelerate, (self.__wrapped__, self._algorithm)
+        """The function and the algorithm; of a decorated function, whose name is now this, the name."""
+        found: Any = sys.modules.get(getattr(self, "__module__", None) or "")
+        name = getattr(self, "__qualname__", "")
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return name if found is self else (accelerate, (self.__wrapped__, self._algorithm))
 
 
 # Modules: a wrapper would hide their parameters, so it is their class that is marked
