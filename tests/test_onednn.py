@@ -5,6 +5,7 @@ Everything here runs it, and is skipped with the reason where `verified` refuses
 
 import concurrent.futures
 import functools
+import itertools
 import math
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ from jax import lax
 from oracles import compiled
 
 import jconv
-from jconv.algorithms import ONEDNN, onednn_images, onednn_rows, pieces
+from jconv.algorithms import ONEDNN, onednn_images, onednn_lines, onednn_rows, pieces
 from jconv.algorithms.record import evaluate, refuses
 from jconv.calculus.primitives import OPERANDS, RESULT, convolve
 from jconv.runtime import verified
@@ -286,28 +287,18 @@ def test_images_with_channels_first_are_exact_in_pieces(name, role, monkeypatch)
     np.testing.assert_array_equal(lowered.compile()(a, b), cases.reference(role, a, b, spec))
 
 
-def in_little_caches(monkeypatch):
-    """Kernel gradients in pieces, as if nothing of more than half a kilobyte stayed in cache."""
-    monkeypatch.setattr(onednn_rows, "STREAMED", 0)
-    monkeypatch.setattr(pieces, "REUSED", 0)
-    for name in ("CACHED", "IN_CACHE"):
-        monkeypatch.setattr(pieces, name, 1 << 9)
-
-
 @pytest.mark.parametrize("channels_first", [False, True])
 @pytest.mark.parametrize("cut", ["images", "rows"])
 @pytest.mark.parametrize("name", ["plain", "stride", "3d", "groups"])
 def test_a_kernel_gradient_in_pieces_is_exact_on_whole_numbers(name, cut, channels_first, monkeypatch):
-    """What is too large for the cache is summed some images, or some rows of one, at a time."""
+    """What is too large is summed some images, or some rows of one, at a time."""
     spec = cases.named(name).spec.replace(channels_first=channels_first)
     image = spec.replace(batch=1)
-    if cut == "images":
-        monkeypatch.setattr(pieces, "CACHED", onednn_rows._size(image))
-        rows = 1 if spec.ndim > 2 else spec.kernel[0]
-        monkeypatch.setattr(onednn_rows, "STREAMED", rows * onednn_rows._size(image))
-    else:
-        in_little_caches(monkeypatch)
-    part = onednn_rows._part(spec)
+    fits = onednn_rows._size(image) if spec.groups > 1 else max(image.x_bytes, image.y_bytes)
+    monkeypatch.setattr(onednn_rows, "STREAMED", 0)
+    for limit in ("IN_CACHE", "REUSED"):
+        monkeypatch.setattr(pieces, limit, fits if cut == "images" else fits // 3)
+    part = (onednn_rows if spec.groups > 1 else onednn_lines)._part(spec)
     assert part.batch == 1 < spec.batch
     assert (part == image) == (cut == "images")
     x, g = whole(*spec.x_shape), whole(*spec.y_shape)
@@ -316,38 +307,79 @@ def test_a_kernel_gradient_in_pieces_is_exact_on_whole_numbers(name, cut, channe
 
 
 @pytest.mark.parametrize("channels_first", [False, True])
-@pytest.mark.parametrize(
-    ("width", "dilation"), [(12, 1), (13, 1), (12, 2)], ids=["even", "uneven", "dilated"]
-)
-def test_rows_in_blocks_are_exact_and_keep_a_nan_in_its_window(width, dilation, channels_first, monkeypatch):
-    in_little_caches(monkeypatch)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_kernel_gradient_along_lines_keeps_a_nan_in_its_window(dilation, batch, channels_first):
     spec = ConvSpec.of(
-        batch=2, in_channels=4, out_channels=5, spatial=(11, width), kernel=(2, 3),
-        padding=((1, 0), (dilation, dilation)), rhs_dilation=(1, dilation),
+        batch=batch, in_channels=4, out_channels=5, spatial=(11, 13), kernel=(2, 3),
+        padding=((1, 0), (dilation, -1)), rhs_dilation=(1, dilation),
     ).replace(channels_first=channels_first)  # fmt: skip
-    assert onednn_rows._in_blocks(spec)
     x, g = whole(*spec.x_shape), whole(*spec.y_shape)
     compute = jax.jit(lambda x, g: evaluate(ONEDNN, "grad_kernel", x, g, spec))
-    np.testing.assert_array_equal(compute(x, g), cases.reference("grad_kernel", x, g, spec))
-    x[1, 4, 0, 1] = np.nan  # at the border, where the last tap of a row does not look
+    expected = cases.reference("grad_kernel", x, g, spec)
+    x[:, :, -1:] = np.nan  # what the padding cuts off
+    np.testing.assert_array_equal(compute(x, g), expected)
+    x[0, 4, 0, 1] = np.nan  # at the border, where the last tap of a row does not look
     nans = np.isnan(compute(x, g))
     assert nans[:, :2, 1].all()
     assert nans.sum() == nans[:, :2, 1].sum()
 
 
-def test_rows_in_blocks_leave_out_what_no_output_sees(monkeypatch):
-    """Where blocks do not divide a row some outputs are zeros, which must not meet what padding cuts off."""
-    in_little_caches(monkeypatch)
-    spec = ConvSpec.of(
-        in_channels=4, out_channels=5, spatial=(11, 16), kernel=(2, 3), padding=((1, 0), (-1, -2))
-    )
-    assert onednn_rows._in_blocks(spec)
-    x, g = whole(*spec.x_shape), whole(*spec.y_shape)
-    expected = cases.reference("grad_kernel", x, g, spec)
-    x[:, :, :1] = x[:, :, -2:] = np.nan
-    np.testing.assert_array_equal(
-        compiled(ONEDNN, "grad_kernel", jnp.asarray(x), jnp.asarray(g), spec), expected
-    )
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_kernel_gradient_reads_images_where_they_lie(batch):
+    """Of several images the kernel's gradient comes out with its outputs first, and is moved."""
+    x, w, g = whole(batch, 9, 8, 24), whole(3, 3, 24, 40), whole(batch, 9, 8, 40)
+    conv = lambda x, w: jconv.conv2d(x, w, padding=1, layout="NHWC", algorithm="onednn")  # noqa: E731
+    text = compiled_text(lambda x, g: jax.linear_transpose(lambda w: conv(x, w), w)(g)[0], x, g)
+    assert text.count('custom_call_target="__onednn$convolution"') == 1
+    shapes = re.findall(r"f32\[([\d,]+)\]\S* (?:transpose|copy|pad|concatenate)\(", text)
+    assert {math.prod(map(int, shape.split(","))) for shape in shapes} == ({w.size} if batch > 1 else set())
+
+
+def test_only_pairs_of_dtypes_that_were_verified_reach_onednn():
+    """A gradient's operands and result are of the dtypes of x, w and y in another order."""
+    names = ["float16", "bfloat16", "float32", "float64", "int8", "int32"]
+    for dtypes in itertools.product(names, repeat=3):
+        x, w, y = dtypes
+        spec = ConvSpec.of(spatial=(9, 9), kernel=(3, 3)).replace(x_dtype=x, w_dtype=w, y_dtype=y)
+        for role, sides in {"forward": (x, w, y), "grad_input": (y, w, x), "grad_kernel": (x, y, w)}.items():
+            verified = set(dtypes) <= {"bfloat16", "float32"} or sides == ("int8", "int8", "int32")
+            assert verified or refuses(ONEDNN, role, spec), (role, dtypes)
+
+
+def test_a_result_wider_than_its_operands_keeps_its_gradients_from_onednn():
+    with jax.enable_x64(True):
+        x, w = jnp.ones((2, 4, 6, 6), "float32"), jnp.ones((4, 2, 3, 3), "float32")
+        call = dict(padding=1, groups=2, preferred_element_type="float64")
+        got = jax.grad(lambda w: jconv.conv2d(x, w, **call).sum())(w)
+    assert got.dtype == "float32"
+    assert got[0, 0].tolist() == [[50, 60, 50], [60, 72, 60], [50, 60, 50]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (ConvSpec.of(out_channels=2, spatial=(300, 300), kernel=(150, 3)), "as tall as (150, 3)"),
+        (ConvSpec.of(in_channels=17, spatial=(9, 1), kernel=(3, 1)), "one column of 17 channels"),
+        (ConvSpec.of(in_channels=24, spatial=(9, 9, 1), kernel=(3, 1, 1)), "one column of 24 channels"),
+        (ConvSpec.of(in_channels=17, spatial=(9, 2), kernel=(3, 1), strides=(1, 2)), "one column"),
+    ],
+)
+def test_what_onednn_cannot_compute_is_refused(spec, told):
+    """As a forward, and as the forward that a gradient is."""
+    assert told in refuses(ONEDNN, "forward", spec)
+    if not spec.is_strided:
+        assert told in refuses(ONEDNN, "grad_input", spec.as_grad_input())
+
+
+def test_a_kernel_gradient_goes_another_way_where_along_lines_onednn_cannot_compute_it():
+    tall = ConvSpec.of(out_channels=2, spatial=(300, 300), kernel=(151, 298))
+    assert refuses(ONEDNN, "grad_kernel", tall)
+    column = ConvSpec.of(batch=17, out_channels=2, spatial=(300,), kernel=(3,), rhs_dilation=(2,))
+    assert not onednn_lines.applies(column)
+    x, g = whole(*column.x_shape), whole(*column.y_shape)
+    got = compiled(ONEDNN, "grad_kernel", jnp.asarray(x), jnp.asarray(g), column)
+    np.testing.assert_array_equal(got, cases.reference("grad_kernel", x, g, column))
 
 
 @pytest.mark.parametrize("name", ["depthwise", "transposed_depthwise"])

@@ -3,9 +3,9 @@
     forward      one call; of a dilated input one for each output phase (`phase`)
     grad_input   the same, of g; the kernel's channels are swapped by dimension numbers and not in memory
                  (in groups, its groups are brought beside the channels that come out)
-    grad_kernel  another convolution (`onednn_rows`, of large images `onednn_blocks`), in one dimension and
-                 with a 1×1 kernel a product (`onednn_products`), and of a depthwise one the depthwise
-                 convolution of x with g (`onednn_images`)
+    grad_kernel  another convolution (`onednn_lines`, in groups `onednn_rows`), with a 1×1 kernel a product
+                 (`onednn_products`), and of a depthwise one the depthwise convolution of x with g
+                 (`onednn_images`)
 
 float32 stands in for bfloat16 on processors where oneDNN's own kernels for it were not verified, and sums are
 rounded once, as sums of halves are anyway (`is_widened`).
@@ -25,9 +25,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms import onednn_images, onednn_products, onednn_rows, pieces
+from jconv.algorithms import onednn_images, onednn_lines, onednn_products, onednn_rows, pieces
 from jconv.algorithms.derived import flipped, swapped_kernel
-from jconv.algorithms.onednn_direct import EXACT, direct, moved_padding, multiplies_planes
+from jconv.algorithms.onednn_direct import EXACT, direct, moved_padding, multiplies_planes, outside
 from jconv.algorithms.phase import by_phase
 from jconv.algorithms.record import Algorithm, Loop, OneDnn, Step
 from jconv.algorithms.windows import WRITTEN_OUT, resized
@@ -95,9 +95,8 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
 
 def _way(spec: ConvSpec) -> ModuleType:
     """The file that computes the kernel's gradient of an undilated x."""
-    if onednn_products.applies(spec):
-        return onednn_products
-    return onednn_images if onednn_images.applies(spec) else onednn_rows
+    ways = onednn_products, onednn_images, onednn_lines
+    return next((way for way in ways if way.applies(spec)), onednn_rows)
 
 
 def is_widened(spec: ConvSpec) -> bool:
@@ -139,7 +138,7 @@ def _rejects_sizes(spec: ConvSpec) -> str | None:
         return "a size that only a run will tell; oneDNN's calls state every size"
     if not 1 <= spec.ndim <= 3:
         return f"{spec.ndim} spatial dimensions; oneDNN was verified with 1 to 3"
-    return None
+    return None if spec.has_gaps else outside(spec)
 
 
 def _rejects_groups(spec: ConvSpec) -> str | None:
@@ -156,23 +155,27 @@ def _rejects_groups(spec: ConvSpec) -> str | None:
 
 def _rejects_dtypes(spec: ConvSpec) -> str | None:
     """Arrays of different floats are widened to float32 before they come here."""
-    dtypes = {spec.x_dtype, spec.w_dtype, spec.y_dtype}
-    if spec.x_dtype != spec.w_dtype and dtypes <= {"float32", "bfloat16"}:
+    if spec.x_dtype == spec.w_dtype:
+        return verified.refusal_of(spec.x_dtype, spec.y_dtype)
+    if {spec.x_dtype, spec.w_dtype, spec.y_dtype} <= {"float32", "bfloat16"}:
         return verified.refusal_of("float32", "float32")
-    return verified.refusal_of(spec.x_dtype, spec.y_dtype)
+    return f"{spec.x_dtype} with {spec.w_dtype} was not verified with oneDNN"
 
 
 def own(spec: ConvSpec, role: Role) -> bool:
     """Whether the gradient given here is used: for floats, and not where it had too many phases."""
+    spec = _as_computed(spec)
     floats = {spec.x_dtype, spec.w_dtype, spec.y_dtype} <= {"float32", "bfloat16"}
     if not floats or _rejects_sizes(spec):
         return False
     if role == "grad_input":
         back = spec.as_grad_input()
-        return not back.has_gaps or PHASES.rejects(back) is None
+        return (PHASES.rejects(back) if back.has_gaps else outside(back)) is None
     seen = spec.as_grad_input() if is_transposed(spec) else spec
-    few = seen.kernel[-1] <= WRITTEN_OUT
-    return onednn_images.applies(seen) or (few and _rejects_groups(onednn_rows.as_rows(seen)) is None)
+    if onednn_images.applies(seen) or onednn_lines.applies(seen):
+        return True
+    rows = onednn_rows.as_rows(seen)
+    return seen.kernel[-1] <= WRITTEN_OUT and (_rejects_groups(rows) or outside(rows)) is None
 
 
 def steps(spec: ConvSpec, role: Role) -> tuple[Step, ...]:
@@ -225,7 +228,7 @@ def reads_channels_first(spec: ConvSpec, role: Role) -> bool:
 
 def _one(swapped: bool) -> Algorithm:
     """The undilated convolution that every phase is."""
-    return Algorithm("onednn", functools.partial(direct, swapped=swapped), steps=_direct_steps,
+    return Algorithm("onednn", functools.partial(direct, swapped=swapped), outside, _direct_steps,
                      workspace=lambda spec, role: spec.kernel_bytes,
                      reads_channels_first=reads_channels_first)  # fmt: skip
 

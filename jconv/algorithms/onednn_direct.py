@@ -52,6 +52,24 @@ def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
     return moved
 
 
+# until jaxlib ?: oneDNN's kernel for one channel, if tall, ends the process
+MOST_ALONE = 1e9  # height³·width of the kernel and the image, a third of where it was seen to
+# until jaxlib ?: oneDNN's kernel for one column loses channels beyond a multiple of 16
+FILLED = 16
+
+
+def outside(spec: ConvSpec) -> str | None:
+    """Why an undilated x cannot be brought inside of what was verified, or None."""
+    alone = spec.in_channels == 1 and spec.ndim == 2 and max(spec.rhs_dilation) == 1
+    if alone and spec.kernel[0] ** 3 * spec.padded[1] > MOST_ALONE:
+        return f"a kernel as tall as {spec.kernel} on one channel, which oneDNN cannot compute"
+    column = spec.kernel[-1] == spec.out_spatial[-1] == 1 < spec.taps
+    whole = spec.c % FILLED == 0 and spec.x_dtype == "float32"  # int8 is cut into any number of channels
+    if column and spec.c > FILLED and not whole:
+        return f"one column of {spec.c} channels, some of which oneDNN loses"
+    return None
+
+
 def _halves(x: jax.Array, w: jax.Array, spec: ConvSpec, *, swapped: bool, lies: Ints | None) -> jax.Array:
     """bfloat16: channels last, and an even number of them in a group unless it is one."""
     if multiplies_planes(spec):

@@ -9,7 +9,10 @@ is a convolution along the axes n, h and s·c: the channels are q → o, and the
 taps.  So x is written once for each tap of the *last* dimension, where im2col writes it once for each tap of
 all, and the products run over s·c × o, which are many.  In three dimensions the images lie side by side in
 the row, and the axes are d, h and s·c.  Every row of taps reads x' and g again, so many images are summed
-some at a time, and a large one some rows at a time or as in `onednn_blocks`.
+some at a time, and a large one some rows at a time.
+
+Wins in groups, whose channels lie apart, so that `onednn_lines` would have to bring them together, and in
+bfloat16, whose kernels want many channels.
 """
 
 import functools
@@ -18,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jconv.algorithms import onednn_blocks, pieces
+from jconv.algorithms import pieces
 from jconv.algorithms.onednn_direct import direct
 from jconv.algorithms.onednn_images import along, image_axis
 from jconv.algorithms.record import Loop, OneDnn, Step
@@ -31,26 +34,12 @@ STREAMED = 36 << 20  # bytes read of x' and g, once for every row of taps, above
 def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     """∂w, at once or in pieces."""
     part = _part(spec)
-    how = onednn_blocks.grad_kernel if _in_blocks(spec) else _at_once
-    return pieces.summed(functools.partial(how, spec=part), x, g, spec, part)
+    return pieces.summed(functools.partial(_at_once, spec=part), x, g, spec, part)
 
 
 def _part(spec: ConvSpec) -> ConvSpec:
     """The spec of what is multiplied at a time: all, or as many images, or rows of one, as stay in cache."""
-    image = spec.replace(batch=1)
-    if _in_blocks(spec):  # planes are cut into blocks value by value, which is fast only in cache
-        size = onednn_blocks.as_blocks(image).x_bytes + image.y_bytes
-        fits = size <= (pieces.CACHED if spec.channels_first else pieces.REUSED)
-        return image if fits else pieces.cut(image, size, pieces.CACHED)
-    if _is_streamed(image):
-        return pieces.cut(image, _size(image), pieces.IN_CACHE)
-    return pieces.some_images(spec, _size(spec), pieces.CACHED) if _is_streamed(spec) else spec
-
-
-def _in_blocks(spec: ConvSpec) -> bool:
-    """Whether single images are large, and their rows are cut into blocks."""
-    image = spec.replace(batch=1)
-    return spec.x_dtype == "float32" and _size(image) > pieces.IN_CACHE and onednn_blocks.applies(image)
+    return pieces.cut(spec, _size(spec), pieces.IN_CACHE) if _is_streamed(spec) else spec
 
 
 def _is_streamed(spec: ConvSpec) -> bool:
@@ -142,8 +131,6 @@ def _kernel_lies(spec: ConvSpec) -> Ints | None:
 def steps(spec: ConvSpec) -> tuple[Step, ...]:
     """Writing x' transposed value by value, and the convolution."""
     part = _part(spec)
-    if _in_blocks(spec):
-        return pieces.repeated(onednn_blocks.steps(part), spec, part)
     moved = (Loop(0, 2 * spec.kernel_bytes, 1),) if spec.channels_first else ()
     inside = as_rows(part)
     once = Loop(0, 2 * inside.x_bytes, 2), OneDnn(inside, streamed=True), *moved
@@ -153,5 +140,4 @@ def steps(spec: ConvSpec) -> tuple[Step, ...]:
 def workspace(spec: ConvSpec) -> int:
     """Bytes of x' and of g as oneDNN multiplies them."""
     part = _part(spec)
-    inside = onednn_blocks.as_blocks(part) if _in_blocks(spec) else as_rows(part)
-    return inside.x_bytes + part.y_bytes + 4 * spec.parameters + pieces.workspace(spec, part)
+    return as_rows(part).x_bytes + part.y_bytes + 4 * spec.parameters + pieces.workspace(spec, part)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jconv.algorithms import ONEDNN, onednn_blocks, onednn_calls
+from jconv.algorithms import ONEDNN, onednn_calls, onednn_lines
 from jconv.algorithms.record import evaluate, refuses
 from jconv.bench import interrupts, options
 from jconv.runtime import store, verified
@@ -66,13 +66,14 @@ def main(args: argparse.Namespace) -> int:
 
 def _child(args: argparse.Namespace) -> int:
     """What runs in the child process: 0 if all agreed."""
-    rng, apart, shared = map(np.random.default_rng, (args.seed, (args.seed, 1), (args.seed, 2)))
+    first = np.random.default_rng(args.seed)
+    rngs = [first, first, *(np.random.default_rng((args.seed, kind)) for kind in (2, 3, 4))]
+    draws = _of_convolution, _of_product, _of_shared_product, _of_lines, _of_tall_kernel
     ran, wrong = 0, 0
     dtypes = [args.dtype] if args.dtype else [d for d in DTYPES if not verified.refusal_of(d, _result(d))]
     for number in range(args.specs):
         dtype = dtypes[number % len(dtypes)]
-        kinds = (_of_convolution, rng), (_of_product, rng), (_of_blocks, apart), (_of_shared_product, shared)
-        for found in (of(numbers, dtype, args.repeats) for of, numbers in kinds):
+        for found in (of(rng, dtype, args.repeats) for of, rng in zip(draws, rngs, strict=True)):
             ran += found is not None
             for fault in found or ():
                 print(fault, flush=True)
@@ -147,21 +148,46 @@ def _of_convolution(rng: np.random.Generator, dtype: str, repeats: int) -> list[
     return _faults(rng, role, functools.partial(evaluate, ONEDNN, role), spec, repeats)
 
 
-def _of_blocks(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] | None:
-    """The faults of a random kernel gradient computed as a large image's is; every other time, or None."""
-    if dtype != "float32" or rng.random() < 0.5:
+def _of_lines(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] | None:
+    """The faults of a random kernel gradient along the lines of x, whose kernel is as large as an image."""
+    if dtype != "float32":
         return None
+    n, batch = int(rng.integers(1, 4)), int(rng.choice([1, 1, 2, 3, 5, 8, 17]))
     c, o = (int(v) for v in rng.choice(CHANNELS, 2))
-    kernel, dilation = _ints(rng, 6, 2), _ints(rng, 4, 2)
+    kernel, strides, dilation = (_ints(rng, top, n) for top in ((12, 6, 4)[n - 1], 4, 4))
     window = list(map(extent, kernel, dilation))
-    spatial = _inputs(window, (*_ints(rng, 12, 1), *_ints(rng, 40, 1)))
+    longer = list(_ints(rng, (3000, 80, 12)[n - 1], n))
+    if rng.random() < 0.5:  # long or tall
+        longer = [size if axis == int(rng.integers(n)) else 1 + size // 8 for axis, size in enumerate(longer)]
     spec = ConvSpec.of(
-        in_channels=c, out_channels=o, spatial=spatial, kernel=kernel, rhs_dilation=dilation,
-        padding=_paddings(rng, window),
+        batch=batch, in_channels=c, out_channels=o, spatial=_inputs(window, longer), kernel=kernel,
+        strides=strides, rhs_dilation=dilation, padding=_paddings(rng, window),
     ).replace(channels_first=bool(rng.random() < 0.5))  # fmt: skip
-    if spec.is_empty or spec.macs > MOST_MACS:
+    if spec.is_empty or spec.macs > MOST_MACS or not onednn_lines.applies(spec):
         return None
-    return _faults(rng, "grad_kernel", onednn_blocks.grad_kernel, spec, repeats)
+    return _faults(rng, "grad_kernel", onednn_lines.grad_kernel, spec, repeats)
+
+
+def _of_tall_kernel(rng: np.random.Generator, dtype: str, repeats: int) -> list[str] | None:
+    """The faults of a random convolution with a kernel that is long along one axis; one in four, or None."""
+    if dtype != "float32" or rng.random() < 0.75:
+        return None
+    n, groups = int(rng.integers(1, 4)), int(rng.choice([1, 1, 1, 2, 3]))
+    c, o = (int(v) for v in rng.choice(CHANNELS, 2))
+    if rng.random() < 0.2:  # depthwise
+        groups, c, o = c, 1, 1
+    kernel, longer = list(_ints(rng, 4, n)), list(_ints(rng, 12, n))
+    kernel[int(rng.integers(n))] = int(rng.integers(8, 400))
+    if rng.random() < 0.3:  # one column
+        kernel[-1] = longer[-1] = 1
+    spec = ConvSpec.of(
+        batch=int(rng.choice([1, 3, 8])), in_channels=groups * c, out_channels=groups * o, groups=groups,
+        spatial=_inputs(kernel, longer), kernel=tuple(kernel), padding=_paddings(rng, kernel),
+    ).replace(channels_first=bool(rng.random() < 0.5))  # fmt: skip
+    role = ROLES[int(rng.integers(3))]
+    if spec.is_empty or spec.macs > MOST_MACS or refuses(ONEDNN, role, spec):
+        return None
+    return _faults(rng, role, functools.partial(evaluate, ONEDNN, role), spec, repeats)
 
 
 def _faults(rng: np.random.Generator, role: Role, compute: Any, spec: ConvSpec, repeats: int) -> list[str]:

@@ -23,6 +23,7 @@ from jconv.spec import ConvSpec, itemsize
 MARGIN = 1.2
 SLACK = 20e-6
 THREADS = 50e-6  # seconds that oneDNN takes to start its threads
+STREAMED = 1.15  # times that oneDNN takes longer with a kernel that no cache holds
 HALVES = 1.3  # times that bfloat16 takes longer on a processor that has no instructions for it
 TINY = 4e5  # FLOPs below which oneDNN starts fewer, and what replaces XLA's own has to gain 4·SLACK
 
@@ -59,7 +60,7 @@ def seconds(step: Step, rates: Platform) -> float:
 
 def onednn(spec: ConvSpec, way: Direct, streamed: bool = False) -> float:
     """Estimated seconds of a convolution by oneDNN; longer if its kernel is streamed, the more so the fewer
-    channels it has side by side."""
+    products of a row and its channels share what starting them costs."""
     channels = spec.out_channels if spec.is_depthwise else spec.o  # side by side in a vector
     used = channels / (-(-channels // way.lanes) * way.lanes)  # a last one that is not full takes as long
     wide = 2 if spec.x_dtype == "bfloat16" else 1  # two fit where one float32 does
@@ -70,7 +71,7 @@ def onednn(spec: ConvSpec, way: Direct, streamed: bool = False) -> float:
     working = apart * (spec.flops / rate + images) + spec.kernel_bytes / way.kernel
     started = (2 if transposed else 1) * min(1.0, spec.flops / TINY)  # x and y are copied beside it
     time = working + way.call + THREADS * started
-    return time * (1 + way.lanes / (spec.o + way.lanes)) if streamed else time
+    return time * (STREAMED + way.lanes / (spec.out_spatial[-1] * spec.c)) if streamed else time
 
 
 def native(spec: ConvSpec, rates: Platform) -> float:
