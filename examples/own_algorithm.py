@@ -34,7 +34,7 @@ def row_by_row(x, w, spec):
 
 
 def only_two_dimensions(spec):
-    """None, or the reason: the one string that errors, `choose` and the checks all show."""
+    """None, or the reason: the one string that errors and the checks show."""
     if spec.ndim != 2:
         return f"it has rows and columns, not {spec.ndim} dimensions"
     return "it knows no groups" if spec.groups > 1 else None

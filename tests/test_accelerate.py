@@ -372,6 +372,13 @@ def test_as_a_context(x, v):
     assert left(decorated, x, v) == 0
 
 
+def test_an_algorithm_of_ones_own_is_held_to_its_shapes(x, v):
+    for result in (lambda y: y.transpose(0, 2, 1, 3), lambda y: None):
+        wrong = jconv.Algorithm("wrong", lambda x, w, spec, result=result: result(_travelling(x, w, spec)))
+        with pytest.raises((TypeError, ValueError), match="`algorithm`='wrong': its forward of"):
+            accelerate(same, wrong)(x[:, :, 1:], v)
+
+
 def test_an_algorithm_of_ones_own(x, v):
     asked = []
 

@@ -684,7 +684,7 @@ def test_explain_takes_what_choose_and_tune_take(form):
         ((X,), {}, "`w` must be an array or a shape, got None"),
         ((X, W, W), {}, "takes an input and its kernel by position, got 1 more"),
         ((ConvSpec.of(**SPEC), W), {}, "arguments go with a function; specs take none"),
-        ((ConvSpec.of(**SPEC),), dict(role="forward"), r"`role` goes .* with a spec: \(spec, 'forward'\)"),
+        ((ConvSpec.of(**SPEC),), dict(role="forward"), r"`role` .* a spec: \[\(spec, 'forward'\)\]"),
         ((ConvSpec.of(**SPEC),), dict(stride=2), "`stride` goes with an input and a kernel, not with specs"),
     ],
 )  # fmt: skip
@@ -754,7 +754,12 @@ class Later:
         return W
 
 
+HERE = ConvSpec.of(**SPEC)
 NONSENSE |= {
+    "a dtype": (lambda: jconv.choose((1, 4, 8, 8), (4, 4, 3, 3), dtype="flot32"),
+                "`dtype`='flot32' is no dtype"),
+    "a size": (lambda: jconv.choose((1.0, 4, 8, 8), (4, 4, 3, 3)), "array or a shape, whose sizes are ints"),
+    "a spec's dtype": (lambda: jconv.explain(HERE.replace(x_dtype=float)), "of a ConvSpec must be a name"),
     "a result": (lambda: jconv.accelerate(3),
                  "`fn` must be callable, got int; pass the function, not its result"),
     "a generator": (lambda: jconv.accelerate(_images), "computes after its call has returned"),
@@ -806,6 +811,17 @@ def test_what_is_no_array_is_named_where_lax_names_none(call, value):
 def test_a_list_for_lax_is_not_printed():
     with pytest.raises(TypeError, match=r"^`rhs` must be an array, got list; wrap it in jnp.asarray"):
         jconv.conv_general_dilated(X, W.tolist(), (1, 1), "SAME")
+
+
+@pytest.mark.parametrize("door", [jconv.choose, jconv.explain, jconv.tune])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(dict(batch=-4), "`batch`=-4 must be at least 0"), (dict(groups=3), "`groups`=3 must divide"),
+     (dict(strides=(2, 2, 2)), "`strides` must be one int per size")],
+)  # fmt: skip
+def test_a_spec_that_was_changed_into_none_is_refused(door, change, message):
+    with pytest.raises(ValueError, match=message):
+        door(ConvSpec.of(**SPEC).replace(**change))
 
 
 def test_an_image_of_one_dimension_without_a_batch_has_a_shape_of_two():

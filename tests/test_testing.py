@@ -6,6 +6,7 @@ import pytest
 
 from jconv.algorithms.im2col import IM2COL
 from jconv.algorithms.record import Algorithm
+from jconv.spec import ROLES
 from jconv.testing import cases, check_algorithm
 
 SAME = [cases.named("same")]
@@ -34,6 +35,29 @@ WRONG = {
 def test_finds_what_is_wrong(algorithm, message):
     with pytest.raises(AssertionError, match=message):
         check_algorithm(algorithm, SAME)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8", "complex64"])
+def test_every_dtype_has_its_bound(dtype):
+    case = dataclasses.replace(SAME[0], spec=SAME[0].spec.with_dtype(dtype))
+    roles = {verdict.role for verdict in check_algorithm(IM2COL, case)}
+    assert roles == ({"forward"} if dtype == "int8" else set(ROLES))
+
+
+def test_lax_is_an_oracle_where_it_would_read_beside_x():
+    assert check_algorithm(IM2COL, [cases.named("crop")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("im2col", SAME), "`algorithm` must be a jconv.Algorithm, got 'im2col'"),
+     ((IM2COL, [SAME[0].spec]), "`problems` must be"), ((IM2COL, []), "`problems` must be")],
+)  # fmt: skip
+def test_what_it_takes(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        check_algorithm(*arguments)
+    with pytest.raises(ValueError, match="`name`='sme' is no case; choose from plain, same"):
+        cases.named("sme")
 
 
 def test_what_is_inexact_by_its_own_account_passes():

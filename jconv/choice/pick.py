@@ -43,6 +43,7 @@ from jconv.choice.candidates import POLICIES, Candidate, Policy, as_priced, cand
 from jconv.choice.cost import duration
 from jconv.choice.rates import Factors
 from jconv.choice.rates import of as rates_of
+from jconv.choice.winners import Measured
 from jconv.spec import ConvSpec, Role
 
 NO_RATES = "nothing was measured on this platform"
@@ -59,6 +60,7 @@ class Choice:
       seconds: estimated time per algorithm that could run, the least first; infinite where no rates were
         measured to estimate it.
       spec, role, platform: what was asked.
+      measured: seconds per algorithm that `jconv.tune` measured here; empty where it measured nothing.
     """
 
     algorithm: Algorithm
@@ -68,11 +70,12 @@ class Choice:
     spec: ConvSpec
     role: Role
     platform: str
+    measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON or a data frame."""
         plain = dict(algorithm=self.algorithm.name, spec=str(self.spec), seconds=dict(self.seconds))
-        return vars(self) | plain | {"rejected": dict(self.rejected)}
+        return vars(self) | plain | {"rejected": dict(self.rejected), "measured": dict(self.measured)}
 
     def __str__(self) -> str:
         width = max(map(len, self.rejected), default=0)
@@ -104,8 +107,8 @@ def choose(
     """
     platform = platform or jax.default_backend()
     policy, known = Policy.of(algorithm, platform, portable), with_known_sizes(spec)
-    tuned, factors = winners.winner(known, role, platform), winners.factors(platform)
-    choice = _choose(known, role, platform, policy, tuned, factors)
+    measured, factors = winners.measured(known, role, platform), winners.factors(platform)
+    choice = _choose(known, role, platform, policy, measured, factors)
     if not spec.is_known and (why := refuses(choice.algorithm, role, spec)):
         reason = f"{XLA.name}: {choice.algorithm.name}, which would be faster, refuses: {why}"
         return dataclasses.replace(choice, algorithm=XLA, reason=reason)
@@ -114,7 +117,7 @@ def choose(
 
 @functools.lru_cache(maxsize=4096)
 def _choose(
-    spec: ConvSpec, role: Role, platform: str, policy: Policy, tuned: str | None, factors: Factors = ()
+    spec: ConvSpec, role: Role, platform: str, policy: Policy, measured: Measured = (), factors: Factors = ()
 ) -> Choice:
     """Candidates, their prices, the pick."""
     if spec.is_empty:  # costs may divide by its sizes
@@ -124,16 +127,18 @@ def _choose(
     found = {name: candidate(a, role, priced, policy, rates) for name, a in ALGORITHMS.items()}
     able = {name: one.seconds for name, one in found.items() if not one.refused}
     seconds = dict(sorted(able.items(), key=lambda item: item[1]))
-    if tuned in seconds:
-        best, how = tuned, "measured to be the fastest here"
+    times = dict(measured) if measured and measured[0][0] in seconds else {}
+    if times:
+        best, how = measured[0][0], "measured to be the fastest here"
     elif rates:
         best = preferred(seconds, spec.flops)
         how = _versus(best, seconds)
     else:  # no rates, no opinion: XLA's own, unless it cannot do it
         best, how = (XLA.name if XLA.name in seconds else next(iter(seconds))), NO_RATES
-    reason, taken = f"{_told(found[best], priced)}; {how}", found[best]
-    rejected = {name: one.refused or _slower(one, taken) for name, one in found.items() if name != best}
-    return Choice(taken.algorithm, reason, rejected, seconds, spec, role, platform)
+    reason, taken = f"{_told(found[best], priced, times)}; {how}", found[best]
+    others = (one for name, one in found.items() if name != best)
+    rejected = {one.algorithm.name: one.refused or _slower(one, taken, times) for one in others}
+    return Choice(taken.algorithm, reason, rejected, seconds, spec, role, platform, times)
 
 
 def preferred(seconds: Mapping[str, float], flops: float = math.inf) -> str:
@@ -153,10 +158,12 @@ def preferred(seconds: Mapping[str, float], flops: float = math.inf) -> str:
     return next((name for name in tied if ALGORITHMS[name].exact), best)
 
 
-def _told(taken: Candidate, spec: ConvSpec) -> str:
+def _told(taken: Candidate, spec: ConvSpec, measured: Mapping[str, float]) -> str:
     name, variant = taken.algorithm.name, taken.algorithm.variant
     told = f"{name}{f' ({variant})' if variant else ''}: {si(spec.flops)}FLOP over {si(spec.bytes)}B"
-    if taken.seconds < math.inf:
+    if name in measured:
+        told += f" in {duration(measured[name])}"
+    elif taken.seconds < math.inf:
         told += f" in an estimated {duration(taken.seconds)}"
     if taken.algorithm not in forms_of(ALGORITHMS[name]):  # but one that runs it in pieces
         told += "; some images at a time, for the memory that all would take"
@@ -173,7 +180,12 @@ def _versus(best: str, seconds: Mapping[str, float]) -> str:
     return f"next is {other} at {duration(seconds[other])}"
 
 
-def _slower(one: Candidate, best: Candidate) -> str:
+def _slower(one: Candidate, best: Candidate, measured: Mapping[str, float]) -> str:
+    name = one.algorithm.name
+    if name in measured:
+        return f"{duration(measured[name])}, {measured[name] / measured[best.algorithm.name]:.1f}× as long"
+    if measured:
+        return "not measured"
     if one.seconds == math.inf:
         return f"{NO_RATES}; name it, or let jconv.tune measure it"
     return f"about {duration(one.seconds)}, {one.seconds / best.seconds:.1f}× as long"

@@ -11,6 +11,7 @@ problem; nothing in the file is executed.
 import contextlib
 import functools
 import json
+import math
 import os
 import platform as host
 from collections.abc import Mapping
@@ -24,12 +25,23 @@ from jconv.runtime import store
 from jconv.runtime.store import Entry
 from jconv.spec import ConvSpec, Role
 
+Measured = tuple[tuple[str, float], ...]
+
 
 def winner(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> str | None:
     """Name of the algorithm that was measured as the fastest; None where nothing was, or where jconv does not
     know the name or it refuses the problem now."""
     algorithm = ALGORITHMS.get(entry(spec, role, platform).get("algorithm", ""))
     return algorithm.name if algorithm and refuses(algorithm, role, spec) is None else None
+
+
+def measured(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> Measured:
+    """The names and seconds of what was measured, the winner first; nothing where there is no winner."""
+    if (first := winner(spec, role, platform)) is None:
+        return ()
+    seconds = entry(spec, role, platform)["seconds"]
+    kept = {name: time for name, time in seconds.items() if isinstance(time, float) and 0 < time < math.inf}
+    return ((first, kept.pop(first, math.inf)), *kept.items())
 
 
 def entry(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> Entry:

@@ -16,7 +16,7 @@ from jconv.choice import pick
 from jconv.choice.candidates import POLICIES
 from jconv.choice.pick import Choice
 from jconv.programs.found import find, program
-from jconv.spec import ROLES, ConvSpec, Role
+from jconv.spec import ROLES, ConvSpec, Role, checks
 from jconv.spec.checks import is_sequence, shown
 from jconv.spec.roles import canonical
 
@@ -80,7 +80,7 @@ def choose(x: Any, w: Any = None, *args: Any, **options: Unpack[ChooseOptions]) 
         raise TypeError(f"choose() takes `x` and `w` by position, {more}")
     if isinstance(x, ConvSpec):
         _check_nothing_else("a ConvSpec", "`role`, `platform` and `algorithm`", {"w": w, **call})
-        return pick.choose(*canonical(x, role), platform, policy)
+        return pick.choose(*canonical(x.checked(), role), platform, policy)
     return pick.choose(spec_of(x, w, call), role, platform, policy)
 
 
@@ -89,7 +89,7 @@ def spec_of(x: Any, w: Any, call: Mapping[str, Any]) -> ConvSpec:
     dtype, own = call["dtype"], [v.dtype for v in (x, w) if hasattr(v, "dtype") and not _is_shape(v)]
     if dtype is not None and own:
         raise ValueError(f"`dtype`={shown(dtype)} came with an array of {own[0]}; leave it out")
-    of_shapes = own[0] if own else "float32" if dtype is None else dtype
+    of_shapes = own[0] if own else checks.dtype("float32" if dtype is None else dtype)
     x, w = _operand("x", x, of_shapes), _operand("w", w, of_shapes)
     arguments.same_dtype(x=x, w=w)
     given = hashable({name: value for name, value in call.items() if name != "dtype"} | {"algorithm": "auto"})
@@ -120,7 +120,7 @@ def no_options(door: str, options: Mapping[str, Any], what: str, beside: Sequenc
         complete(door, ProblemOptions, {k: v for k, v in options.items() if k != "role"}, beside=beside)
         raise TypeError(
             f"`{next(iter(options))}` goes with an input and a kernel, not with {what}; "
-            "a role goes with a spec: (spec, 'forward')"
+            "a role goes with a spec: [(spec, 'forward')]"
         )
 
 
@@ -133,7 +133,7 @@ def _problems(entry: Any, door: str) -> list[Problem]:
             "`fn_or_specs` must be a function, ConvSpecs or (spec, role) pairs, or an input and its kernel "
             f"as `choose` takes them, got {shown(entry)}"
         )
-    if spec.is_empty:
+    if spec.checked().is_empty:
         raise ValueError(f"`fn_or_specs`: {spec} is empty, nothing to {door}; take one that has outputs")
     return [canonical(spec, role)]
 
@@ -152,6 +152,8 @@ def _operand(name: str, value: Any, dtype: Any) -> jax.Array | jax.ShapeDtypeStr
         return jax.ShapeDtypeStruct(arguments.shape(name, value, 2 if name == "x" else 3), dtype)
     if value is None:
         raise TypeError(f"`{name}` must be an array or a shape, got None; a kernel goes with every input")
+    if isinstance(value, (tuple, list)) and not any(isinstance(entry, (tuple, list)) for entry in value):
+        raise TypeError(f"`{name}`={shown(value)} must be an array or a shape, whose sizes are ints")
     return arguments.array(name, value)
 
 

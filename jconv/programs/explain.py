@@ -128,5 +128,5 @@ def _found(place: Place, platform: str) -> Found:
     choice = choose(spec, role, platform, policy or "auto")
     name = resolve(algorithm, role, spec, platform)[0].name
     reason = choice.reason if policy else "asked for by name"
-    times = choice.seconds.get(name), choice.seconds.get(XLA.name)
-    return Found(where, scope, role, spec, "", count, name, reason, *times, True)
+    ours, lax = (choice.measured.get(one, choice.seconds.get(one)) for one in (name, XLA.name))
+    return Found(where, scope, role, spec, "", count, name, reason, ours, lax, True)

@@ -15,7 +15,7 @@ from jax.extend.core import InconclusiveDimensionOperation
 from jax.interpreters import mlir
 
 from jconv.algorithms import ALGORITHMS
-from jconv.algorithms.record import Algorithm, serves
+from jconv.algorithms.record import Algorithm, serves, watched
 from jconv.api.arguments import named_algorithm
 from jconv.choice.candidates import POLICIES
 from jconv.lax.general import convolve
@@ -101,7 +101,7 @@ def meant(word: str) -> str | Callable[[ConvSpec], str | Algorithm]:
     """A policy, or an algorithm for what it can compute and "auto" for the rest."""
     if word in POLICIES:
         return word
-    algorithm = _OWN[word] if word in _OWN else ALGORITHMS[word]
+    algorithm = watched(_OWN[word]) if word in _OWN else ALGORITHMS[word]
     return lambda spec: algorithm if serves(algorithm, spec) else "auto"
 
 

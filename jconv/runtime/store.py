@@ -76,7 +76,7 @@ def path() -> Path | None:
     """The file in use, whether it exists or not; None for none."""
     if _place is None:
         return None
-    return default_path() if _place == "default" else Path(_place)
+    return default_path() if _place == "default" else Path(_place).expanduser()
 
 
 def entries() -> Mapping[str, Entry]:
@@ -144,7 +144,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """All of the new file or all of the old one: written and synced beside it, then renamed."""
+    """All of the new file or all of the old one: written and synced beside it, then renamed.  Through a link
+    it is the file behind it that is replaced."""
+    path = path.resolve()
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

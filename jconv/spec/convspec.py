@@ -110,6 +110,16 @@ class ConvSpec:
         name = checks.dtype(dtype)
         return ConvSpec(n, c, o, *space, groups, name, name, name)
 
+    def checked(self) -> ConvSpec:
+        """The same, if its fields are possible together; if not, the error that `of` raises."""
+        checks.channels(self.batch, self.in_channels, self.out_channels, self.groups)
+        space = self.spatial, self.kernel, self.strides, self.padding, self.lhs_dilation, self.rhs_dilation
+        checks.geometry(*space)
+        for dtype in (self.x_dtype, self.w_dtype, self.y_dtype):
+            if checks.dtype(dtype) != dtype:
+                raise TypeError(f"a dtype of a ConvSpec must be a name, got {checks.shown(dtype)}")
+        return self
+
     def replace(self, **changes: object) -> ConvSpec:
         """A copy with some fields changed."""
         fields = self.__dataclass_fields__
@@ -117,9 +127,10 @@ class ConvSpec:
             raise no_option("ConvSpec.replace", wrong, fields)
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
-    def with_dtype(self, dtype: str) -> ConvSpec:
+    def with_dtype(self, dtype: DTypeLike) -> ConvSpec:
         """The same problem with x, w and y of another dtype."""
-        return self.replace(x_dtype=dtype, w_dtype=dtype, y_dtype=dtype)
+        name = checks.dtype(dtype)
+        return self.replace(x_dtype=name, w_dtype=name, y_dtype=name)
 
     # -- sizes ---------------------------------------------------------------------------------
 

@@ -96,8 +96,10 @@ CASES: tuple[Case, ...] = (
 
 def named(name: str) -> Case:
     """The case of that name."""
-    (found,) = (case for case in CASES if case.name == name)
-    return found
+    found = {case.name: case for case in CASES}
+    if name not in found:
+        raise ValueError(f"`name`={name!r} is no case; choose from {', '.join(found)}")
+    return found[name]
 
 
 def tagged(*tags: str, without: str = "") -> tuple[Case, ...]:
@@ -117,6 +119,8 @@ def shapes(spec: ConvSpec) -> dict[str, Ints]:
 def normal(spec: ConvSpec, seed: int = 0) -> dict[str, np.ndarray]:
     """Normally distributed x, w and y (a gradient of the output, to go backwards from)."""
     draw, dtype = np.random.default_rng(seed).standard_normal, np.dtype(spec.x_dtype)
+    if dtype.kind == "c":
+        return {name: (draw(s) + 1j * draw(s)).astype(dtype) for name, s in shapes(spec).items()}
     return {name: draw(shape).astype(dtype) for name, shape in shapes(spec).items()}
 
 
