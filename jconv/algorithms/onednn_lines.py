@@ -28,8 +28,9 @@ from jconv.spec import ConvSpec
 
 
 def applies(spec: ConvSpec) -> bool:
-    """Whether it takes the spec: float32, all channels in one group, an axis for what is dilated."""
-    fits = not _is_apart(spec) or spec.ndim < 3
+    """Whether it takes the spec: float32, all channels in one group, an axis for what is dilated.  (In one
+    dimension products are as fast, and for long kernels XLA's own is twice as fast.)"""
+    fits = spec.ndim > 1 and spec.ndim + _is_apart(spec) <= 3
     return spec.x_dtype == "float32" and spec.groups == 1 and fits and outside(as_lines(spec)) is None
 
 
