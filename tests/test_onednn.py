@@ -372,9 +372,12 @@ def test_what_onednn_cannot_compute_is_refused(spec, told):
         assert told in refuses(ONEDNN, "grad_input", spec.as_grad_input())
 
 
-def test_a_kernel_gradient_goes_another_way_where_along_lines_onednn_cannot_compute_it():
+def test_a_kernel_gradient_goes_another_way_where_along_lines_onednn_cannot_compute_it(monkeypatch):
     tall = ConvSpec.of(out_channels=2, spatial=(300, 300), kernel=(151, 298))
     assert refuses(ONEDNN, "grad_kernel", tall)
+    with monkeypatch.context() as changed:  # two of these at once would do, and one alone would not
+        changed.setattr(pieces, "REUSED", tall.x_bytes)
+        assert not onednn_lines.applies(tall.replace(batch=2))
     column = ConvSpec.of(batch=17, out_channels=2, spatial=(30, 9), kernel=(2, 3), rhs_dilation=(1, 2))
     assert not onednn_lines.applies(column)
     x, g = whole(*column.x_shape), whole(*column.y_shape)

@@ -174,7 +174,7 @@ def own(spec: ConvSpec, role: Role) -> bool:
     seen = spec.as_grad_input() if is_transposed(spec) else spec
     if onednn_images.applies(seen) or onednn_lines.applies(seen):
         return True
-    rows = onednn_rows.as_rows(seen)
+    rows = onednn_rows.of_a_piece(seen)
     return seen.kernel[-1] <= WRITTEN_OUT and (_rejects_groups(rows) or outside(rows)) is None
 
 

@@ -37,6 +37,11 @@ def grad_kernel(x: jax.Array, g: jax.Array, spec: ConvSpec) -> jax.Array:
     return pieces.summed(functools.partial(_at_once, spec=part), x, g, spec, part)
 
 
+def of_a_piece(spec: ConvSpec) -> ConvSpec:
+    """The convolution that is called for each piece."""
+    return as_rows(_part(spec))
+
+
 def _part(spec: ConvSpec) -> ConvSpec:
     """The spec of what is multiplied at a time: all, or as many images, or rows of one, as stay in cache."""
     return pieces.cut(spec, _size(spec), pieces.IN_CACHE) if _is_streamed(spec) else spec
