@@ -54,7 +54,7 @@ def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
 
 # until jaxlib ?: oneDNN's kernel for one channel, if tall, ends the process
 MOST_ALONE = 1e9  # height³·width of the kernel and the image, a third of where it was seen to
-# until jaxlib ?: oneDNN's kernel for one column loses channels beyond a multiple of 16
+# until jaxlib 0.12.0.1: oneDNN's kernel for one column loses channels beyond a multiple of 16
 FILLED = 16
 
 
