@@ -3,9 +3,9 @@
     forward      one call; of a dilated input one for each output phase (`phase`)
     grad_input   the same, of g; the kernel's channels are swapped by dimension numbers and not in memory
                  (in groups, its groups are brought beside the channels that come out)
-    grad_kernel  another convolution (`onednn_lines`, in groups `onednn_rows`), with a 1×1 kernel a product
-                 (`onednn_products`), and of a depthwise one the depthwise convolution of x with g
-                 (`onednn_images`)
+    grad_kernel  another convolution (`onednn_lines`, in groups `onednn_rows`), in one dimension and with a
+                 1×1 kernel a product (`onednn_products`), and of a depthwise one the depthwise convolution of
+                 x with g (`onednn_images`)
 
 float32 stands in for bfloat16 on processors where oneDNN's own kernels for it were not verified, and sums are
 rounded once, as sums of halves are anyway (`is_widened`).

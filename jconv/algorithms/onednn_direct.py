@@ -55,7 +55,7 @@ def moved_padding(spec: ConvSpec) -> list[tuple[int, int]]:
 # until jaxlib ?: oneDNN's kernel for one channel, if tall, ends the process
 MOST_ALONE = 1e9  # height³·width of the kernel and the image, a third of where it was seen to
 # until jaxlib 0.12.0.1: oneDNN's kernel for one column loses channels beyond a multiple of 16
-FILLED = 16
+BLOCK = 16
 
 
 def outside(spec: ConvSpec) -> str | None:
@@ -64,8 +64,8 @@ def outside(spec: ConvSpec) -> str | None:
     if alone and spec.kernel[0] ** 3 * spec.padded[1] > MOST_ALONE:
         return f"a kernel as tall as {spec.kernel} on one channel, which oneDNN cannot compute"
     column = spec.kernel[-1] == spec.out_spatial[-1] == 1 < spec.taps
-    whole = spec.c % FILLED == 0 and spec.x_dtype == "float32"  # int8 is cut into any number of channels
-    if column and spec.c > FILLED and not whole:
+    whole = spec.c % BLOCK == 0 and spec.x_dtype == "float32"  # int8 is cut into any number of channels
+    if column and spec.c > BLOCK and not whole:
         return f"one column of {spec.c} channels, some of which oneDNN loses"
     return None
 

@@ -31,17 +31,18 @@ Measured = tuple[tuple[str, float], ...]
 def winner(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> str | None:
     """Name of the algorithm that was measured as the fastest; None where nothing was, or where jconv does not
     know the name or it refuses the problem now."""
-    algorithm = ALGORITHMS.get(entry(spec, role, platform).get("algorithm", ""))
-    return algorithm.name if algorithm and refuses(algorithm, role, spec) is None else None
+    return next((name for name, _ in measured(spec, role, platform)), None)
 
 
 def measured(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> Measured:
     """The names and seconds of what was measured, the winner first; nothing where there is no winner."""
-    if (first := winner(spec, role, platform)) is None:
+    found = entry(spec, role, platform)
+    first = ALGORITHMS.get(found.get("algorithm", ""))
+    if first is None or refuses(first, role, spec) is not None:
         return ()
-    seconds = entry(spec, role, platform)["seconds"]
-    kept = {name: time for name, time in seconds.items() if isinstance(time, float) and 0 < time < math.inf}
-    return ((first, kept.pop(first, math.inf)), *kept.items())
+    times = found["seconds"].items()
+    kept = {name: time for name, time in times if isinstance(time, float) and 0 < time < math.inf}
+    return ((first.name, kept.pop(first.name, math.inf)), *kept.items())
 
 
 def entry(spec: ConvSpec, role: Role = "forward", platform: str | None = None) -> Entry:
